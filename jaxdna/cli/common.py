@@ -1,0 +1,44 @@
+"""Flags that several verbs share."""
+
+import argparse
+from pathlib import Path
+
+from jaxdna.config import COMMON, DATA_SETS, MODELS, Field
+
+
+def add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds `--config` and shows every key under `--help`."""
+    parser.add_argument(
+        "--config",
+        required=required,
+        metavar="FILE.py[:VARIANT]",
+        help="the configuration; --config.a.b=VALUE changes a key",
+    )
+    parser.epilog = config_help()
+
+
+def add_workdir(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Adds `--workdir`; without a default the flag is required."""
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        required=default is None,
+        metavar="DIR",
+        help=f"the run folder (default: {default})" if default else "the run folder",
+    )
+
+
+def config_help() -> str:
+    """Returns every config key with its default, meaning and legal values, as text."""
+    sections: list[tuple[str, dict[str, Field]]] = [("config keys", COMMON)]
+    for section, tables in (("data", DATA_SETS), ("model", MODELS)):
+        for name, fields in tables.items():
+            own = {f"{section}.{key}": field for key, field in fields.items()}
+            sections.append((f"config keys with {section}.name={name}", own))
+    lines = []
+    for title, fields in sections:
+        lines.append(f"{title}:")
+        for key, field in fields.items():
+            lines.append(f"  --config.{key}={field.default}")
+            lines.append(f"      {field.meaning}; {field.legal}")
+    return "\n".join(lines)

@@ -1,0 +1,109 @@
+"""Reads the verb and hands over; imports nothing heavy until it is known."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from typing import Any, NoReturn
+
+from jaxdna import __version__
+from jaxdna.errors import EXIT_OK, EXIT_USER, JaxdnaError, nearest
+
+# Verb -> the line that `jaxdna --help` shows. Each verb is a module of this package with
+# `add_arguments(parser)` and `run(arguments) -> result or None`.
+VERBS = {
+    "train": "train a model, evaluate it on the test split; the same command resumes",
+    "evaluate": "score a trained model on the test split",
+    "simulate": "write the simulated data as FASTA, labels and provenance; or list the motifs",
+    "doctor": "versions, devices, and what would be started and why",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with one sentence instead of a usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"jaxdna: {message} (`{self.prog} --help` lists the flags)", file=sys.stderr)
+        raise SystemExit(EXIT_USER)
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items())
+    return (
+        f"jaxdna {__version__}: train DNA-motif classifiers on any mesh of TPUs, GPUs or CPUs\n\n"
+        "usage: jaxdna VERB --config=FILE.py[:VARIANT] [--config.a.b=VALUE ...] "
+        "[--workdir=DIR] [--json]\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "`jaxdna VERB --help` lists the flags of a verb; `jaxdna train --help` every config key."
+    )
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Takes the `--config.a.b=v` (or `--config.a.b v`) flags out of a command line.
+
+    Returns:
+      (`a.b=v` texts in their order, the other arguments).
+    """
+    overrides, others = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--config."):
+            others.append(argument)
+            continue
+        override = argument.removeprefix("--config.")
+        if "=" not in override:
+            value = next(rest, None)
+            override = override if value is None else f"{override}={value}"
+        overrides.append(override)
+    return overrides, others
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command line.
+
+    Args:
+      arguments: without the program's name.
+
+    Returns:
+      The exit code.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return EXIT_OK
+    if arguments[0] == "--version":
+        print(f"jaxdna {__version__}")
+        return EXIT_OK
+    verb, *rest = arguments
+    if verb not in VERBS:
+        print(f"jaxdna: no verb '{verb}'; {nearest(verb, VERBS)}", file=sys.stderr)
+        return EXIT_USER
+    overrides, others = split_overrides(rest)
+    module = importlib.import_module(f"jaxdna.cli.{verb}")
+    parser = _Parser(
+        prog=f"jaxdna {verb}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object as stdout's last line")
+    parsed = parser.parse_args(others)
+    parsed.overrides = overrides
+    try:
+        result: dict[str, Any] | None = module.run(parsed)
+    except JaxdnaError as error:
+        print(f"jaxdna: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    if parsed.json and result is not None:
+        print(json.dumps(result))
+    return EXIT_OK
+
+
+def entry() -> NoReturn:
+    """The `jaxdna` command."""
+    raise SystemExit(main(sys.argv[1:]))

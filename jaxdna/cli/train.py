@@ -1,0 +1,67 @@
+"""Trains a model and evaluates it on the test split. The same command again resumes."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from jaxdna.cli.common import add_config, add_workdir
+from jaxdna.config import load_config, run_name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's flags."""
+    add_config(parser)
+    add_workdir(parser, default="runs/NAME-OF-CONFIG")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Trains; returns the summary."""
+    config = load_config(arguments.config, arguments.overrides)
+    workdir = arguments.workdir or Path("runs") / run_name(arguments.config)
+
+    from rich.console import Console
+
+    from jaxdna.training.display import make_console, results
+    from jaxdna.training.loop import train
+    from jaxdna.training.prepare import prepare, show
+    from jaxdna.training.run_folder import RunFolder
+
+    console = make_console()
+    folder = RunFolder(workdir)
+    changes = folder.check(config)
+    for change in changes:
+        console.print(f"note     changed since this run began: {change}")
+    summary = folder.read_summary()
+    # A change of layout or of the runtime does not undo what is done; a longer schedule does.
+    longer = [line for line in changes if line.startswith(("train.", "optimizer."))]
+    if summary is not None and not longer:
+        console.print(f"{workdir} is a finished run: nothing to train (to train anew: --workdir)")
+    else:
+        prepared = prepare(config, console)
+        show(prepared, console)
+        folder.open(config)
+        folder.drop_summary()
+        summary = train(prepared, folder, console)
+    if not arguments.json:
+        Console(highlight=False).print(results(summary))
+    _closing_notes(summary, folder, console)
+    return summary
+
+
+def _closing_notes(summary: dict[str, Any], folder: Any, console: Any) -> None:
+    stop = "stopped early" if summary["stopped_early"] else "ran all epochs"
+    seconds, speed = summary["seconds"], summary["samples_per_second"]
+    console.print(
+        f"{stop} after {summary['epochs']}; kept the parameters of epoch {summary['best_epoch']}"
+    )
+    if not summary["left_plateau"]:
+        console.print(
+            "[bold]This run never left the plateau of chance: it has learnt nothing. Try another "
+            "--config.seed, a higher --config.optimizer.learning_rate, or more examples.[/bold]"
+        )
+    console.print(
+        f"{seconds['total']:.1f} s in all: compile {seconds['compile']:.1f}, "
+        f"train {seconds['train']:.1f} ({speed or 0:,} examples/s), "
+        f"evaluate {seconds['eval']:.1f}, checkpoints {seconds['checkpoint']:.1f}"
+    )
+    console.print(f"curves, metrics and checkpoints are in {folder.path}")

@@ -1,0 +1,376 @@
+"""The configuration: every key with its default, its meaning and what it accepts.
+
+A configuration is an `ml_collections.ConfigDict` that a file's `get_config(variant)` returns and
+that flags of the form `--config.section.key=value` change. This module never imports jax, so that
+`--help` and a bad flag answer in milliseconds.
+"""
+
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxdna.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Field:
+    """One configuration key.
+
+    Attributes:
+      default: the recommended value; its type is the type that the key accepts.
+      meaning: one line for people.
+      legal: what is accepted, in words that end an error sentence.
+      accepts: whether a value of the right type is legal.
+      identity: a run folder cannot be resumed with another value of this key, since the
+        parameters, the data or the order of the batches would be others.
+    """
+
+    default: Any
+    meaning: str
+    legal: str
+    accepts: Callable[[Any], bool]
+    identity: bool = False
+
+
+def _integer(default: int, meaning: str, low: int = 1, high: float = math.inf) -> Field:
+    span = f"{low} or more" if high == math.inf else f"{low} to {high:.0f}"
+    return Field(default, meaning, f"an integer, {span}", lambda v: low <= v <= high)
+
+
+def _number(default: float, meaning: str, low: float = 0.0, high: float = math.inf) -> Field:
+    span = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+    return Field(float(default), meaning, f"a number, {span}", lambda v: low <= v <= high)
+
+
+def _positive(default: float, meaning: str) -> Field:
+    return Field(default, meaning, "a number above 0", lambda v: 0 < v < math.inf)
+
+
+def _choice(default: str, options: Iterable[str], meaning: str) -> Field:
+    options = tuple(options)
+    legal = "one of " * (len(options) > 1) + ", ".join(options)
+    return Field(default, meaning, legal, lambda v: v in options)
+
+
+def _text(default: str, meaning: str) -> Field:
+    return Field(default, meaning, "a text", lambda v: True)
+
+
+def _flag(default: bool, meaning: str) -> Field:
+    return Field(default, meaning, "true or false", lambda v: True)
+
+
+def _axis(default: int, meaning: str) -> Field:
+    return Field(
+        default,
+        meaning,
+        "an integer, 1 or more, or -1 for all remaining devices",
+        lambda v: v == -1 or v >= 1,
+    )
+
+
+def _identity(fields: Mapping[str, Field]) -> dict[str, Field]:
+    return {key: replace(field, identity=True) for key, field in fields.items()}
+
+
+DATA_SETS: dict[str, dict[str, Field]] = {
+    "tal1": {
+        "motif": _text(
+            "TAL1_known4", "a preset (`jaxdna simulate --list`) or a JASPAR or MEME file"
+        ),
+        "gc": Field(
+            0.4, "GC fraction of the background", "a number between 0 and 1", lambda v: 0 < v < 1
+        ),
+        "length": _integer(500, "bases in each sequence", high=10**8),
+        "train_examples": _integer(12_800, "sequences to train on", high=10**9),
+        "validation_examples": _integer(3_200, "sequences for early stopping", high=10**9),
+        "test_examples": _integer(4_000, "sequences for the reported score", high=10**9),
+        "reverse_complement": _flag(
+            True, "flip every training sequence to its other strand half of the time"
+        ),
+    },
+}
+
+MODELS: dict[str, dict[str, Field]] = {
+    "motif_cnn": {
+        "filters": _integer(16, "convolution filters", high=10**6),
+        "width": _integer(15, "bases that a filter spans", high=10**6),
+        "strands": _choice(
+            "average",
+            ("average", "forward", "max"),
+            "how the logits of both strands make one prediction",
+        ),
+    },
+}
+
+_IDENTITY = _identity(
+    {
+        "seed": _integer(0, "decides data, initial parameters and batches", 0, 2**31 - 1),
+        "optimizer.name": _choice("adam", ("adam", "sgd", "momentum"), "update rule"),
+        "train.batch_size": _integer(32, "GLOBAL batch: examples per step over all devices"),
+        "train.precision": _choice("float32", ("float32",), "type of activations and gradients"),
+    }
+)
+
+_SETTINGS = {
+    "optimizer.learning_rate": _positive(1e-3, "peak step size"),
+    "optimizer.schedule": _choice(
+        "constant", ("constant", "cosine", "linear"), "how the step size falls after the warm-up"
+    ),
+    "optimizer.warmup_epochs": _number(0.0, "epochs in which the step size rises from 0"),
+    "optimizer.momentum": Field(
+        0.9, "decay of momentum's trace", "a number, 0 to below 1", lambda v: 0 <= v < 1
+    ),
+    "optimizer.b1": Field(
+        0.9, "decay of Adam's first moment", "a number, 0 to below 1", lambda v: 0 <= v < 1
+    ),
+    "optimizer.b2": Field(
+        0.999, "decay of Adam's second moment", "a number, 0 to below 1", lambda v: 0 <= v < 1
+    ),
+    "optimizer.eps": _positive(1e-7, "Adam's guard against division by zero (Keras: 1e-7)"),
+    "train.epochs": _integer(20, "most epochs to train", high=10**7),
+    "train.steps_per_call": _integer(
+        0, "steps in one dispatch to the devices; 0 lets the backend choose", low=0, high=10**6
+    ),
+    "train.early_stopping.metric": _choice(
+        "val_loss", ("val_loss", "val_accuracy", "val_auroc"), "decides which parameters are best"
+    ),
+    "train.early_stopping.patience": _integer(
+        0, "epochs without improvement before stopping; 0 never stops early", low=0
+    ),
+    "train.early_stopping.min_delta": _number(0.0, "smaller changes are no improvement"),
+    "mesh.data": _axis(-1, "shards of each batch"),
+    "checkpoint.every_epochs": _integer(1, "epochs between checkpoints"),
+    "checkpoint.keep": _integer(3, "checkpoints to keep; each holds the best parameters too"),
+    "runtime.platform": _choice(
+        "auto", ("auto", "cpu", "cuda", "rocm", "tpu"), "which backend runs the steps"
+    ),
+    "runtime.cpu_devices": _integer(
+        0, "simulated devices on the CPU; 0 leaves it to jax", low=0, high=4096
+    ),
+    "runtime.require_accelerator": _flag(False, "refuse to run on the CPU"),
+    "runtime.compilation_cache": _text(
+        "auto", "folder for compiled programs; `auto` is the user's cache folder, `off` none"
+    ),
+}
+
+COMMON: dict[str, Field] = _IDENTITY | _SETTINGS
+
+
+def schema(data: str, model: str) -> dict[str, Field]:
+    """Returns every legal key, dotted, for a data set and a model.
+
+    Args:
+      data: a key of `DATA_SETS`.
+      model: a key of `MODELS`.
+
+    Raises:
+      UserError: one of the two is not known.
+    """
+    fields = dict(COMMON)
+    for section, name, tables in (("data", data, DATA_SETS), ("model", model, MODELS)):
+        if name not in tables:
+            raise UserError(f"--config.{section}.name={name} is unknown; {nearest(name, tables)}")
+        own = {"name": _choice(name, (name,), f"which {section}"), **tables[name]}
+        fields |= _identity({f"{section}.{key}": field for key, field in own.items()})
+    return fields
+
+
+def default_config(data: str, model: str) -> ConfigDict:
+    """Returns the configuration of a data set and a model with every key at its default.
+
+    Args:
+      data: a key of `DATA_SETS`.
+      model: a key of `MODELS`.
+    """
+    return _nested({key: field.default for key, field in schema(data, model).items()})
+
+
+def flat(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns `config` as one level of dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | Mapping):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def _nested(leaves: Mapping[str, Any]) -> ConfigDict:
+    tree: dict[str, Any] = {}
+    for dotted, value in leaves.items():
+        *sections, key = dotted.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[key] = value
+    return ConfigDict(tree)
+
+
+def choose_variant(
+    variant: str, variants: Mapping[str, Mapping[str, Any]], base: ConfigDict
+) -> ConfigDict:
+    """Returns `base` changed by the variant that the user named after the colon.
+
+    Args:
+      variant: the text after the colon of `--config=FILE:VARIANT`; empty for the recommended one.
+      variants: dotted keys and values of each variant; `""` may be among them.
+      base: the configuration that the variants change.
+
+    Raises:
+      UserError: there is no such variant.
+    """
+    if variant and variant not in variants:
+        raise UserError(f"--config=...:{variant} is no variant; {nearest(variant, variants)}")
+    return _nested(flat(base) | dict(variants.get(variant, {})))
+
+
+def load_config(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """Reads a config file, applies the flags and validates the result.
+
+    Args:
+      spec: `FILE.py` or `FILE.py:VARIANT`; the file's `get_config(variant)` makes the config.
+      overrides: `section.key=value` texts, in the order given; the last one wins.
+
+    Returns:
+      A configuration whose keys, types and ranges are all legal.
+
+    Raises:
+      UserError: the file, a key or a value is wrong.
+    """
+    return validate(override(flat(_run_get_config(spec)), overrides))
+
+
+def override(leaves: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Returns dotted `leaves` changed by `section.key=value` texts, parsed by the key's type.
+
+    Raises:
+      UserError: there is no such key, or the text is no value of its type.
+    """
+    changed = dict(leaves)
+    fields = _fields_of(leaves)
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if key not in fields:
+            raise UserError(f"--config.{text} is no known key; {nearest(key, fields)}")
+        if not sign:
+            raise UserError(f"--config.{key} needs a value: {fields[key].legal}")
+        changed[key] = _parse(key, value, fields[key])
+    return changed
+
+
+def validate(leaves: Mapping[str, Any]) -> ConfigDict:
+    """Returns the nested configuration of dotted `leaves` after checking every one.
+
+    Raises:
+      UserError: a key is unknown or missing, or a value has the wrong type or range.
+    """
+    fields = _fields_of(leaves)
+    for key in leaves:
+        if key not in fields:
+            raise UserError(f"--config.{key} is no known key; {nearest(key, fields)}")
+    checked = {}
+    for key, field in fields.items():
+        value, kind = leaves.get(key, field.default), type(field.default)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind or not field.accepts(value):
+            raise UserError(f"--config.{key}={value} is not legal: it must be {field.legal}")
+        checked[key] = value
+    _check_together(checked)
+    return _nested(checked)
+
+
+def _check_together(leaves: Mapping[str, Any]) -> None:
+    """Refuses combinations that no device count could make right."""
+    length, width = leaves.get("data.length"), leaves.get("model.width")
+    if length is not None and width is not None and width > length:
+        raise UserError(
+            f"--config.model.width={width} is longer than the sequences: "
+            f"it must be 1 to {length} (--config.data.length)"
+        )
+
+
+def _fields_of(leaves: Mapping[str, Any]) -> dict[str, Field]:
+    """The schema of the data set and the model that `leaves` name."""
+    return schema(str(leaves.get("data.name", "")), str(leaves.get("model.name", "")))
+
+
+def _parse(key: str, text: str, field: Field) -> Any:
+    kind = type(field.default)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        value = kind(text)
+    except (ValueError, KeyError):
+        value = None
+    if value is None or not field.accepts(value):
+        raise UserError(f"--config.{key}={text} is not legal: it must be {field.legal}")
+    return value
+
+
+def _run_get_config(spec: str) -> ConfigDict:
+    path_text, _, variant = spec.partition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise UserError(f"--config={spec} names no file; give one such as configs/tal1.py")
+    try:
+        module_spec = importlib.util.spec_from_file_location(f"_jaxdna_config_{path.stem}", path)
+        if module_spec is None or module_spec.loader is None:
+            raise UserError(f"--config={spec} is no Python file")
+        module = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(module)
+        get_config = getattr(module, "get_config", None)
+        if get_config is None:
+            raise UserError(f"--config={spec} has no function get_config(variant)")
+        config = get_config(variant)
+    except UserError:
+        raise
+    except Exception as error:  # the user's own file: whatever it raises is for the user to mend
+        raise UserError(f"--config={spec} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"--config={spec}: get_config returns {type(config).__name__}, "
+            "and must return an ml_collections.ConfigDict"
+        )
+    return config
+
+
+def run_name(spec: str) -> str:
+    """Returns the name that a config gives its run folder: `tal1`, or `tal1-report`."""
+    path, _, variant = spec.partition(":")
+    return Path(path).stem + (f"-{variant}" if variant else "")
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the configuration as indented JSON text, keys sorted, one line end at the end."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> tuple[list[str], list[str]]:
+    """Compares the configuration of a run folder with the one that shall resume it.
+
+    Args:
+      old: what the run folder was begun with.
+      new: what is asked for now.
+
+    Returns:
+      Two lists of `key: old -> new`: changes that make it another run, and harmless ones.
+    """
+    before, after = flat(old), flat(new)
+    fields = schema(after["data.name"], after["model.name"])
+    breaking: list[str] = []
+    harmless: list[str] = []
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            line = f"{key}: {before.get(key)} -> {after.get(key)}"
+            identity = key not in fields or fields[key].identity
+            (breaking if identity else harmless).append(line)
+    return breaking, harmless

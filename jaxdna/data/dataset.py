@@ -1,0 +1,53 @@
+"""What every data set looks like to the rest of the program."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples of one split, on the host.
+
+    Attributes:
+      x: uint8 [examples, ...]: codes [length] or pixels [height, width, channels].
+      y: int32 [examples], class of each example.
+    """
+
+    x: NDArray[np.uint8]
+    y: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits of a data set and what is known about it.
+
+    Attributes:
+      splits: `train`, `validation` and `test`.
+      classes: number of classes; two are told apart by one logit.
+      describe: one line for people: what the data are and where they come from.
+      ceiling: best scores that any classifier can expect on a split (`accuracy`, `auroc`, `loss`);
+        None where nobody knows them.
+    """
+
+    splits: dict[str, Split]
+    classes: int
+    describe: str
+    ceiling: Callable[[str], dict[str, float | None]] | None = None
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return self.splits["train"].x.shape[1:]
+
+    @property
+    def logits(self) -> int:
+        """Numbers that a model must return for one example."""
+        return 1 if self.classes == 2 else self.classes

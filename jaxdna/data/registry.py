@@ -1,0 +1,54 @@
+"""Data sets by name: `data.name` of a config becomes a `Dataset`."""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from jaxdna.data.ceiling import log_likelihood_ratio
+from jaxdna.data.dataset import SPLITS, Dataset, Split
+from jaxdna.data.motifs import load_motif
+from jaxdna.data.simulator import Simulation, simulate
+from jaxdna.training.metrics import scores
+
+
+def load_dataset(config: ConfigDict) -> Dataset:
+    """Returns the data set that `config.data` describes.
+
+    Raises:
+      UserError: the data cannot be read or made as asked.
+    """
+    return _LOADERS[config.data.name](config)
+
+
+def simulation(config: ConfigDict) -> tuple[Simulation, dict[str, slice]]:
+    """Returns all sequences of a simulated data set and the slice that is each split."""
+    data = config.data
+    sizes = [data.train_examples, data.validation_examples, data.test_examples]
+    everything = simulate(load_motif(data.motif), sum(sizes), data.length, data.gc, config.seed)
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    slices = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    return everything, dict(zip(SPLITS, slices, strict=True))
+
+
+def _load_tal1(config: ConfigDict) -> Dataset:
+    everything, slices = simulation(config)
+    splits = {
+        name: Split(everything.codes[rows], everything.labels[rows])
+        for name, rows in slices.items()
+    }
+    motif = load_motif(config.data.motif)
+
+    def ceiling(split: str) -> dict[str, float | None]:
+        ratios = log_likelihood_ratio(splits[split].x, motif, config.data.gc)
+        best = scores(splits[split].y, ratios[:, None])
+        return {key: best[key] for key in ("accuracy", "auroc", "loss")}
+
+    return Dataset(
+        splits,
+        classes=2,
+        describe=f"simulated, motif {motif.name} ({motif.source}), GC {config.data.gc:g}",
+        ceiling=ceiling,
+    )
+
+
+_LOADERS: dict[str, Callable[[ConfigDict], Dataset]] = {"tal1": _load_tal1}

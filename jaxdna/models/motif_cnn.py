@@ -1,0 +1,70 @@
+"""The report's network for DNA: filters, ReLU, the best position, one linear score."""
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from jaxdna.models.network import Layer, Network, Shape
+from jaxdna.ops.motif_scan import motif_scan
+
+# Keras' defaults, on which the report's curves rest.
+KERNEL_INIT = nnx.initializers.glorot_uniform()
+BIAS_INIT = nnx.initializers.zeros_init()
+
+
+class MotifScan(Layer):
+    """Conv1D (no padding), ReLU and global max pooling over codes, as one operation.
+
+    Attributes:
+      kernel: float32 [width, 4, filters].
+      bias: float32 [filters].
+    """
+
+    def __init__(self, width: int, filters: int, *, rngs: nnx.Rngs):
+        """Draws the kernel; the bias starts at zero."""
+        self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (width, 4, filters)))
+        self.bias = nnx.Param(BIAS_INIT(rngs.params(), (filters,)))
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps codes uint8 [batch, length] to float [batch, filters]."""
+        # ReLU grows with its argument, so it may as well come after the max: on fewer numbers.
+        return nnx.relu(motif_scan(x, self.kernel[...], self.bias[...]))
+
+    def parts(self, x: Shape, y: Shape) -> list[tuple[str, Shape, bool]]:
+        """Shows the two layers that the operation joins."""
+        width, _, filters = self.kernel.shape
+        return [("Conv1D", (x[0] - width + 1, filters), True), ("GlobalMaxPooling1D", y, False)]
+
+
+class Dense(Layer):
+    """A linear map.
+
+    Attributes:
+      kernel: float32 [inputs, outputs].
+      bias: float32 [outputs].
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        """Draws the kernel; the bias starts at zero."""
+        self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (inputs, outputs)))
+        self.bias = nnx.Param(BIAS_INIT(rngs.params(), (outputs,)))
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps [batch, inputs] to [batch, outputs]."""
+        return x @ self.kernel[...] + self.bias[...]
+
+
+def motif_cnn(config: ConfigDict, outputs: int, rngs: nnx.Rngs) -> Network:
+    """Builds the network; with 16 filters of width 15 and one output it has 993 parameters.
+
+    Args:
+      config: `config.model`: filters, width.
+      outputs: number of logits.
+      rngs: source of the initial parameters.
+    """
+    return Network(
+        {
+            "conv": MotifScan(config.width, config.filters, rngs=rngs),
+            "dense": Dense(config.filters, outputs, rngs=rngs),
+        }
+    )

@@ -1,0 +1,1 @@
+"""The few numeric operations that we write ourselves."""

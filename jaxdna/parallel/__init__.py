@@ -1,0 +1,1 @@
+"""Processes, the device mesh, and what is sharded over which axis."""

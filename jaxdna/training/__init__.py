@@ -1,0 +1,1 @@
+"""State, step, loop, early stopping, checkpoints, metrics."""

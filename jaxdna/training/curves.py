@@ -1,0 +1,65 @@
+"""Pictures of a run: curves.png, and TensorBoard's event files."""
+
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+def draw_curves(
+    path: Path, rows: list[dict[str, Any]], best_epoch: int, ceiling: dict[str, float | None] | None
+) -> None:
+    """Draws loss and accuracy of both splits over the epochs, as the report's figure 4.9.
+
+    Args:
+      path: where the PNG goes.
+      rows: one dict per epoch, as in metrics.jsonl.
+      best_epoch: the epoch whose parameters were kept.
+      ceiling: best expected loss and accuracy, drawn as lines; None where nobody knows them.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    epochs = [row["epoch"] for row in rows]
+    for axes, quantity, unit in zip(
+        figure.subplots(1, 2), ("loss", "accuracy"), ("cross-entropy (nats)", "share"), strict=True
+    ):
+        for split, label, colour in (("train", "train", "C0"), ("val", "validation", "C1")):
+            values = [row[f"{split}_{quantity}"] for row in rows]
+            axes.plot(epochs, values, label=label, color=colour, marker=".", linewidth=1.5)
+        if ceiling:
+            axes.axhline(ceiling[quantity], color="0.4", linestyle=":", label="Bayes ceiling")
+        axes.axvline(best_epoch, color="0.8", zorder=0, label="best epoch")
+        axes.set(xlabel="epoch", ylabel=unit, title=quantity.capitalize())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+class TensorBoard:
+    """Event files with the same tags for train and validation, so that both share a plot."""
+
+    def __init__(self, folder: Path, first_epoch: int):
+        """Opens the files; events from `first_epoch` on that a crash left behind are purged."""
+        self._writers = {
+            split: SummaryWriter(str(folder / split), purge_step=first_epoch)
+            for split in ("train", "validation")
+        }
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Adds the metrics of one epoch, as in metrics.jsonl."""
+        for key, value in row.items():
+            for prefix, split in (("train_", "train"), ("val_", "validation")):
+                if key.startswith(prefix) and value is not None:
+                    self._writers[split].add_scalar(key.removeprefix(prefix), value, row["epoch"])
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        for writer in self._writers.values():
+            writer.close()

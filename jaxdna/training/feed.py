@@ -1,0 +1,94 @@
+"""Moves batches to the devices: each process feeds its own rows, one byte a base."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from jaxdna.data.batches import batch_rows
+from jaxdna.data.dataset import Split
+
+Feed = Callable[[int, int], dict[str, jax.Array]]
+
+_RESIDENT_BYTES = 2**30
+
+
+def make_feed(split: Split, config: ConfigDict, sharding: NamedSharding) -> Feed:
+    """Returns the resident feed where one process can hold the data on its devices.
+
+    Args:
+      split: the training split.
+      config: a whole configuration.
+      sharding: of stacked batches [steps, batch, ...].
+    """
+    resident = jax.process_count() == 1 and split.x.nbytes <= _RESIDENT_BYTES
+    feed = resident_feed if resident else streamed_feed
+    return feed(split, config.seed, config.train.batch_size, sharding)
+
+
+def resident_feed(split: Split, seed: int, batch_size: int, sharding: NamedSharding) -> Feed:
+    """Puts the whole split on every device once; only row numbers travel from then on.
+
+    Args:
+      split: the training split.
+      seed: the run's seed.
+      batch_size: global batch.
+      sharding: of stacked batches [steps, batch, ...].
+
+    Returns:
+      (first step, steps) -> batches `x`, `y`, `weight`, each [steps, batch, ...].
+    """
+    x, y = jax.device_put((split.x, split.y), NamedSharding(sharding.mesh, PartitionSpec()))
+    gather = jax.jit(lambda x, y, rows: (x[rows], y[rows]), out_shardings=sharding)
+
+    def feed(first_step: int, steps: int) -> dict[str, jax.Array]:
+        rows, weight = batch_rows(seed, first_step, steps, len(split), batch_size)
+        rows, weight = jax.device_put((rows, weight), sharding)
+        batch_x, batch_y = gather(x, y, rows)
+        return {"x": batch_x, "y": batch_y, "weight": weight}
+
+    return feed
+
+
+def streamed_feed(split: Split, seed: int, batch_size: int, sharding: NamedSharding) -> Feed:
+    """Gathers rows on the host, each process those of its own devices; see `resident_feed`."""
+
+    def feed(first_step: int, steps: int) -> dict[str, jax.Array]:
+        rows, weight = batch_rows(seed, first_step, steps, len(split), batch_size)
+        order = np.arange(rows.size).reshape(rows.shape)
+        return {
+            "x": _place(rows, split.x, sharding),
+            "y": _place(rows, split.y, sharding),
+            "weight": _place(order, weight.ravel(), sharding),
+        }
+
+    return feed
+
+
+def evaluation_batches(x: NDArray[np.uint8], batch_size: int, sharding: NamedSharding) -> jax.Array:
+    """Stacks all examples into batches; the last one is filled up with the last example.
+
+    Args:
+      x: uint8 [examples, ...].
+      batch_size: global batch.
+      sharding: of stacked batches.
+
+    Returns:
+      uint8 [batches, batch_size, ...]; only the first `examples` rows mean anything.
+    """
+    batches = -(-len(x) // batch_size)
+    rows = np.minimum(np.arange(batches * batch_size), len(x) - 1)
+    return _place(rows.reshape(batches, batch_size), x, sharding)
+
+
+def _place(rows: NDArray[np.integer], values: NDArray, sharding: NamedSharding) -> jax.Array:
+    """Returns values[rows] on the devices; each process gathers only what its own devices hold."""
+
+    def part(index: tuple[slice, ...] | None) -> NDArray:
+        index = index or (slice(None),) * (rows.ndim + values.ndim - 1)
+        return values[rows[index[: rows.ndim]]][(slice(None),) * rows.ndim + index[rows.ndim :]]
+
+    return jax.make_array_from_callback((*rows.shape, *values.shape[1:]), sharding, part)

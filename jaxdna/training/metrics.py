@@ -1,0 +1,88 @@
+"""Scores of a set of predictions, exact and in float64 on the host."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
+from scipy.stats import rankdata
+
+
+def auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
+    """Area under the ROC curve, ties counted half: the Mann-Whitney statistic.
+
+    Args:
+      labels: [examples], 1 or 0.
+      scores: [examples], larger means more likely 1.
+
+    Returns:
+      The area, or None where only one class is present.
+    """
+    positive = np.asarray(labels).astype(bool)
+    positives = int(positive.sum())
+    pairs = positives * (len(positive) - positives)
+    if pairs == 0:
+        return None
+    ranks = rankdata(scores)
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / pairs)
+
+
+def auprc(labels: ArrayLike, scores: ArrayLike) -> float | None:
+    """Average precision: sum over thresholds of (recall step) * precision, no interpolation.
+
+    Args:
+      labels: [examples], 1 or 0.
+      scores: [examples], larger means more likely 1.
+
+    Returns:
+      The area, or None where there is no positive.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    order = np.argsort(-scores, kind="stable")
+    true_positives = np.cumsum(labels[order] == 1)
+    if true_positives[-1] == 0:
+        return None
+    ranked = scores[order]
+    last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
+    found = true_positives[last_of_tie]
+    precision = found / (np.flatnonzero(last_of_tie) + 1)
+    return float(np.sum(np.diff(found, prepend=0) * precision) / true_positives[-1])
+
+
+def losses(labels: NDArray, logits: NDArray) -> NDArray[np.float64]:
+    """Cross-entropy of every example in nats, from logits.
+
+    Args:
+      labels: integer [examples].
+      logits: [examples, 1] for two classes, else [examples, classes].
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.shape[1] == 1:
+        logit = logits[:, 0]
+        return np.logaddexp(0.0, logit) - logit * labels
+    return logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+
+
+def scores(labels: NDArray, logits: NDArray) -> dict[str, float | None]:
+    """Returns loss (nats), accuracy, and for two classes AUROC and AUPRC (else None).
+
+    Args:
+      labels: integer [examples].
+      logits: [examples, 1] for two classes, else [examples, classes].
+    """
+    binary = logits.shape[1] == 1
+    guess = logits[:, 0] > 0 if binary else logits.argmax(axis=1)
+    return {
+        "loss": float(losses(labels, logits).mean()),
+        "accuracy": float((guess == labels).mean()),
+        "auroc": auroc(labels, logits[:, 0]) if binary else None,
+        "auprc": auprc(labels, logits[:, 0]) if binary else None,
+    }
+
+
+def chance_loss(labels: NDArray) -> float:
+    """Loss (nats) of predicting the class frequencies: ln 2 for two classes of equal size.
+
+    A network that has not begun to learn sits at this value.
+    """
+    shares = np.bincount(labels) / len(labels)
+    shares = shares[shares > 0]
+    return float(-(shares * np.log(shares)).sum())

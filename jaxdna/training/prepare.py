@@ -1,0 +1,84 @@
+"""From a config to everything that a run needs; nothing is written and nothing is trained."""
+
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from jaxdna.data.dataset import Dataset
+from jaxdna.data.registry import load_dataset
+from jaxdna.models.network import parameter_count, summary_rows
+from jaxdna.parallel.mesh import batch_shards, make_mesh
+from jaxdna.parallel.runtime import describe_devices, start_backend
+from jaxdna.training.display import table
+from jaxdna.training.program import Program
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` made.
+
+    Attributes:
+      mesh: the devices.
+      dataset: the data, on the host.
+      program: the functions, not compiled yet.
+    """
+
+    mesh: Mesh
+    dataset: Dataset
+    program: Program
+
+
+def prepare(config: ConfigDict, console: Console) -> Prepared:
+    """Resolves devices, mesh, data and program, and shows each.
+
+    Args:
+      config: a whole configuration.
+      console: where the tables go.
+
+    Raises:
+      UserError: something that the user gave does not fit.
+    """
+    devices = start_backend(config.runtime)
+    mesh = make_mesh(config, devices)
+    layout = "  ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    console.print(f"devices  {describe_devices(devices)}")
+    console.print(f"mesh     {layout}")
+    dataset = load_dataset(config)
+    console.print(f"data     {dataset.describe}")
+    program = Program(
+        config, mesh, dataset.example_shape, dataset.logits, len(dataset.splits["train"])
+    )
+    return Prepared(mesh, dataset, program)
+
+
+def show(prepared: Prepared, console: Console) -> None:
+    """Prints the network and how each batch is divided."""
+    program = prepared.program
+    rows = summary_rows(program.network, program.example_shape)
+    made = table(
+        "Network",
+        ("layer (type)", "output shape", "parameters"),
+        [[f"{name} ({kind})", str((None, *shape)), count] for name, kind, shape, count in rows],
+    )
+    made.add_section()
+    made.add_row("total", "", f"{parameter_count(program.abstract_state.params):,}")
+    console.print(made)
+    batch = program.config.train.batch_size
+    shards = batch_shards(prepared.mesh.shape)
+    sizes = {name: len(split) for name, split in prepared.dataset.splits.items()}
+    console.print(
+        table(
+            "Batches",
+            ("", "examples"),
+            [
+                ["global batch", batch],
+                ["per process", batch // jax.process_count()],
+                ["per device", batch // shards],
+                ["steps per epoch", program.steps_per_epoch],
+                *([name, size] for name, size in sizes.items()),
+            ],
+        )
+    )

@@ -1,0 +1,115 @@
+"""From a config and a mesh to compiled functions: shapes first, shardings second, arrays last."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxdna.data.batches import steps_per_epoch
+from jaxdna.models.network import Network
+from jaxdna.models.registry import build_network
+from jaxdna.parallel.sharding import replicated, stacked_batches
+from jaxdna.training.optimizer import make_optimizer
+from jaxdna.training.state import Params, TrainState
+from jaxdna.training.step import flip_strands, make_predict, make_train_call, make_train_step
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that can be compiled for a config, before any array exists.
+
+    Attributes:
+      config: a whole configuration.
+      mesh: the devices.
+      example_shape: shape of one uint8 input example.
+      logits: numbers that the network returns for one example.
+      train_examples: size of the training split.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    example_shape: tuple[int, ...]
+    logits: int
+    train_examples: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the training split."""
+        return steps_per_epoch(self.train_examples, self.config.train.batch_size)
+
+    def network(self) -> Network:
+        """Builds the network with its initial parameters."""
+        return build_network(self.config, self.logits)
+
+    @cached_property
+    def _graph(self) -> nnx.GraphDef:
+        return nnx.split(nnx.eval_shape(self.network))[0]
+
+    def apply(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Returns logits [batch, logits] of inputs uint8 [batch, ...]."""
+        network = nnx.merge(self._graph, nnx.State(params))
+        return network(x, None if key is None else nnx.Rngs(dropout=key))
+
+    @cached_property
+    def _optimizer(self) -> Any:
+        return make_optimizer(self.config, self.steps_per_epoch)
+
+    def _initial_state(self) -> TrainState:
+        params = nnx.to_pure_dict(nnx.split(self.network())[1])
+        rng = jax.random.key_data(jax.random.key(self.config.seed))
+        return TrainState(jnp.int32(0), rng, params, self._optimizer.init(params))
+
+    @cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state."""
+        shapes = jax.eval_shape(self._initial_state)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=replicated(self.mesh)
+            ),
+            shapes,
+        )
+
+    @property
+    def state_shardings(self) -> TrainState:
+        """The sharding of every array of the state."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+
+    def init(self) -> TrainState:
+        """Computes the initial state, each device its own part."""
+        return jax.jit(self._initial_state, out_shardings=self.state_shardings)()
+
+    @cached_property
+    def train_call(self) -> Any:
+        """Jitted (state, stacked batches) -> (state, metrics per step); the state is donated."""
+        augment = flip_strands if self.config.data.get("reverse_complement") else None
+        call = make_train_call(make_train_step(self.apply, self._optimizer, augment))
+        return jax.jit(
+            call, donate_argnums=0, out_shardings=(self.state_shardings, replicated(self.mesh))
+        )
+
+    @cached_property
+    def predict_call(self) -> Callable[[Params, jax.Array], jax.Array]:
+        """Jitted (params, x [batches, batch, ...]) -> logits [batches, batch, logits]."""
+        predict = make_predict(self.apply, self.config.model.get("strands", "forward"))
+        return jax.jit(predict, out_shardings=replicated(self.mesh))
+
+    def abstract_batches(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, dtypes and shardings of `steps` stacked training batches."""
+        rows = (steps, self.config.train.batch_size)
+        sharding = stacked_batches(self.mesh)
+        leaves = {
+            "x": ((*rows, *self.example_shape), "uint8"),
+            "y": (rows, "int32"),
+            "weight": (rows, "float32"),
+        }
+        return {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+            for name, (shape, dtype) in leaves.items()
+        }

@@ -1,0 +1,148 @@
+"""The run folder: what is written where, and whose folder it is."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxdna import config as configs
+from jaxdna.errors import UserError
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes a file so that readers see the old one or the new one, never a part."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class RunFolder:
+    """Paths of a run folder and what is stored at them.
+
+    Attributes:
+      path: the folder.
+      checkpoints: Orbax' folder.
+      tensorboard: event files, one folder each for train and validation.
+      curves: the picture of the curves.
+    """
+
+    def __init__(self, path: Path):
+        """Names the folder; nothing is touched."""
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
+        self.curves = path / "curves.png"
+        self._config = path / "config.json"
+        self._summary = path / "summary.json"
+        self._metrics = path / "metrics.jsonl"
+
+    def check(self, config: ConfigDict) -> list[str]:
+        """Finds out whether `config` may train here; writes nothing.
+
+        Returns:
+          Changes of settings since the run began, as `key: old -> new`; empty for a new folder.
+
+        Raises:
+          UserError: the path is a file, holds other things, or another run.
+        """
+        for part in (self.path, *self.path.parents):
+            if part.exists() and not part.is_dir():
+                raise UserError(f"--workdir={self.path}: {part} is a file; give a folder")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return []
+        if not self._config.exists():
+            raise UserError(
+                f"--workdir={self.path} holds other files and no run; give a new or empty folder"
+            )
+        breaking, harmless = configs.differences(self.read_config(), config)
+        if breaking:
+            raise UserError(
+                f"--workdir={self.path} belongs to another run ({'; '.join(breaking)}); "
+                "give another folder, or the settings that it was begun with"
+            )
+        return harmless
+
+    def open(self, config: ConfigDict) -> None:
+        """Makes the folder and stores the configuration; fails before any work if it cannot.
+
+        Raises:
+          UserError: the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomic(self._config, configs.to_json(config))
+        except OSError as error:
+            raise UserError(
+                f"--workdir={self.path} cannot be written ({error.strerror}); give another folder"
+            ) from error
+
+    def read_config(self) -> ConfigDict:
+        """Returns the configuration that the run was begun with.
+
+        Raises:
+          UserError: this is no run folder, or its config.json is not one of ours.
+        """
+        try:
+            leaves = configs.flat(json.loads(self._config.read_text()))
+        except FileNotFoundError:
+            raise UserError(
+                f"--workdir={self.path} is no run folder (no config.json); `jaxdna train` makes one"
+            ) from None
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{self._config} is damaged ({error}); train into a new folder"
+            ) from None
+        return configs.validate(leaves)
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """Returns what a finished run wrote, or None."""
+        try:
+            return json.loads(self._summary.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Marks the run as finished."""
+        write_atomic(self._summary, json.dumps(summary, indent=2) + "\n")
+
+    def drop_summary(self) -> None:
+        """Marks the run as unfinished again."""
+        self._summary.unlink(missing_ok=True)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Returns one dict per epoch; a last line cut off by a crash is left out."""
+        rows = []
+        if self._metrics.exists():
+            for line in self._metrics.read_text().splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except ValueError:
+                    break
+        return rows
+
+    def keep_metrics(self, epochs: int) -> None:
+        """Drops the rows after `epochs`: a resumed run writes them again."""
+        rows = [row for row in self.read_metrics() if row["epoch"] <= epochs]
+        write_atomic(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Adds the row of one epoch."""
+        with self._metrics.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")

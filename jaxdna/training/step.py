@@ -1,0 +1,136 @@
+"""The one step: (state, batch) -> (state, metrics), pure, for every verb, test and layout.
+
+A batch is a dict of `x` uint8 [batch, ...], `y` int32 [batch] and `weight` float32 [batch]; rows of
+weight 0 are padding. Everything is written for the global batch: which device computes which rows
+is decided by the shardings of the arguments alone.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdna.training.state import Params, TrainState
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Apply = Callable[[Params, jax.Array, jax.Array | None], jax.Array]
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def complement_strand(codes: jax.Array) -> jax.Array:
+    """Returns the reverse complement of codes uint8 [..., length]."""
+    turned = codes[..., ::-1]
+    return jnp.where(turned < 4, 3 - turned, turned)
+
+
+def flip_strands(codes: jax.Array, key: jax.Array) -> jax.Array:
+    """Replaces each sequence of uint8 [batch, length] by its other strand half of the time."""
+    flip = jax.random.bernoulli(key, 0.5, codes.shape[:1])
+    return jnp.where(flip[:, None], complement_strand(codes), codes)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Loss of every example in nats, from logits, never from probabilities.
+
+    Args:
+      logits: float [batch, 1] for two classes, else [batch, classes].
+      labels: int32 [batch].
+
+    Returns:
+      float32 [batch].
+    """
+    logits = logits.astype(jnp.float32)
+    if logits.shape[1] == 1:
+        return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels.astype(jnp.float32))
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns bool [batch]: whether the likelier class is the label."""
+    if logits.shape[1] == 1:
+        return (logits[:, 0] > 0) == (labels > 0)
+    return jnp.argmax(logits, axis=1) == labels
+
+
+def make_train_step(
+    apply: Apply, optimizer: optax.GradientTransformation, augment: Augment | None = None
+) -> Step:
+    """Returns the training step.
+
+    Args:
+      apply: (params, x, key or None) -> logits; the key is for dropout.
+      optimizer: the update rule.
+      augment: (x, key) -> x, applied to the training batch on the device.
+
+    Returns:
+      A pure function; its metrics are sums over the batch: `loss`, `correct`, `weight`, each a
+      float32 scalar.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        augment_key, dropout_key = jax.random.split(key)
+        x = augment(batch["x"], augment_key) if augment else batch["x"]
+        weight = batch["weight"]
+
+        def mean_loss(params: Params) -> tuple[jax.Array, Metrics]:
+            logits = apply(params, x, dropout_key)
+            loss = jnp.sum(cross_entropy(logits, batch["y"]) * weight)
+            hits = jnp.sum(correct(logits, batch["y"]) * weight)
+            total = jnp.sum(weight)
+            return loss / total, {"loss": loss, "correct": hits, "weight": total}
+
+        gradients, metrics = jax.grad(mean_loss, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, state.rng, params, opt_state), metrics
+
+    return step
+
+
+def make_train_call(step: Step) -> Step:
+    """Returns a function that takes the steps of stacked batches [steps, batch, ...] in one call.
+
+    Its metrics have one entry per step: float32 [steps].
+    """
+
+    def call(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
+        if batches["weight"].shape[0] == 1:  # a loop of one would only hide the step from XLA
+            state, metrics = step(state, jax.tree.map(lambda leaf: leaf[0], batches))
+            return state, jax.tree.map(lambda leaf: leaf[None], metrics)
+        return jax.lax.scan(step, state, batches)
+
+    return call
+
+
+STRANDS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "average": lambda forward, reverse: (forward + reverse) / 2,
+    "max": jnp.maximum,
+}
+
+
+def make_predict(
+    apply: Apply, strands: str = "forward"
+) -> Callable[[Params, jax.Array], jax.Array]:
+    """Returns (params, x [batches, batch, ...]) -> logits float32 [batches, batch, logits].
+
+    Args:
+      apply: (params, x, None) -> logits.
+      strands: for sequences, `average` or `max` of the logits of both strands; else `forward`.
+    """
+
+    def predict_one(params: Params, x: jax.Array) -> jax.Array:
+        logits = apply(params, x, None)
+        if strands != "forward":
+            logits = STRANDS[strands](logits, apply(params, complement_strand(x), None))
+        return logits.astype(jnp.float32)
+
+    def predict(params: Params, x: jax.Array) -> jax.Array:
+        if x.shape[0] == 1:
+            return predict_one(params, x[0])[None]
+        return jax.lax.map(lambda rows: predict_one(params, rows), x)
+
+    return predict

@@ -1,0 +1,68 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxdna.cli.main import VERBS, split_overrides
+
+
+def test_help_answers_in_under_half_a_second():
+    def seconds():
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "jaxdna", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_no_verb_imports_jax_for_it(verb):
+    code = (
+        "import sys\nfrom jaxdna.cli.main import main\n"
+        "try:\n    main([sys.argv[1], '--help'])\nfinally:\n"
+        "    assert 'jax' not in sys.modules and 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, verb], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"jaxdna {verb}" in done.stdout
+
+
+def test_overrides_are_taken_in_both_spellings():
+    assert split_overrides(["--config=c.py", "--config.a.b=1", "--json", "--config.c", "2"]) == (
+        ["a.b=1", "c=2"],
+        ["--config=c.py", "--json"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train"], "--config"),
+        (["train", "--config=nowhere.py"], "names no file"),
+        (["train", "--config=configs/tal1.py", "--config.train.batch_size=0"], "1 or more"),
+        (["train", "--config=configs/tal1.py", "--config.mesh.data=3"], "mesh.data=3"),
+        (["train", "--config=configs/tal1.py", "--config.data.motif=nix"], "data.motif=nix"),
+        (["train", "--config=configs/tal1.py", "--workdir=pyproject.toml"], "is a file"),
+        (["train", "--config=configs/tal1.py", "--workdir=jaxdna"], "holds other files"),
+        (["train", "--config=configs/tal1.py", "--colour=red"], "--colour"),
+        (["train", "--config=configs/tal1.py", "--config.runtime.require_accelerator=true"], "CPU"),
+        (["train", "--config=configs/tal1.py", "--config.runtime.platform=rocm"], "platform=rocm"),
+        (["evaluate", "--workdir=jaxdna"], "no run folder"),
+        (["simulate", "--config=configs/tal1.py"], "--output"),
+        (["simulate", "--config=configs/tal1.py", "--output=jaxdna"], "--output=jaxdna"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2_and_nothing_is_written(
+    jaxdna, tmp_path, arguments, words
+):
+    if arguments[0] == "train" and not any("--workdir" in a for a in arguments):
+        arguments = [*arguments, f"--workdir={tmp_path}/run"]
+    done = jaxdna(*arguments)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2
+    assert words in last and last.startswith("jaxdna: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,205 @@
+"""The whole path, as a user walks it: real processes, files and signals."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from jaxdna.config import flat, load_config
+from jaxdna.data.registry import load_dataset
+
+SMALL = [
+    "--config=configs/tal1.py",
+    "--config.data.length=120",
+    "--config.data.train_examples=2000",
+    "--config.data.validation_examples=500",
+    "--config.data.test_examples=500",
+    "--config.runtime.compilation_cache=off",
+]
+
+
+def result(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def finished(jaxdna, tmp_path_factory):
+    """A short run of six epochs that was never interrupted."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    done = jaxdna("train", *SMALL, "--config.train.epochs=6", f"--workdir={folder}", "--json")
+    return folder, result(done), done
+
+
+def test_leaves_the_files_and_keys_of_the_contract(finished):
+    folder, summary, _ = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard", "curves.png",
+    }  # fmt: skip
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert set(summary) >= {
+        "params", "params_sha256", "best_epoch", "epochs", "stopped_early", "test", "ceiling",
+        "samples_per_second", "seconds", "mesh", "devices", "processes", "versions",
+    }  # fmt: skip
+    assert set(summary["test"]) == {"loss", "accuracy", "auroc", "auprc"}
+    assert set(summary["ceiling"]) == {"accuracy", "auroc", "loss"}
+    assert set(summary["seconds"]) == {"total", "compile", "train", "eval", "checkpoint"}
+    assert summary["params"] == 993
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, 7))
+    assert [row["step"] for row in rows] == [63 * epoch for epoch in range(1, 7)]
+    assert set(rows[0]) == {
+        "epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc",
+        "seconds",
+    }  # fmt: skip
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_learns_and_stays_below_the_ceiling(finished):
+    _, summary, _ = finished
+    test, ceiling, examples = summary["test"], summary["ceiling"], 500
+    assert summary["left_plateau"]
+    assert test["auroc"] > 0.9
+    standard_error = math.sqrt(ceiling["accuracy"] * (1 - ceiling["accuracy"]) / examples)
+    assert test["accuracy"] < ceiling["accuracy"] + 3 * standard_error
+
+
+def test_tensorboard_events_hold_the_curves(finished):
+    folder, _, _ = finished
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for split, prefix in (("train", "train"), ("validation", "val")):
+        (path,) = (folder / "tensorboard" / split).iterdir()
+        values = scalars(path.read_bytes())
+        for quantity in ("loss", "accuracy"):
+            expected = {row["epoch"]: np.float32(row[f"{prefix}_{quantity}"]) for row in rows}
+            assert {step: value for tag, step, value in values if tag == quantity} == expected
+
+
+def scalars(data):
+    """Reads TFRecord framing: length, its checksum, payload, its checksum."""
+    found = []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+        found += [(v.tag, event.step, np.float32(v.simple_value)) for v in event.summary.value]
+    return found
+
+
+def test_a_finished_run_says_so_and_does_not_train_again(jaxdna, finished):
+    folder, summary, _ = finished
+    before = (folder / "metrics.jsonl").stat().st_mtime_ns
+    done = jaxdna("train", *SMALL, "--config.train.epochs=6", f"--workdir={folder}", "--json")
+    assert result(done) == summary
+    assert "finished run" in done.stderr
+    assert (folder / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_evaluate_finds_the_same_scores_from_the_folder_alone(jaxdna, finished):
+    folder, summary, _ = finished
+    evaluated = result(jaxdna("evaluate", f"--workdir={folder}", "--json"))
+    for key in ("params", "params_sha256", "test", "ceiling"):
+        assert evaluated[key] == summary[key]
+
+
+def test_another_run_s_folder_is_refused(jaxdna, finished):
+    folder, _, _ = finished
+    done = jaxdna("train", *SMALL, "--config.seed=1", f"--workdir={folder}")
+    assert done.returncode == 2
+    assert "belongs to another run (seed: 0 -> 1)" in done.stderr
+
+
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(jaxdna, finished, tmp_path):
+    _, summary, _ = finished
+    command = [sys.executable, "-m", "jaxdna", "train", *SMALL, "--config.train.epochs=6"]
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [*command, f"--workdir={folder}"], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 4/6"):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stderr.close()
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "summary.json").exists()
+    done = jaxdna("train", *SMALL, "--config.train.epochs=6", f"--workdir={folder}", "--json")
+    assert "resuming after epoch" in done.stderr
+    assert result(done)["params_sha256"] == summary["params_sha256"]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, 7))
+
+
+def test_the_same_seed_gives_the_same_bits(jaxdna, finished, tmp_path):
+    _, summary, _ = finished
+    again = jaxdna("train", *SMALL, "--config.train.epochs=6", f"--workdir={tmp_path}/a", "--json")
+    assert result(again)["params_sha256"] == summary["params_sha256"]
+
+
+def test_a_run_that_never_learns_says_so(jaxdna, tmp_path):
+    done = jaxdna(
+        "train", *SMALL, "--config.train.epochs=2", "--config.optimizer.learning_rate=1e-9",
+        f"--workdir={tmp_path}/run", "--json",
+    )  # fmt: skip
+    assert result(done)["left_plateau"] is False
+    assert "never left the plateau" in done.stderr
+
+
+def test_a_loss_that_is_not_finite_ends_with_76_and_names_the_step(jaxdna, tmp_path):
+    done = jaxdna(
+        "train", *SMALL, "--config.optimizer.name=sgd", "--config.optimizer.learning_rate=1e30",
+        f"--workdir={tmp_path}/run",
+    )  # fmt: skip
+    assert done.returncode == 76
+    assert "at step" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_simulate_writes_what_the_config_trains_on(jaxdna, tmp_path):
+    output = tmp_path / "simulated"
+    done = jaxdna("simulate", *SMALL[:-1], f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert "Head of the training split" in done.stdout
+    lines = (output / "labels.tsv").read_text().splitlines()
+    assert lines[0] == "id\tsplit\tlabel\tembedding"
+    rows = [line.split("\t") for line in lines[1:]]
+    assert len(rows) == 3000
+    sequences = {}
+    for name in ("positives", "negatives"):
+        records = (output / f"{name}.fa").read_text().splitlines()
+        sequences |= {
+            key[1:]: (name, seq) for key, seq in zip(records[::2], records[1::2], strict=True)
+        }
+    assert list(sequences) != [row[0] for row in rows]
+    for identity, _, label, embedding in rows:
+        name, letters = sequences[identity]
+        assert name == ("positives" if label == "1" else "negatives")
+        assert bool(embedding) == (label == "1")
+        if embedding:
+            site = embedding.rsplit("-", 1)[1]
+            start = int(embedding.split("_", 1)[0].removeprefix("pos-"))
+            assert letters[start : start + 10] == site
+    provenance = json.loads((output / "provenance.json").read_text())
+    assert provenance["motif"]["name"] == "TAL1_known4"
+
+
+def test_training_data_take_one_byte_a_base():
+    """Resident memory of the recommended training split: 6.4 MB, far under one-hot's 102 MB."""
+    splits = load_dataset(load_config("configs/tal1.py")).splits
+    assert splits["train"].x.nbytes + splits["train"].y.nbytes < 15e6
+    assert splits["train"].x.dtype == np.uint8
+
+
+def test_help_of_train_lists_every_key(jaxdna):
+    done = jaxdna("train", "--help")
+    for key in flat(load_config("configs/tal1.py")):
+        if not key.endswith(".name"):
+            assert f"--config.{key}=" in done.stdout

@@ -1,0 +1,111 @@
+import json
+
+import pytest
+
+from jaxdna.config import (
+    COMMON,
+    DATA_SETS,
+    MODELS,
+    differences,
+    flat,
+    load_config,
+    run_name,
+    schema,
+    to_json,
+    validate,
+)
+from jaxdna.errors import UserError
+
+TAL1 = "configs/tal1.py"
+
+
+def test_every_default_is_legal():
+    tables = [COMMON, *DATA_SETS.values(), *MODELS.values()]
+    for key, field in [item for fields in tables for item in fields.items()]:
+        assert field.accepts(field.default), key
+    for name in DATA_SETS:
+        validate({key: field.default for key, field in schema(name, "motif_cnn").items()})
+
+
+def test_flags_change_the_file_s_values_and_the_last_one_wins():
+    config = load_config(TAL1, ["train.batch_size=64", "seed=1", "seed=2", "data.gc=0.5"])
+    assert (config.train.batch_size, config.seed, config.data.gc) == (64, 2, 0.5)
+    assert load_config(TAL1, ["data.reverse_complement=false"]).data.reverse_complement is False
+    assert load_config(TAL1, ["optimizer.learning_rate=1"]).optimizer.learning_rate == 1.0
+
+
+def test_the_report_s_variant_is_the_report_s():
+    config = load_config(f"{TAL1}:report")
+    assert (config.optimizer.name, config.optimizer.learning_rate) == ("adam", 1e-3)
+    assert (config.train.batch_size, config.train.early_stopping.patience) == (32, 3)
+    assert not config.data.reverse_complement
+    assert run_name(f"{TAL1}:report") == "tal1-report"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "train.batchsize=64",
+            "train.batchsize=64 is no known key; did you mean 'train.batch_size'",
+        ),
+        ("batch_size=64", "did you mean 'train.batch_size'"),
+        ("train.batch_size=0", "train.batch_size=0 is not legal: it must be an integer, 1 or more"),
+        ("train.batch_size=many", "train.batch_size=many is not legal"),
+        ("train.batch_size=1.5", "train.batch_size=1.5 is not legal"),
+        ("train.batch_size", "train.batch_size needs a value"),
+        ("optimizer.name=adamw2", "it must be one of adam, sgd, momentum"),
+        ("optimizer.learning_rate=nan", "a number above 0"),
+        ("data.reverse_complement=perhaps", "true or false"),
+        ("data.name=mnist", "data.name=mnist is not legal: it must be tal1"),
+        ("model.width=501", "longer than the sequences"),
+        ("mesh.data=0", "or -1 for all remaining devices"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence_with_the_flag_and_what_is_legal(override, words):
+    with pytest.raises(UserError) as caught:
+        load_config(TAL1, [override])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_s_own_mistakes_are_found(tmp_path):
+    cases = {
+        "def get_config(variant): return 3": "must return an ml_collections.ConfigDict",
+        "x = 1": "no function get_config",
+        "def get_config(variant): raise KeyError('a')": "fails: KeyError",
+        "def get_config(:": "fails: SyntaxError",
+        "import nowhere_to_be_found": "fails: ModuleNotFoundError",
+    }
+    path = tmp_path / "mine.py"
+    for text, words in cases.items():
+        path.write_text(text)
+        with pytest.raises(UserError, match=words):
+            load_config(str(path))
+    path.write_text(
+        "from jaxdna.config import default_config\n"
+        "def get_config(variant):\n"
+        "    config = default_config('tal1', 'motif_cnn')\n"
+        "    config.train.epoch = 3\n"
+        "    return config\n"
+    )
+    with pytest.raises(UserError, match=r"train\.epoch is no known key; did you mean"):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize("spec", ["nowhere.py", "configs", "configs/tal1.py:reprot"])
+def test_a_wrong_config_flag_is_a_user_error(spec):
+    with pytest.raises(UserError, match="--config="):
+        load_config(spec)
+
+
+def test_json_brings_the_same_config_back():
+    config = load_config(f"{TAL1}:report", ["seed=9"])
+    assert validate(flat(json.loads(to_json(config)))) == config
+
+
+def test_differences_tell_another_run_from_another_setting():
+    old = load_config(TAL1)
+    breaking, harmless = differences(old, load_config(TAL1, ["seed=1", "train.epochs=9"]))
+    assert breaking == ["seed: 0 -> 1"]
+    assert harmless == ["train.epochs: 20 -> 9"]
