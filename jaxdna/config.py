@@ -145,7 +145,14 @@ _SETTINGS = {
         0, "epochs without improvement before stopping; 0 never stops early", low=0
     ),
     "train.early_stopping.min_delta": _number(0.0, "smaller changes are no improvement"),
-    "mesh.data": _axis(-1, "shards of each batch"),
+    "mesh.data": _axis(-1, "shards of each batch, parameters mirrored"),
+    "mesh.fsdp": _axis(1, "shards of each batch, parameters and optimizer state sharded as well"),
+    "mesh.model": _axis(1, "shards of filters and features"),
+    "mesh.seq": _axis(1, "shards of each sequence's positions (of an image's rows)"),
+    "mesh.stage": _axis(1, "stages of a pipeline"),
+    "mesh.dcn.data": _integer(1, "the part of mesh.data that crosses hosts or slices"),
+    "mesh.dcn.fsdp": _integer(1, "the part of mesh.fsdp that crosses hosts or slices"),
+    "mesh.dcn.stage": _integer(1, "the part of mesh.stage that crosses hosts or slices"),
     "checkpoint.every_epochs": _integer(1, "epochs between checkpoints"),
     "checkpoint.keep": _integer(3, "checkpoints to keep; each holds the best parameters too"),
     "runtime.platform": _choice(

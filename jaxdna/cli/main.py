@@ -16,6 +16,7 @@ VERBS = {
     "train": "train a model, evaluate it on the test split; the same command resumes",
     "evaluate": "score a trained model on the test split",
     "simulate": "write the simulated data as FASTA, labels and provenance; or list the motifs",
+    "layouts": "train some SGD steps on every layout of the visible devices and compare them",
     "doctor": "versions, devices, and what would be started and why",
 }
 

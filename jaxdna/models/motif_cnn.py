@@ -5,7 +5,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxdna.models.network import Layer, Network, Shape
-from jaxdna.ops.motif_scan import motif_scan
+from jaxdna.parallel.sharded_scan import motif_scan_on_mesh
 
 # Keras' defaults, on which the report's curves rest.
 KERNEL_INIT = nnx.initializers.glorot_uniform()
@@ -28,7 +28,7 @@ class MotifScan(Layer):
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps codes uint8 [batch, length] to float [batch, filters]."""
         # ReLU grows with its argument, so it may as well come after the max: on fewer numbers.
-        return nnx.relu(motif_scan(x, self.kernel[...], self.bias[...]))
+        return nnx.relu(motif_scan_on_mesh(x, self.kernel[...], self.bias[...]))
 
     def parts(self, x: Shape, y: Shape) -> list[tuple[str, Shape, bool]]:
         """Shows the two layers that the operation joins."""

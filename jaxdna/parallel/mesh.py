@@ -1,16 +1,23 @@
 """The device mesh: the one place that counts devices. Everybody else reads `mesh.shape`."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
 from jaxdna.errors import UserError
 
-AXES = ("data",)
-BATCH_AXES = ("data",)  # a batch is split over these
+# From the slowest links to the fastest: neighbours on the last axis talk most.
+AXES = ("data", "fsdp", "stage", "seq", "model")
+BATCH_AXES = ("data", "fsdp")  # a batch is split over these
+DCN_AXES = ("data", "fsdp", "stage")  # these may cross hosts or slices
 
 
 def resolve_axes(sizes: Mapping[str, int], devices: int) -> dict[str, int]:
@@ -31,14 +38,29 @@ def resolve_axes(sizes: Mapping[str, int], devices: int) -> dict[str, int]:
         flags = " and ".join(f"--config.mesh.{axis}=-1" for axis in open_axes)
         raise UserError(f"{flags}: only one axis can take the remaining devices")
     fixed = math.prod(sizes[axis] for axis in AXES if sizes[axis] != -1)
+    if devices % fixed == 0 and (open_axes or fixed == devices):
+        return {axis: devices // fixed if sizes[axis] == -1 else sizes[axis] for axis in AXES}
     flags = " ".join(f"--config.mesh.{axis}={sizes[axis]}" for axis in AXES if sizes[axis] != 1)
-    if devices % fixed or (not open_axes and fixed != devices):
-        divisors = [n for n in range(1, devices + 1) if devices % n == 0]
-        raise UserError(
-            f"{flags} needs a multiple of {fixed} devices, and there are {devices}; "
-            f"legal sizes divide {devices}: {', '.join(map(str, divisors))}"
-        )
-    return {axis: devices // fixed if sizes[axis] == -1 else sizes[axis] for axis in AXES}
+    if open_axes:
+        wanted = f"the other axes take {fixed}, which must divide {devices}"
+    else:
+        wanted = f"the sizes multiply to {fixed}, and must multiply to {devices}"
+    raise UserError(
+        f"{flags or '--config.mesh.data=1'} does not fit {devices} devices: {wanted} "
+        f"(legal sizes: {', '.join(map(str, divisors(devices)))}; one axis may be -1)"
+    )
+
+
+def divisors(number: int) -> list[int]:
+    """All divisors of a positive number, ascending."""
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def factorisations(devices: int, axes: Sequence[str]) -> Iterator[dict[str, int]]:
+    """Every way to write `devices` as a product of one size per axis of `axes`."""
+    for sizes in itertools.product(divisors(devices), repeat=len(axes)):
+        if math.prod(sizes) == devices:
+            yield dict.fromkeys(AXES, 1) | dict(zip(axes, sizes, strict=True))
 
 
 def make_mesh(config: ConfigDict, devices: Sequence[jax.Device]) -> Mesh:
@@ -49,17 +71,52 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device]) -> Mesh:
       devices: every device of every process.
 
     Raises:
-      UserError: the axes do not fit the devices, or the batch does not divide.
+      UserError: the axes do not fit the devices or the hosts, or the batch does not divide.
     """
     sizes = resolve_axes(config.mesh, len(devices))
     check_batch(config.train.batch_size, sizes)
+    across = {axis: config.mesh.dcn.get(axis, 1) for axis in AXES}
+    for axis in DCN_AXES:
+        if sizes[axis] % across[axis]:
+            raise UserError(
+                f"--config.mesh.dcn.{axis}={across[axis]} does not divide mesh.{axis}="
+                f"{sizes[axis]}; legal: {', '.join(map(str, divisors(sizes[axis])))}"
+            )
     # Auto axes: under Explicit ones a convolution with sharded output channels is an error.
-    return jax.make_mesh(
-        tuple(sizes.values()),
-        tuple(sizes),
-        axis_types=(AxisType.Auto,) * len(sizes),
-        devices=devices,
-    )
+    return Mesh(_grid(devices, sizes, across), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def granule(device: jax.Device) -> tuple[str, int]:
+    """The part of the machine that a device shares fast links with: its TPU slice, or its host."""
+    slice_index = getattr(device, "slice_index", None)
+    return ("process", device.process_index) if slice_index is None else ("slice", slice_index)
+
+
+def _grid(
+    devices: Sequence[jax.Device], sizes: Mapping[str, int], across: Mapping[str, int]
+) -> NDArray[np.object_]:
+    """Orders devices so that only the `across` part of an axis leaves a slice or host."""
+    whole, outer = [list(values.values()) for values in (sizes, across)]
+    inner = [n // o for n, o in zip(whole, outer, strict=True)]
+    granules = Counter(map(granule, devices))
+    crossing = math.prod(outer)
+    if crossing == 1:
+        return mesh_utils.create_device_mesh(whole, devices, allow_split_physical_axes=True)
+    if len(granules) > 1 and crossing != len(granules):
+        kind = next(iter(granules))[0]
+        raise UserError(
+            f"--config.mesh.dcn.* multiply to {crossing}, and the devices lie in {len(granules)} "
+            f"{kind}es or slices; they must multiply to {len(granules)}"
+        )
+    if devices[0].platform == "tpu" and len(granules) > 1:
+        return mesh_utils.create_hybrid_device_mesh(
+            inner, outer, devices, allow_split_physical_axes=True
+        )
+    # Hosts of GPUs or CPUs; in a single process, equal runs of its devices stand for hosts.
+    ordered = sorted(devices, key=lambda device: (granule(device), device.id))
+    apart = np.array(ordered).reshape(*outer, *inner)
+    pairs = [axis for i in range(len(AXES)) for axis in (i, len(AXES) + i)]
+    return apart.transpose(pairs).reshape(whole)
 
 
 def batch_shards(sizes: Mapping[str, int]) -> int:
@@ -71,9 +128,14 @@ def check_batch(batch_size: int, sizes: Mapping[str, int]) -> None:
     """Raises UserError where the global batch does not divide by the batch axes."""
     shards = batch_shards(sizes)
     if batch_size % shards:
-        below, above = batch_size // shards * shards, -(-batch_size // shards) * shards
-        legal = f"{below} or {above}" if below else f"{above}"
         raise UserError(
-            f"--config.train.batch_size={batch_size} does not divide by "
-            f"{' x '.join(BATCH_AXES)} = {shards} shards; nearest legal: {legal}"
+            f"--config.train.batch_size={batch_size} does not divide by mesh "
+            f"{' x '.join(BATCH_AXES)} = {shards}; "
+            f"nearest legal: {nearest_multiples(batch_size, shards)}"
         )
+
+
+def nearest_multiples(number: int, factor: int) -> str:
+    """The multiples of `factor` on both sides of `number`, as words."""
+    below, above = number // factor * factor, -(-number // factor) * factor
+    return f"{below} or {above}" if below else f"{above}"

@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import batch_shards
-from jaxdna.parallel.sharding import stacked_batches
 from jaxdna.training.feed import evaluation_batches
 from jaxdna.training.metrics import scores
 from jaxdna.training.program import Program
@@ -27,7 +26,7 @@ class Evaluator:
         rows = min(_ROWS.get(platform, _ROWS_ON_ACCELERATORS), -(-len(split) // shards))
         self._program = program
         self._labels = split.y
-        self._x = evaluation_batches(split.x, rows * shards, stacked_batches(program.mesh))
+        self._x = evaluation_batches(split.x, rows * shards, program.mesh)
 
     def logits(self, params: Params) -> NDArray[np.float32]:
         """Returns float32 [examples, logits] in the order of the split."""

@@ -4,84 +4,88 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from jaxdna.data.batches import batch_rows
 from jaxdna.data.dataset import Split
+from jaxdna.parallel.sharding import replicated, stacked_inputs, stacked_rows
 
 Feed = Callable[[int, int], dict[str, jax.Array]]
 
 _RESIDENT_BYTES = 2**30
 
 
-def make_feed(split: Split, config: ConfigDict, sharding: NamedSharding) -> Feed:
+def make_feed(split: Split, config: ConfigDict, mesh: Mesh) -> Feed:
     """Returns the resident feed where one process can hold the data on its devices.
 
     Args:
       split: the training split.
       config: a whole configuration.
-      sharding: of stacked batches [steps, batch, ...].
+      mesh: the devices.
     """
     resident = jax.process_count() == 1 and split.x.nbytes <= _RESIDENT_BYTES
     feed = resident_feed if resident else streamed_feed
-    return feed(split, config.seed, config.train.batch_size, sharding)
+    return feed(split, config.seed, config.train.batch_size, mesh)
 
 
-def resident_feed(split: Split, seed: int, batch_size: int, sharding: NamedSharding) -> Feed:
+def resident_feed(split: Split, seed: int, batch_size: int, mesh: Mesh) -> Feed:
     """Puts the whole split on every device once; only row numbers travel from then on.
 
     Args:
       split: the training split.
       seed: the run's seed.
       batch_size: global batch.
-      sharding: of stacked batches [steps, batch, ...].
+      mesh: the devices.
 
     Returns:
       (first step, steps) -> batches `x`, `y`, `weight`, each [steps, batch, ...].
     """
-    x, y = jax.device_put((split.x, split.y), NamedSharding(sharding.mesh, PartitionSpec()))
-    gather = jax.jit(lambda x, y, rows: (x[rows], y[rows]), out_shardings=sharding)
+    x, y = jax.device_put((split.x, split.y), replicated(mesh))
+    by_row = stacked_rows(mesh)
+    gather = jax.jit(
+        lambda x, y, rows: (x[rows], y[rows]), out_shardings=(stacked_inputs(mesh), by_row)
+    )
 
     def feed(first_step: int, steps: int) -> dict[str, jax.Array]:
         rows, weight = batch_rows(seed, first_step, steps, len(split), batch_size)
-        rows, weight = jax.device_put((rows, weight), sharding)
+        rows, weight = jax.device_put((rows, weight), by_row)
         batch_x, batch_y = gather(x, y, rows)
         return {"x": batch_x, "y": batch_y, "weight": weight}
 
     return feed
 
 
-def streamed_feed(split: Split, seed: int, batch_size: int, sharding: NamedSharding) -> Feed:
+def streamed_feed(split: Split, seed: int, batch_size: int, mesh: Mesh) -> Feed:
     """Gathers rows on the host, each process those of its own devices; see `resident_feed`."""
 
     def feed(first_step: int, steps: int) -> dict[str, jax.Array]:
         rows, weight = batch_rows(seed, first_step, steps, len(split), batch_size)
         order = np.arange(rows.size).reshape(rows.shape)
         return {
-            "x": _place(rows, split.x, sharding),
-            "y": _place(rows, split.y, sharding),
-            "weight": _place(order, weight.ravel(), sharding),
+            "x": _place(rows, split.x, stacked_inputs(mesh)),
+            "y": _place(rows, split.y, stacked_rows(mesh)),
+            "weight": _place(order, weight.ravel(), stacked_rows(mesh)),
         }
 
     return feed
 
 
-def evaluation_batches(x: NDArray[np.uint8], batch_size: int, sharding: NamedSharding) -> jax.Array:
+def evaluation_batches(x: NDArray[np.uint8], batch_size: int, mesh: Mesh) -> jax.Array:
     """Stacks all examples into batches; the last one is filled up with the last example.
 
     Args:
       x: uint8 [examples, ...].
       batch_size: global batch.
-      sharding: of stacked batches.
+      mesh: the devices.
 
     Returns:
       uint8 [batches, batch_size, ...]; only the first `examples` rows mean anything.
     """
     batches = -(-len(x) // batch_size)
     rows = np.minimum(np.arange(batches * batch_size), len(x) - 1)
-    return _place(rows.reshape(batches, batch_size), x, sharding)
+    return _place(rows.reshape(batches, batch_size), x, stacked_inputs(mesh))
 
 
 def _place(rows: NDArray[np.integer], values: NDArray, sharding: NamedSharding) -> jax.Array:

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from jaxdna.errors import NotFiniteError
 from jaxdna.models.network import parameter_count
-from jaxdna.parallel.sharding import stacked_batches
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.curves import TensorBoard, draw_curves
 from jaxdna.training.display import EpochProgress
@@ -80,7 +79,7 @@ def train(prepared: Prepared, folder: RunFolder, console: Console) -> dict[str, 
         console.print(f"resuming after epoch {run.epoch}")
     folder.keep_metrics(run.epoch)
     calls = steps_in_calls(program.steps_per_epoch, config.train.steps_per_call)
-    feed = make_feed(splits["train"], config, stacked_batches(prepared.mesh))
+    feed = make_feed(splits["train"], config, prepared.mesh)
     evaluator = Evaluator(program, splits["validation"])
     with run.watch.on("compile"):
         compiled = _compile(program, calls)

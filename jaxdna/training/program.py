@@ -1,12 +1,13 @@
 """From a config and a mesh to compiled functions: shapes first, shardings second, arrays last."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -14,7 +15,13 @@ from ml_collections import ConfigDict
 from jaxdna.data.batches import steps_per_epoch
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
-from jaxdna.parallel.sharding import replicated, stacked_batches
+from jaxdna.parallel.sharded_scan import check_length
+from jaxdna.parallel.sharding import (
+    parameter_shardings,
+    replicated,
+    stacked_inputs,
+    stacked_rows,
+)
 from jaxdna.training.optimizer import make_optimizer
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.step import flip_strands, make_predict, make_train_call, make_train_step
@@ -38,6 +45,12 @@ class Program:
     logits: int
     train_examples: int
 
+    def __post_init__(self) -> None:
+        """Raises UserError where the mesh cannot split the examples or the parameters."""
+        width = self.config.model.get("width", 1)
+        check_length(self.example_shape[0], width, self.mesh.shape["seq"])
+        _ = self.abstract_state
+
     @property
     def steps_per_epoch(self) -> int:
         """Batches in one pass over the training split."""
@@ -54,7 +67,8 @@ class Program:
     def apply(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """Returns logits [batch, logits] of inputs uint8 [batch, ...]."""
         network = nnx.merge(self._graph, nnx.State(params))
-        return network(x, None if key is None else nnx.Rngs(dropout=key))
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            return network(x, None if key is None else nnx.Rngs(dropout=key))
 
     @cached_property
     def _optimizer(self) -> Any:
@@ -69,11 +83,24 @@ class Program:
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
         shapes = jax.eval_shape(self._initial_state)
+        head = nnx.eval_shape(self.network).names[-1]
+        whole = replicated(self.mesh)
+        params = parameter_shardings(self.mesh, shapes.params, head)
+        # Moments and traces lie as the parameters that they belong to.
+        opt_state = optax.tree_map_params(
+            self._optimizer,
+            lambda _, sharding: sharding,
+            shapes.opt_state,
+            params,
+            transform_non_params=lambda _: whole,
+        )
+        shardings = replace(
+            jax.tree.map(lambda _: whole, shapes), params=params, opt_state=opt_state
+        )
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=replicated(self.mesh)
-            ),
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
+            shardings,
         )
 
     @property
@@ -103,13 +130,12 @@ class Program:
     def abstract_batches(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, dtypes and shardings of `steps` stacked training batches."""
         rows = (steps, self.config.train.batch_size)
-        sharding = stacked_batches(self.mesh)
         leaves = {
-            "x": ((*rows, *self.example_shape), "uint8"),
-            "y": (rows, "int32"),
-            "weight": (rows, "float32"),
+            "x": ((*rows, *self.example_shape), "uint8", stacked_inputs(self.mesh)),
+            "y": (rows, "int32", stacked_rows(self.mesh)),
+            "weight": (rows, "float32", stacked_rows(self.mesh)),
         }
         return {
             name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-            for name, (shape, dtype) in leaves.items()
+            for name, (shape, dtype, sharding) in leaves.items()
         }

@@ -1,23 +1,112 @@
-import pytest
+import math
 
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jaxdna.config import load_config
 from jaxdna.errors import UserError
-from jaxdna.parallel.mesh import check_batch, resolve_axes
+from jaxdna.parallel.mesh import AXES, check_batch, factorisations, make_mesh, resolve_axes
+from jaxdna.parallel.sharded_scan import check_length
+from jaxdna.parallel.sharding import parameter_spec
+
+
+def axes(**sizes):
+    return dict.fromkeys(AXES, 1) | sizes
+
+
+def mesh(*overrides, devices=8):
+    return make_mesh(load_config("configs/tal1.py", overrides), jax.devices()[:devices])
 
 
 def test_minus_one_takes_the_remaining_devices():
-    assert resolve_axes({"data": -1}, 8) == {"data": 8}
-    assert resolve_axes({"data": 8}, 8) == {"data": 8}
+    assert resolve_axes(axes(data=-1), 8) == axes(data=8)
+    assert resolve_axes(axes(data=-1, model=2, seq=2), 8) == axes(data=2, model=2, seq=2)
+    assert resolve_axes(axes(data=2, fsdp=4), 8) == axes(data=2, fsdp=4)
 
 
-@pytest.mark.parametrize("size", [3, 4, 16])
-def test_a_mesh_that_does_not_use_every_device_is_refused(size):
-    with pytest.raises(UserError, match=rf"mesh\.data={size} .*there are 8.*1, 2, 4, 8"):
-        resolve_axes({"data": size}, 8)
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        (axes(data=3), r"mesh\.data=3 does not fit 8 devices.*1, 2, 4, 8"),
+        (axes(data=4), r"multiply to 4, and must multiply to 8"),
+        (axes(data=2, model=8), r"mesh\.data=2 --config\.mesh\.model=8 .*multiply to 16"),
+        (axes(data=-1, seq=3), r"the other axes take 3, which must divide 8"),
+        (axes(data=-1, model=-1), r"mesh\.data=-1 and --config\.mesh\.model=-1: only one axis"),
+        (axes(), r"mesh\.data=1 does not fit 8 devices"),
+    ],
+)
+def test_a_mesh_that_does_not_use_every_device_is_refused(sizes, words):
+    with pytest.raises(UserError, match=words):
+        resolve_axes(sizes, 8)
 
 
 def test_a_batch_that_does_not_divide_gets_the_nearest_sizes():
-    check_batch(32, {"data": 8})
+    check_batch(32, axes(data=4, fsdp=2))
     with pytest.raises(UserError, match=r"batch_size=30 .*nearest legal: 24 or 32"):
-        check_batch(30, {"data": 8})
+        check_batch(30, axes(data=4, fsdp=2))
     with pytest.raises(UserError, match=r"batch_size=5 .*nearest legal: 8$"):
-        check_batch(5, {"data": 8})
+        check_batch(5, axes(data=8))
+
+
+def test_lengths_that_do_not_divide_or_leave_less_than_a_filter_are_refused():
+    check_length(500, 15, 20)
+    with pytest.raises(UserError, match=r"seq=8 does not divide the length 500; .* 4, 5, 10$"):
+        check_length(500, 15, 8)
+    with pytest.raises(UserError, match=r"leaves 10 positions a device, fewer than the 15"):
+        check_length(500, 15, 50)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["mesh.data=-1", "mesh.dcn.data=3"],
+            r"dcn\.data=3 does not divide mesh\.data=8; .*1, 2",
+        ),
+        (["mesh.data=2", "mesh.fsdp=4", "mesh.dcn.fsdp=8"], r"dcn\.fsdp=8 does not divide"),
+    ],
+)
+def test_hosts_that_do_not_divide_an_axis_are_refused(overrides, words):
+    with pytest.raises(UserError, match=words):
+        mesh(*overrides)
+
+
+def test_every_factorisation_of_the_devices_is_found_once():
+    found = [tuple(sizes.values()) for sizes in factorisations(8, ("data", "fsdp", "seq", "model"))]
+    assert len(found) == len(set(found)) == 20
+    assert all(math.prod(sizes) == 8 and sizes[AXES.index("stage")] == 1 for sizes in found)
+
+
+def test_only_the_dcn_part_of_an_axis_crosses_hosts():
+    """Devices 0-3 stand for one host and 4-7 for another."""
+    made = mesh("mesh.data=4", "mesh.fsdp=2", "mesh.dcn.data=2")
+    host = np.vectorize(lambda device: device.id // 4)(made.devices).reshape(4, 2)
+    assert host.tolist() == [[0, 0], [0, 0], [1, 1], [1, 1]]
+    made = mesh("mesh.data=2", "mesh.fsdp=4", "mesh.dcn.fsdp=2")
+    host = np.vectorize(lambda device: device.id // 4)(made.devices).reshape(2, 4)
+    assert host.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
+    assert len({device.id for device in made.devices.flat}) == 8
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "sizes", "expected"),
+    [
+        ("conv/kernel", (15, 4, 16), axes(), P()),
+        ("conv/kernel", (15, 4, 16), axes(model=4), P(None, None, "model")),
+        ("conv/bias", (16,), axes(model=4), P("model")),
+        ("conv/kernel", (15, 4, 16), axes(fsdp=2), P(None, None, "fsdp")),
+        ("conv/kernel", (15, 4, 16), axes(fsdp=2, model=2), P(None, "fsdp", "model")),
+        ("dense/kernel", (16, 1), axes(model=8), P("model")),
+        ("dense/bias", (1,), axes(model=8, fsdp=2), P()),
+        ("dense1/kernel", (256, 512), axes(fsdp=2, model=2), P("fsdp", "model")),
+    ],
+)
+def test_rules_decide_how_a_parameter_is_split(path, shape, sizes, expected):
+    assert parameter_spec(path, shape, sizes, head="dense") == expected
+
+
+def test_filters_that_the_model_axis_does_not_divide_are_named():
+    with pytest.raises(UserError, match=r"model=3 does not divide the 16 .*conv/kernel; .*1, 2, 4"):
+        parameter_spec("conv/kernel", (15, 4, 16), axes(model=3), head="dense")

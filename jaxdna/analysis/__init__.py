@@ -1,0 +1,1 @@
+"""Questions about a run: are layouts equal, what would a slice do, how does it scale."""

@@ -1,0 +1,107 @@
+"""Are all layouts the same training? Trains some SGD steps on each and compares with one device."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxdna.config import flat, validate
+from jaxdna.data.dataset import Dataset
+from jaxdna.errors import UserError
+from jaxdna.parallel.mesh import factorisations, make_mesh
+from jaxdna.training.feed import streamed_feed
+from jaxdna.training.program import Program
+
+LAYOUT_AXES = ("data", "fsdp", "seq", "model")
+
+
+class Difference(NamedTuple):
+    """How far a layout is from one device after the same steps.
+
+    Attributes:
+      mesh: size of each axis that is larger than 1.
+      strategy: `spmd`, with the gradient synchronisation where one was named.
+      max_abs_diff_params: largest difference of any parameter.
+      max_abs_diff_loss: largest difference of any step's mean loss.
+    """
+
+    mesh: dict[str, int]
+    strategy: str
+    max_abs_diff_params: float
+    max_abs_diff_loss: float
+
+
+def comparable(config: ConfigDict) -> ConfigDict:
+    """Returns `config` with SGD at a constant rate: Adam would hide gradients that are scaled."""
+    changes = {"optimizer.name": "sgd", "optimizer.schedule": "constant"}
+    return validate(flat(config) | changes | {"optimizer.warmup_epochs": 0.0})
+
+
+def legal_layouts(
+    config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device]
+) -> Iterator[Program]:
+    """Yields the program of every layout of all `devices` that fits the model and the batch."""
+    for sizes in factorisations(len(devices), LAYOUT_AXES):
+        try:
+            yield _program(config, dataset, devices, {f"mesh.{a}": n for a, n in sizes.items()})
+        except UserError:
+            continue  # this layout does not divide something
+
+
+def _program(
+    config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device], changes: dict[str, Any]
+) -> Program:
+    changed = validate(flat(config) | changes)
+    mesh = make_mesh(changed, devices)
+    examples = len(dataset.splits["train"])
+    return Program(changed, mesh, dataset.example_shape, dataset.logits, examples)
+
+
+def train_steps(program: Program, dataset: Dataset, steps: int) -> tuple[Any, np.ndarray]:
+    """Trains from the initial parameters.
+
+    Args:
+      program: what to train.
+      dataset: on what.
+      steps: how many steps of the first epoch.
+
+    Returns:
+      The parameters, and the mean loss of each step, float64 [steps].
+    """
+    config = program.config
+    feed = streamed_feed(
+        dataset.splits["train"], config.seed, config.train.batch_size, program.mesh
+    )
+    state, metrics = program.train_call(program.init(), feed(0, steps))
+    losses = np.asarray(metrics["loss"], np.float64) / np.asarray(metrics["weight"], np.float64)
+    return jax.tree.map(np.asarray, state.params), losses
+
+
+def compare_layouts(
+    config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device], steps: int
+) -> Iterator[Difference]:
+    """Trains `steps` SGD steps on one device and on every legal layout of all of them.
+
+    Args:
+      config: a whole configuration; its mesh is not used.
+      dataset: its data.
+      devices: all devices of this process.
+      steps: how many steps; at most one epoch.
+
+    Yields:
+      One row per layout.
+    """
+    config = comparable(config)
+    alone = _program(config, dataset, devices[:1], {f"mesh.{axis}": 1 for axis in LAYOUT_AXES})
+    params, losses = train_steps(alone, dataset, steps)
+    for program in legal_layouts(config, dataset, devices):
+        other_params, other_losses = train_steps(program, dataset, steps)
+        apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, other_params)
+        yield Difference(
+            {axis: n for axis, n in program.mesh.shape.items() if n > 1},
+            "spmd",
+            max(jax.tree.leaves(apart)),
+            float(np.abs(losses - other_losses).max()),
+        )

@@ -1,0 +1,104 @@
+"""Trains some SGD steps on every legal layout of the visible devices and compares with one device.
+
+With --show it trains nothing, and draws which device holds what under the config's own mesh.
+"""
+
+import argparse
+from typing import Any
+
+from jaxdna.cli.common import add_config
+from jaxdna.config import load_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's flags."""
+    add_config(parser)
+    parser.add_argument("--steps", type=int, default=20, help="SGD steps to train (default: 20)")
+    parser.add_argument("--show", action="store_true", help="draw which device holds what")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compares or shows; returns the rows."""
+    config = load_config(arguments.config, arguments.overrides)
+
+    from rich.console import Console
+
+    from jaxdna.errors import UserError
+    from jaxdna.training.display import make_console
+    from jaxdna.training.prepare import prepare
+
+    notes = make_console()
+    console = Console(highlight=False, stderr=arguments.json)
+    prepared = prepare(config, notes)
+    if arguments.show:
+        return _show(prepared, console)
+    if not 1 <= arguments.steps <= prepared.program.steps_per_epoch:
+        raise UserError(
+            f"--steps={arguments.steps} is not legal: it must be 1 to "
+            f"{prepared.program.steps_per_epoch}, the steps of one epoch"
+        )
+    return _compare(config, prepared, arguments.steps, notes, console)
+
+
+def _compare(config: Any, prepared: Any, steps: int, notes: Any, console: Any) -> dict[str, Any]:
+    from jaxdna.analysis.layouts import compare_layouts
+    from jaxdna.training.display import table
+
+    rows = []
+    devices = list(prepared.mesh.devices.flat)
+    for row in compare_layouts(config, prepared.dataset, devices, steps):
+        rows.append(row)
+        notes.print(f"{_name(row.mesh)}: parameters within {row.max_abs_diff_params:.1e}")
+    console.print(
+        table(
+            f"Largest difference from one device after {steps} SGD steps",
+            ("mesh", "strategy", "parameters", "loss"),
+            [
+                [_name(row.mesh), row.strategy, *(f"{value:.1e}" for value in row[2:])]
+                for row in rows
+            ],
+        )
+    )
+    return {"rows": [row._asdict() for row in rows]}
+
+
+def _name(mesh: dict[str, int]) -> str:
+    return " ".join(f"{axis}={size}" for axis, size in mesh.items()) or "one device"
+
+
+def _show(prepared: Any, console: Any) -> dict[str, Any]:
+    import jax
+
+    from jaxdna.parallel.sharding import device_rows, parameter_rows, whole_spec
+    from jaxdna.training.display import table
+
+    devices = device_rows(prepared.mesh, prepared.program.abstract_batches(1)["x"])
+    columns = ("device", "process", "coordinates", "rows of the batch", "positions")
+    console.print(table("Devices", columns, devices))
+    params = prepared.program.abstract_state.params
+    parameters = parameter_rows(params)
+    columns = ("parameter", "shape", "split over", "on one device", "bytes there")
+    console.print(
+        table(
+            "Parameters",
+            columns,
+            [
+                [row.path, str(row.shape), row.axes, str(row.local_shape), row.bytes]
+                for row in parameters
+            ],
+        )
+    )
+    if not console.stderr:  # jax draws on stdout, which --json keeps free
+        for leaf, row in zip(jax.tree.leaves(params), parameters, strict=True):
+            *leading, second, last = (None, *whole_spec(leaf))
+            if (second or last) and not any(leading):  # jax draws two dimensions
+                shape = leaf.shape[-2:]
+                spec = jax.sharding.PartitionSpec(*(second, last)[-len(shape) :])
+                console.print(f"{row.path}: its last dimensions {shape}")
+                trailing = jax.sharding.NamedSharding(prepared.mesh, spec)
+                jax.debug.visualize_sharding(shape, trailing, max_width=60)
+    return {
+        "mesh": dict(prepared.mesh.shape),
+        "devices": [row._asdict() for row in devices],
+        "parameters": [row._asdict() for row in parameters],
+    }
