@@ -10,8 +10,8 @@ from jaxdna.training.metrics import scores
 from jaxdna.training.program import Program
 from jaxdna.training.state import Params
 
-# Rows per device and call. On a CPU the windows of more rows fall out of its cache (512 rows took
-# three to five times as long as 64); accelerators want enough rows to fill them.
+# Rows per device and call. On a CPU the scores of more rows fall out of its cache; accelerators
+# want enough rows to fill them.
 _ROWS = {"cpu": 64}
 _ROWS_ON_ACCELERATORS = 1024
 
