@@ -1,0 +1,357 @@
+"""FASTA in, codes out: block by block, so that memory does not grow with the file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from string import ascii_uppercase
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxdna.data.records import Records, check_choice
+from jaxdna.data.sequences import UNIFORM, UNKNOWN, Codes, encode
+from jaxdna.data.streams import display, read_blocks
+from jaxdna.errors import UserError
+
+AMBIGUOUS_POLICIES = ("zero", "uniform", "error")
+_NEWLINE, _HEADER, _COMMENT = b"\n>;"
+_BINARY, _SKIP, _INVALID = 253, 254, 255  # beside the codes: no text, no base, no nucleotide
+_WHITESPACE = b" \t\r\n\v\f"
+_MAX_HEADER_BYTES = 2**20
+_NO_BASES = np.empty(0, dtype=np.uint8)
+
+
+class Record(NamedTuple):
+    """One sequence of a FASTA file.
+
+    Attributes:
+      id: the header up to its first blank; `record7` for the seventh record if it has none.
+      codes: uint8 [bases], a view of the block it came in: copy what you keep for long.
+      description: the rest of the header.
+    """
+
+    id: str
+    codes: Codes
+    description: str
+
+
+@dataclass
+class FastaStats:
+    """What was seen while reading one file.
+
+    Attributes:
+      records: sequences.
+      bases: letters of all sequences.
+      ambiguous: letters other than A C G T U.
+      unknown_records: sequences without a single known base.
+      empty_records: headers without sequence.
+      shortest: bases of the shortest sequence; 0 before the first one.
+      longest: bases of the longest.
+    """
+
+    records: int = 0
+    bases: int = 0
+    ambiguous: int = 0
+    unknown_records: int = 0
+    empty_records: int = 0
+    shortest: int = 0
+    longest: int = 0
+    _hashes: list[NDArray[np.int64]] = field(default_factory=list, repr=False)
+
+    @property
+    def ambiguous_fraction(self) -> float:
+        """Share of letters that are no known base."""
+        return self.ambiguous / max(1, self.bases)
+
+    @property
+    def duplicate_ids(self) -> int:
+        """Records whose id an earlier record has; compared as 64-bit hashes, 8 bytes a record."""
+        return self.records - np.unique(np.concatenate([[], *self._hashes])).size
+
+    def add(self, block: Records) -> None:
+        """Counts one more block."""
+        lengths = block.lengths
+        unknown = np.flatnonzero(block.codes >= UNKNOWN)
+        shortest = int(lengths.min())
+        self.shortest = min(self.shortest, shortest) if self.records else shortest
+        self.longest = max(self.longest, int(lengths.max()))
+        self.records += len(block)
+        self.bases += block.codes.size
+        self.ambiguous += unknown.size
+        self.empty_records += int((lengths == 0).sum())
+        if unknown.size:
+            in_each = np.diff(np.searchsorted(unknown, block.offsets))
+            self.unknown_records += int(((in_each == lengths) & (lengths > 0)).sum())
+        self._hashes.append(np.fromiter(map(hash, block.ids), np.int64, len(block)))
+
+    def notes(self) -> list[str]:
+        """Returns one sentence for each thing that a person should know about this file."""
+        notes = []
+        if self.ambiguous:
+            notes.append(
+                f"{self.ambiguous} of {self.bases} letters ({self.ambiguous_fraction:.3g}) "
+                "are N or another ambiguous letter"
+            )
+        if self.unknown_records:
+            notes.append(f"{self.unknown_records} of {self.records} sequences are all N")
+        if self.empty_records:
+            notes.append(f"{self.empty_records} of {self.records} headers have no sequence")
+        if duplicates := self.duplicate_ids:
+            notes.append(f"{duplicates} of {self.records} records repeat an earlier id (kept)")
+        return notes
+
+
+def read_fasta(
+    path: str | Path,
+    ambiguous: str = "zero",
+    stats: FastaStats | None = None,
+    allow_empty: bool = False,
+) -> Iterator[Record]:
+    """Yields the records of a FASTA file in order.
+
+    Args:
+      path: plain, gzip or bgzip (told by the first bytes), or `-` for stdin.
+      ambiguous: what N and the other IUPAC letters become: `zero`, `uniform` or `error`.
+      stats: counts are added to it while reading.
+      allow_empty: a header without sequence is a record without bases instead of an error.
+
+    Raises:
+      UserError: no FASTA, damaged, or a letter that is no nucleotide; the sentence has file,
+        record, line and offset.
+    """
+    for headers, block in _parse(path, ambiguous, stats, allow_empty):
+        offsets = block.offsets.tolist()
+        for i, header in enumerate(headers):
+            parts = header.split(None, 1)
+            description = parts[1].decode("utf-8", "replace") if len(parts) > 1 else ""
+            yield Record(block.ids[i], block.codes[offsets[i] : offsets[i + 1]], description)
+
+
+def read_fasta_blocks(
+    path: str | Path,
+    ambiguous: str = "zero",
+    stats: FastaStats | None = None,
+    allow_empty: bool = False,
+) -> Iterator[Records]:
+    """Yields the records of a FASTA file in order, many at a time; see `read_fasta`."""
+    for _, block in _parse(path, ambiguous, stats, allow_empty):
+        yield block
+
+
+def _parse(
+    path: str | Path, ambiguous: str, stats: FastaStats | None, allow_empty: bool
+) -> Iterator[tuple[list[bytes], Records]]:
+    check_choice("--config.data.ambiguous", ambiguous, AMBIGUOUS_POLICIES)
+    parser = _Parser(display(path), ambiguous, allow_empty)
+    stats = FastaStats() if stats is None else stats
+    first = True
+    for chunk in read_blocks(path):
+        found = parser.feed(chunk.removeprefix(b"\xef\xbb\xbf") if first else chunk)
+        first = False
+        if found:
+            stats.add(found[1])
+            yield found
+    if first:
+        raise UserError(f"{display(path)} is empty; legal: a FASTA file with at least one record")
+    for found in parser.finish():
+        stats.add(found[1])
+        yield found
+
+
+class _Parser:
+    """Turns blocks cut anywhere into whole records.
+
+    Lives between two blocks: a header line that is not complete (`carry`), and the record whose
+    sequence may go on (`header`, `header_line`, `parts`).
+    """
+
+    def __init__(self, name: str, ambiguous: str, allow_empty: bool) -> None:
+        self.name, self.ambiguous, self.allow_empty = name, ambiguous, allow_empty
+        self.table = _table(ambiguous)
+        self.lines = 0  # line ends before the present block
+        self.records = 0  # records handed out
+        self.line_start = True  # whether the next block begins a line
+        self.carry = b""
+        self.header: bytes | None = None
+        self.header_line = 0
+        self.parts: list[Codes] = []
+
+    def feed(self, chunk: bytes) -> tuple[list[bytes], Records] | None:
+        """Takes the next bytes; returns the records that they complete."""
+        text = self.carry + chunk if self.carry else chunk
+        raw = np.frombuffer(text, dtype=np.uint8)
+        newlines = np.flatnonzero(raw == _NEWLINE)
+        starts = newlines + 1
+        if self.line_start:
+            starts = np.concatenate([[0], starts])
+        starts = starts[starts < raw.size]
+        special = starts[(raw[starts] == _HEADER) | (raw[starts] == _COMMENT)]
+        line_of_special = np.searchsorted(newlines, special)
+        self.carry = b""
+        if special.size and line_of_special[-1] == newlines.size:  # its end is in the next block
+            cut = int(special[-1])
+            self.carry, text, raw = text[cut:], text[:cut], raw[:cut]
+            special, line_of_special = special[:-1], line_of_special[:-1]
+            self.line_start = True
+            if len(self.carry) > _MAX_HEADER_BYTES:
+                self._refuse(
+                    newlines.size,
+                    f"a header of more than {_MAX_HEADER_BYTES >> 20} MiB in one line",
+                )
+        elif text:
+            self.line_start = text[-1] == _NEWLINE
+
+        codes = np.frombuffer(bytearray(text).translate(self.table), dtype=np.uint8)
+        binary = codes == _BINARY
+        if binary.any():
+            where = int(binary.argmax())
+            line = np.searchsorted(newlines, where)
+            self._refuse(line, f"the byte 0x{text[where]:02x}: this is no text")
+        stops = newlines[line_of_special]
+        for start, stop in zip(special.tolist(), stops.tolist(), strict=True):
+            codes[start:stop] = _SKIP
+        keep = codes != _SKIP
+        is_header = raw[special] == _HEADER
+        heads = special[is_header]
+        # Where each record begins among the bases: its place less what is skipped before it.
+        cuts = heads - np.searchsorted(np.flatnonzero(~keep), heads)
+        bases = codes[keep]
+        if self.header is None and bases.size and (not cuts.size or cuts[0] > 0):
+            where = int(keep.argmax())
+            self._refuse_start(np.searchsorted(newlines, where), text[where : where + 20])
+        if bases.size and bases.max() > UNIFORM:
+            where = int(np.flatnonzero(keep & (codes > UNIFORM))[0])
+            self._refuse_letter(text, where, keep, heads, stops[is_header], newlines)
+        headers = [
+            text[start + 1 : stop]
+            for start, stop in zip(heads.tolist(), stops[is_header].tolist(), strict=True)
+        ]
+        header_lines = self.lines + line_of_special[is_header] + 1
+        self.lines += newlines.size
+        return self._assemble(headers, header_lines, cuts, bases)
+
+    def finish(self) -> Iterator[tuple[list[bytes], Records]]:
+        """Yields what the end of the file completes."""
+        if self.carry and (found := self.feed(b"\n")):  # a last line without its end
+            yield found
+        if self.header is None:
+            raise UserError(
+                f"{self.name} holds no record; legal: FASTA, headers that begin with > and their "
+                "sequences"
+            )
+        yield self._hand_out([self.header], [self.header_line], self.parts, [self._open_bases()])
+
+    def _assemble(
+        self,
+        headers: list[bytes],
+        header_lines: NDArray[np.int64],
+        cuts: NDArray[np.int64],
+        bases: Codes,
+    ) -> tuple[list[bytes], Records] | None:
+        if not headers:
+            self.parts.append(bases)
+            return None
+        lengths = np.diff(cuts)
+        done, lines, parts = headers[:-1], header_lines[:-1].tolist(), [bases[: cuts[-1]]]
+        if self.header is not None:
+            lengths = np.concatenate([[self._open_bases() + cuts[0]], lengths])
+            done, lines, parts = (
+                [self.header, *done],
+                [self.header_line, *lines],
+                self.parts + parts,
+            )
+        self.header, self.header_line = headers[-1], int(header_lines[-1])
+        self.parts = [bases[cuts[-1] :]]
+        return self._hand_out(done, lines, parts, lengths) if done else None
+
+    def _hand_out(
+        self, headers: list[bytes], lines: list[int], parts: list[Codes], lengths: NDArray | list
+    ) -> tuple[list[bytes], Records]:
+        ids = [_id(header, number) for number, header in enumerate(headers, self.records + 1)]
+        offsets = np.zeros(len(headers) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        empty = np.flatnonzero(np.diff(offsets) == 0)
+        if empty.size and not self.allow_empty:
+            first = int(empty[0])
+            cause = "has no sequence"
+            if b"\r" in headers[first].rstrip(b"\r"):
+                cause += " (its lines end with CR alone, as on old Macs: convert them)"
+            raise UserError(
+                f"{self.name}, record '{ids[first]}', line {lines[first]} {cause}; "
+                "legal: at least one base after each header"
+            )
+        self.records += len(headers)
+        codes = parts[0] if len(parts) == 1 else np.concatenate([*parts, _NO_BASES])
+        return headers, Records(ids, codes, offsets)
+
+    def _open_bases(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    def _refuse(self, line: int | np.integer, what: str) -> None:
+        raise UserError(
+            f"{self.name}, line {self.lines + line + 1} has {what}; legal: a FASTA file"
+        )
+
+    def _refuse_start(self, line: int | np.integer, text: bytes) -> None:
+        found = text.split(b"\n")[0].strip().decode("ascii", "replace")
+        hint = " (a FASTQ file?)" if found.startswith("@") else ""
+        raise UserError(
+            f"{self.name}, line {self.lines + line + 1}: {found!r} stands before the first header"
+            f"{hint}; legal: FASTA, whose first line begins with >"
+        )
+
+    def _refuse_letter(
+        self,
+        text: bytes,
+        where: int,
+        keep: NDArray[np.bool_],
+        heads: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        newlines: NDArray[np.int64],
+    ) -> None:
+        record = int(np.searchsorted(heads, where)) - 1
+        if record < 0:
+            header = self.header or b""
+            offset = self._open_bases() + int(keep[:where].sum())
+        else:
+            header = text[heads[record] + 1 : stops[record]]
+            offset = int(keep[heads[record] : where].sum())
+        name = _id(header, self.records + (self.header is not None) + record + 1)
+        letter = text[where : where + 1].decode("latin-1")
+        line = self.lines + int(np.searchsorted(newlines, where)) + 1
+        legal = " ".join(known for known in ascii_uppercase if self.table[ord(known)] <= UNIFORM)
+        raise UserError(
+            f"{self.name}, record '{name}', line {line}, offset {offset}: letter {letter!r} is no "
+            f"base{self._hint(letter)}; legal: {legal}"
+        )
+
+    def _hint(self, letter: str) -> str:
+        if _table("zero")[ord(letter)] == UNKNOWN:
+            return ", and --config.data.ambiguous=error refuses it (legal: zero, uniform)"
+        if letter in "-.":
+            return " (an alignment? remove its gaps)"
+        return " (a protein?)" if letter.upper() in "EFIJLOPQXZ*" else ""
+
+
+def _id(header: bytes, number: int) -> str:
+    words = header.split(None, 1)
+    return words[0].decode("utf-8", "replace") if words else f"record{number}"
+
+
+@cache
+def _table(ambiguous: str) -> bytes:
+    """Returns the 256 bytes that letters, white space and everything else become."""
+    table = bytearray([_INVALID]) * 256
+    for byte in range(256):
+        if byte in _WHITESPACE:
+            table[byte] = _SKIP
+        elif byte < 32 or byte == 127:
+            table[byte] = _BINARY
+        else:
+            try:
+                table[byte] = int(encode(bytes([byte]), ambiguous)[0])
+            except UserError:
+                continue  # stays _INVALID
+    return bytes(table)

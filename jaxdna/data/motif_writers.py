@@ -1,0 +1,75 @@
+"""Motifs as files that other tools read: MEME's minimal format, and JASPAR's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxdna.data.motifs import Motif
+
+UNIFORM_BACKGROUND = (0.25, 0.25, 0.25, 0.25)
+
+
+def write_meme(
+    motifs: Sequence[Motif],
+    path: str | Path,
+    background: Sequence[float] = UNIFORM_BACKGROUND,
+    sites: int = 20,
+) -> None:
+    """Writes MEME's minimal format.
+
+    Format: https://meme-suite.org/meme/doc/meme-format.html.
+
+    Args:
+      motifs: in this order.
+      path: the file.
+      background: frequencies of A C G T where the motifs were found.
+      sites: how many sequences stand behind each motif; other tools weigh pseudocounts by it.
+    """
+    lines = ["MEME version 4", "", "ALPHABET= ACGT", "", "strands: + -", ""]
+    frequencies = " ".join(
+        f"{base} {share:.6g}" for base, share in zip("ACGT", background, strict=True)
+    )
+    lines += ["Background letter frequencies", frequencies, ""]
+    for motif in motifs:
+        lines.append(f"MOTIF {_word(motif.name)}")
+        lines.append(f"letter-probability matrix: alength= 4 w= {motif.width} nsites= {sites} E= 0")
+        lines += [" " + " ".join(f"{share:.6f}" for share in row) for row in motif.probabilities]
+        lines.append("")
+    Path(path).write_text("\n".join(lines), encoding="ascii", errors="replace")
+
+
+def write_jaspar(motifs: Sequence[Motif], path: str | Path, sites: int = 1000) -> None:
+    """Writes JASPAR's format: whole counts, four lines A C G T per motif.
+
+    Format: https://jaspar.elixir.no/docs/.
+
+    Args:
+      motifs: in this order.
+      path: the file.
+      sites: sum of the counts at each position.
+    """
+    lines = []
+    for motif in motifs:
+        lines.append(f">{_word(motif.name)}")
+        counts = _whole_counts(motif.probabilities, sites)
+        width = len(str(sites))
+        for base, row in zip("ACGT", counts.T, strict=True):
+            lines.append(f"{base} [ " + " ".join(f"{count:{width}d}" for count in row) + " ]")
+        lines.append("")
+    Path(path).write_text("\n".join(lines), encoding="ascii", errors="replace")
+
+
+def _whole_counts(probabilities: NDArray[np.float64], sites: int) -> NDArray[np.int64]:
+    """Rounds so that each position still sums to `sites`: the largest remainders go up."""
+    exact = probabilities * sites
+    counts = np.floor(exact).astype(np.int64)
+    missing = sites - counts.sum(axis=1, keepdims=True)
+    rank = np.argsort(np.argsort(counts - exact, axis=1, kind="stable"), axis=1)
+    return counts + (rank < missing)
+
+
+def _word(name: str) -> str:
+    """A name ends at its first blank in both formats."""
+    return "_".join(name.split()) or "motif"

@@ -1,0 +1,130 @@
+"""Sequences of any lengths as one flat array of codes, and how they get one common length."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxdna.data.sequences import UNKNOWN, Codes
+from jaxdna.errors import UserError, nearest
+
+LENGTH_POLICIES = ("error", "center_crop", "pad")
+_SHOWN = 3  # offenders that an error names
+
+
+@dataclass(frozen=True)
+class Records:
+    """Sequences one after the other.
+
+    Attributes:
+      ids: one name per record, in order; not always unique.
+      codes: uint8 [bases], all sequences without gaps.
+      offsets: int64 [records + 1], record i is codes[offsets[i] : offsets[i + 1]].
+    """
+
+    ids: Sequence[str]
+    codes: Codes
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, record: int) -> Codes:
+        """Returns the codes of one record, a view."""
+        return self.codes[self.offsets[record] : self.offsets[record + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Bases in each record: int64 [records]."""
+        return np.diff(self.offsets)
+
+
+def join(ids: Sequence[str], sequences: Sequence[Codes]) -> Records:
+    """Returns separate sequences (uint8 [length] each) as `Records`."""
+    offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
+    np.cumsum([len(codes) for codes in sequences], out=offsets[1:])
+    return Records(ids, np.concatenate([*sequences, np.empty(0, np.uint8)]), offsets)
+
+
+def fit_length(records: Records, length: int, policy: str, source: str) -> Codes:
+    """Returns the records with one common length.
+
+    Args:
+      records: what was read.
+      length: bases that each row must have.
+      policy: `error` (all must have it already), `center_crop` (the middle of longer ones) or
+        `pad` (`UNKNOWN` on both sides of shorter ones, one more on the right where odd).
+      source: the file, for the sentence.
+
+    Returns:
+      uint8 [records, length].
+
+    Raises:
+      UserError: a record has a length that the policy does not mend; the first ones are named.
+    """
+    check_choice("--config.data.lengths", policy, LENGTH_POLICIES)
+    lengths = records.lengths
+    legal = {"error": lengths == length, "center_crop": lengths >= length, "pad": lengths <= length}
+    wrong = np.flatnonzero(~legal[policy])
+    if wrong.size:
+        raise UserError(
+            f"{source}: {_first(records.ids, lengths, wrong)} not {length} bases long, and "
+            f"--config.data.lengths={policy} does not mend that; "
+            + _remedy(lengths[wrong], length, policy)
+        )
+    if policy == "error" or (lengths == length).all():
+        return records.codes.reshape(len(records), length)
+    fitted = np.full((len(records), length), UNKNOWN, dtype=np.uint8)
+    starts, stops = records.offsets[:-1], records.offsets[1:]
+    crop = np.maximum(lengths - length, 0) // 2
+    pad = np.maximum(length - lengths, 0) // 2
+    kept = np.minimum(lengths, length)
+    places = np.stack([starts + crop, np.minimum(starts + crop + kept, stops), pad, pad + kept], 1)
+    for row, (first, last, left, right) in zip(fitted, places.tolist(), strict=True):
+        row[left:right] = records.codes[first:last]
+    return fitted
+
+
+def check_minimum(records: Records, width: int, source: str) -> None:
+    """Refuses sequences that are shorter than the model's filters.
+
+    Args:
+      records: what was read.
+      width: bases that a filter spans.
+      source: the file, for the sentence.
+
+    Raises:
+      UserError: a record is too short; the first ones are named.
+    """
+    short = np.flatnonzero(records.lengths < width)
+    if short.size:
+        raise UserError(
+            f"{source}: {_first(records.ids, records.lengths, short)} shorter than a filter; "
+            f"legal: {width} bases (--config.model.width) or more"
+        )
+
+
+def check_choice(flag: str, value: str, options: Sequence[str]) -> None:
+    """Raises UserError where `value` is none of `options`."""
+    if value not in options:
+        raise UserError(f"{flag}={value} is not legal; {nearest(value, options)}")
+
+
+def _first(ids: Sequence[str], lengths: NDArray[np.int64], wrong: NDArray[np.int64]) -> str:
+    shown = ", ".join(f"'{ids[i]}' ({lengths[i]})" for i in wrong[:_SHOWN])
+    rest = wrong.size - min(wrong.size, _SHOWN)
+    more = f" and {rest} more" if rest else ""
+    return f"{'record' if wrong.size == 1 else 'records'} {shown}{more} " + (
+        "is" if wrong.size == 1 else "are"
+    )
+
+
+def _remedy(lengths: NDArray[np.int64], length: int, policy: str) -> str:
+    if policy == "center_crop":
+        return f"legal: --config.data.length={lengths.min()} or less, or lengths=pad"
+    if policy == "pad":
+        return f"legal: --config.data.length={lengths.max()} or more, or lengths=center_crop"
+    both = (lengths < length).any() and (lengths > length).any()
+    fitting = "pad" if (lengths < length).all() else "center_crop"
+    return f"legal: lengths={'center_crop or pad' if both else fitting}"

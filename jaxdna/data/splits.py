@@ -1,0 +1,160 @@
+"""Which record belongs to which split: random and stratified, by chromosome, or in folds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxdna.data.dataset import SPLITS
+from jaxdna.data.genome import naming_hint
+from jaxdna.errors import UserError
+
+_TRAIN, _VALIDATION, _TEST = range(len(SPLITS))
+
+
+def random_split(
+    labels: ArrayLike, fractions: Sequence[float], seed: int, groups: ArrayLike | None = None
+) -> NDArray[np.int8]:
+    """Splits at random; every split gets the classes in the same proportion, up to rounding.
+
+    Args:
+      labels: integer [records], the classes.
+      fractions: share of each split, in the order train, validation, test; they sum to 1.
+      seed: the same seed gives the same split.
+      groups: integer [records]; records with one number (a peak and its shuffled negative) stay
+        together. None: every record by itself.
+
+    Returns:
+      int8 [records], index into `SPLITS`.
+
+    Raises:
+      UserError: the fractions are no shares, one class only, or too few records for a split.
+    """
+    shares = np.asarray(fractions, dtype=np.float64)
+    if shares.size != len(SPLITS) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
+        raise UserError(
+            f"split fractions {list(map(float, shares))} are not legal: they must be "
+            f"{len(SPLITS)} numbers of 0 or more ({', '.join(SPLITS)}) that sum to 1"
+        )
+    order, group_of_record = _shuffled_groups(labels, groups, seed)
+    # Each split's places are spread evenly over the groups in order, so that every stratum, a
+    # stretch of that order, gets its share while the totals are exact.
+    limits = np.rint(np.cumsum(shares) * order.size).astype(np.int64)
+    totals = limits - np.concatenate([[0], limits[:-1]])
+    places = np.concatenate([(np.arange(total) + 0.5) / total for total in totals])
+    pattern = np.repeat(np.arange(len(SPLITS)), totals)[np.argsort(places, kind="stable")]
+    split_of_group = np.empty(order.size, dtype=np.int8)
+    split_of_group[order] = pattern
+    split = split_of_group[group_of_record]
+    _require_classes(np.asarray(labels), split, np.flatnonzero(shares > 0), SPLITS)
+    return split
+
+
+def fold_split(
+    labels: ArrayLike, folds: int, seed: int, groups: ArrayLike | None = None
+) -> NDArray[np.int16]:
+    """Deals records to folds; every fold gets the classes in the same proportion, up to rounding.
+
+    Args:
+      labels: integer [records], the classes.
+      folds: how many, 2 or more.
+      seed: the same seed gives the same folds.
+      groups: see `random_split`.
+
+    Returns:
+      int16 [records], the fold in which each record is held out.
+
+    Raises:
+      UserError: one class only, or fewer records of a class than folds.
+    """
+    if folds < 2:
+        raise UserError(f"--config.data.folds={folds} is not legal: it must be 2 or more")
+    order, group_of_record = _shuffled_groups(labels, groups, seed)
+    fold_of_group = np.empty(order.size, dtype=np.int16)
+    fold_of_group[order] = np.arange(order.size) % folds
+    fold = fold_of_group[group_of_record]
+    names = [f"fold {number}" for number in range(folds)]
+    _require_classes(np.asarray(labels), fold, np.arange(folds), names)
+    return fold
+
+
+def chromosome_split(
+    chromosomes: ArrayLike,
+    labels: ArrayLike,
+    valid_chroms: Sequence[str],
+    test_chroms: Sequence[str],
+) -> NDArray[np.int8]:
+    """Splits by chromosome, so that no test sequence lies beside a training sequence.
+
+    Args:
+      chromosomes: text [records].
+      labels: integer [records], the classes.
+      valid_chroms: chromosomes of the validation split.
+      test_chroms: chromosomes of the test split; all others train.
+
+    Returns:
+      int8 [records], index into `SPLITS`.
+
+    Raises:
+      UserError: a chromosome has no record or is named for both, or a split lacks a class.
+    """
+    chromosomes = np.asarray(chromosomes)
+    both = sorted(set(valid_chroms) & set(test_chroms))
+    if both:
+        raise UserError(
+            f"chromosome {both[0]} is in both --config.data.valid_chroms and "
+            "--config.data.test_chroms; legal: in one of them"
+        )
+    present = np.unique(chromosomes).tolist()
+    split = np.full(chromosomes.size, _TRAIN, dtype=np.int8)
+    for flag, index, names in (
+        ("valid_chroms", _VALIDATION, valid_chroms),
+        ("test_chroms", _TEST, test_chroms),
+    ):
+        for name in names:
+            if name not in present:
+                raise UserError(
+                    f"--config.data.{flag} names {name}, on which no record lies; "
+                    + naming_hint(name, present)
+                )
+        split[np.isin(chromosomes, list(names))] = index
+    wanted = [_TRAIN, *([_VALIDATION] if valid_chroms else []), *([_TEST] if test_chroms else [])]
+    _require_classes(np.asarray(labels), split, np.array(wanted), SPLITS)
+    return split
+
+
+def _shuffled_groups(
+    labels: ArrayLike, groups: ArrayLike | None, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns all groups, stratum by stratum and shuffled within, and the group of each record.
+
+    Groups of one stratum hold the same number of records of each class.
+    """
+    classes = np.asarray(labels, dtype=np.int64)
+    if np.unique(classes).size < 2:
+        which = f"class {classes[0]}" if classes.size else "no record"
+        raise UserError(
+            f"the data have {which} only ({classes.size} records); "
+            "legal: records of at least two classes"
+        )
+    members = np.arange(classes.size) if groups is None else np.asarray(groups)
+    names, group_of_record = np.unique(members, return_inverse=True)
+    content = np.zeros((names.size, classes.max() + 1), dtype=np.int64)
+    np.add.at(content, (group_of_record, classes), 1)
+    stratum = np.unique(content, axis=0, return_inverse=True)[1].reshape(-1)
+    chance = np.random.default_rng([seed, 0x59117]).random(names.size)
+    return np.lexsort((chance, stratum)), group_of_record
+
+
+def _require_classes(
+    labels: NDArray, split: NDArray, wanted: NDArray, names: Sequence[str]
+) -> None:
+    classes = np.unique(labels)
+    for index in wanted:
+        missing = np.setdiff1d(classes, labels[split == index])
+        if missing.size:
+            there = int((labels == missing[0]).sum())
+            raise UserError(
+                f"{names[index]} gets no record of class {missing[0]} ({there} in all the data); "
+                "legal: fewer splits or folds, other fractions or chromosomes, or more records"
+            )

@@ -1,0 +1,133 @@
+"""Bytes and lines of what the user names: a path, a gzip or bgzip file, or `-` for stdin."""
+
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+from jaxdna.errors import UserError
+
+BLOCK_BYTES = 8 * 2**20
+_GZIP_READ_BYTES = 2**17  # a bgzip member is 64 KiB at most: what is left of a read is copied often
+_MAX_LINE_BYTES = 256 * 2**20
+_GZIP = b"\x1f\x8b"
+_OTHER_FORMATS = {  # first bytes of what people also have lying around
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "bzip2-compressed",
+    b"\xfd7zXZ": "xz-compressed",
+    b"\x28\xb5\x2f\xfd": "zstd-compressed",
+    b"\x1a\x41\x27\x43": "a 2bit file",
+    b"\x43\x27\x41\x1a": "a 2bit file",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+_MAGIC_BYTES = max(map(len, _OTHER_FORMATS))
+
+
+def read_blocks(path: str | Path) -> Iterator[bytes]:
+    """Yields the content of a file in blocks, decompressed where its first bytes say gzip.
+
+    Args:
+      path: a file, or `-` for stdin.
+
+    Yields:
+      `BLOCK_BYTES` bytes each, the last block fewer; nothing for an empty file.
+
+    Raises:
+      UserError: the file cannot be read, is damaged, or is in a format that must be unpacked first.
+    """
+    try:
+        with _open(path) as file:
+            head = file.read(_MAGIC_BYTES)
+            for magic, what in _OTHER_FORMATS.items():
+                if head.startswith(magic):
+                    raise UserError(
+                        f"{display(path)} is {what}; legal: plain text, gzip or bgzip (convert it)"
+                    )
+            size = _GZIP_READ_BYTES if head.startswith(_GZIP) else BLOCK_BYTES
+            pieces = chain([head], iter(lambda: file.read(size), b""))
+            yield from _regroup(_gunzip(pieces, path) if head.startswith(_GZIP) else pieces)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(
+            f"{display(path)} cannot be read ({reason}); legal: a file that exists, or - for stdin"
+        ) from error
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yields (line number from 1, text without its line end) of a text file, plain or gzipped.
+
+    Args:
+      path: a file, or `-` for stdin.
+
+    Raises:
+      UserError: as `read_blocks`; also for a file that is empty or binary.
+    """
+    number, carry, empty = 0, b"", True
+    for block in read_blocks(path):
+        if b"\0" in block:
+            raise UserError(f"{display(path)} is binary; legal: a text file, plain or gzipped")
+        if empty:
+            block, empty = block.removeprefix(b"\xef\xbb\xbf"), False
+        *lines, carry = (carry + block).split(b"\n")
+        if len(carry) > _MAX_LINE_BYTES:
+            raise UserError(
+                f"{display(path)}, line {number + len(lines) + 1} is longer than "
+                f"{_MAX_LINE_BYTES >> 20} MiB; legal: one row per line"
+            )
+        for line in lines:
+            number += 1
+            yield number, line.rstrip(b"\r").decode("utf-8", "replace")
+    if empty:
+        raise UserError(f"{display(path)} is empty; legal: a file with at least one row")
+    if carry:
+        yield number + 1, carry.rstrip(b"\r").decode("utf-8", "replace")
+
+
+def display(path: str | Path) -> str:
+    """Returns the name of an input for people: the path, or `stdin`."""
+    return "stdin" if str(path) == "-" else str(path)
+
+
+def _open(path: str | Path) -> nullcontext[IO[bytes]] | IO[bytes]:
+    return nullcontext(sys.stdin.buffer) if str(path) == "-" else open(path, "rb")
+
+
+def _regroup(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Joins pieces of any size into blocks of `BLOCK_BYTES`."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= BLOCK_BYTES:
+            joined = b"".join(held)
+            yield joined[:BLOCK_BYTES]
+            held = [joined[BLOCK_BYTES:]]
+            size -= BLOCK_BYTES
+    if size:
+        yield b"".join(held)
+
+
+def _gunzip(pieces: Iterable[bytes], path: str | Path) -> Iterator[bytes]:
+    """Inflates gzip members one after the other (bgzip is many), in bounded memory."""
+    inflate = zlib.decompressobj(wbits=31)  # 31: a gzip header, and its checksum is verified
+    try:
+        for piece in pieces:
+            while piece:
+                if inflate.eof:
+                    piece = piece.lstrip(b"\0")  # tape padding between members is legal
+                    if not piece:
+                        break
+                    inflate = zlib.decompressobj(wbits=31)
+                yield inflate.decompress(piece, BLOCK_BYTES)
+                piece = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+    except zlib.error as error:
+        raise UserError(
+            f"{display(path)} is a damaged gzip file ({error}); copy it again"
+        ) from None
+    if not inflate.eof:
+        raise UserError(f"{display(path)} is a truncated gzip file; copy or download it again")

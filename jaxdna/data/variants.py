@@ -1,0 +1,123 @@
+"""Variants from a VCF file, each allele as the two windows that a model must compare."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxdna.data.genome import Genome, other_style
+from jaxdna.data.sequences import Codes, decode, encode
+from jaxdna.data.streams import display, read_lines
+from jaxdna.errors import UserError
+
+_FIXED_COLUMNS = 5  # CHROM POS ID REF ALT
+_SHOWN_BASES = 20
+_PLAIN_LETTERS = frozenset("ACGTNacgtn")  # what VCF allows in REF and ALT
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One alternative allele.
+
+    Attributes:
+      chromosome: as the file names it.
+      position: first base of the reference allele, from 1 as in the file.
+      id: column 3.
+      reference: letters of the reference allele.
+      alternative: letters of this alternative allele.
+      reference_codes: uint8 [length], the window with the reference allele; None where `note` says
+        why there is none.
+      alternative_codes: uint8 [length], the same window with the alternative allele.
+      note: what a person should know of this row; empty if nothing.
+    """
+
+    chromosome: str
+    position: int
+    id: str
+    reference: str
+    alternative: str
+    reference_codes: Codes | None
+    alternative_codes: Codes | None
+    note: str
+
+
+def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Variant]:
+    """Yields the alternative alleles of a VCF file in order, one by one.
+
+    Both windows begin at the same base of the genome, and the reference allele lies in the middle
+    of its window. Behind each allele follow the bases that follow the reference allele, up to the
+    window's length: an insertion pushes bases out at the right end, a deletion draws bases in.
+    The alleles' letters are the file's, also where the genome has others (noted).
+
+    Args:
+      path: VCF, plain or gzipped, or `-` for stdin.
+      genome: the assembly that the variants refer to.
+      length: bases of each window.
+
+    Raises:
+      UserError: a row is no VCF, or the genome calls the chromosomes otherwise; the sentence has
+        the line.
+    """
+    where = display(path)
+    rows = 0
+    for number, line in read_lines(path):
+        if line.startswith("#") or not line.strip():
+            continue
+        rows += 1
+        fields = line.split("\t", _FIXED_COLUMNS)
+        if len(fields) < _FIXED_COLUMNS or not fields[1].isdecimal() or not fields[3]:
+            raise UserError(
+                f"{where}, line {number} is no VCF row; legal: CHROM, POS, ID, REF and ALT, "
+                "parted by tabs"
+            )
+        chromosome, position, name, reference, alternatives = fields[:_FIXED_COLUMNS]
+        wrong = set(reference) - _PLAIN_LETTERS
+        if wrong:
+            raise UserError(
+                f"{where}, line {number}: REF {_shorten(reference)} has the letter "
+                f"{min(wrong)!r}; legal: A C G T N"
+            )
+        if chromosome not in genome.lengths and other_style(chromosome, genome.lengths):
+            genome.require([chromosome], f"{where}, line {number}")
+        for alternative in alternatives.split(","):
+            windows, note = _windows(
+                genome, chromosome, int(position), reference, alternative, length
+            )
+            yield Variant(chromosome, int(position), name, reference, alternative, *windows, note)
+    if not rows:
+        raise UserError(f"{where} holds no variant; legal: VCF with at least one row")
+
+
+def _windows(
+    genome: Genome, chromosome: str, position: int, reference: str, alternative: str, length: int
+) -> tuple[tuple[Codes | None, Codes | None], str]:
+    if chromosome not in genome.lengths:
+        return (None, None), f"{genome.path.name} has no chromosome {chromosome}"
+    if not alternative or set(alternative) - _PLAIN_LETTERS:
+        return (None, None), f"allele {alternative or '(none)'} has no sequence of its own"
+    first = position - 1
+    if first < 0 or first + len(reference) > genome.lengths[chromosome]:
+        return (None, None), f"position lies outside {chromosome}"
+    notes = []
+    there = decode(genome.codes(chromosome, first, first + len(reference)))
+    if there != decode(encode(reference)):
+        notes.append(f"reference mismatch: the genome has {_shorten(there)}")
+    start = first + len(reference) // 2 - length // 2
+    after = first + len(reference)
+    if start < 0 or start + length > genome.lengths[chromosome]:
+        notes.append(f"the window leaves {chromosome} (padded)")
+    left = genome.codes(chromosome, start, max(start, first))
+    right = genome.codes(chromosome, after, after + length)
+    skipped = max(0, start - first)  # an allele longer than the window begins before it
+    reference_codes, alternative_codes = (
+        np.concatenate([left, encode(allele)[skipped:], right])[:length]
+        for allele in (reference, alternative)
+    )
+    if max(len(reference), len(alternative)) > length:
+        notes.append(f"an allele is longer than the window of {length} bases")
+    return (reference_codes, alternative_codes), "; ".join(notes)
+
+
+def _shorten(letters: str) -> str:
+    return letters if len(letters) <= _SHOWN_BASES else f"{letters[:_SHOWN_BASES]}..."

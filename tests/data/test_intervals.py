@@ -1,0 +1,295 @@
+"""BED rows, and the windows that a genome has for them."""
+
+import gzip
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxdna.data.genome import Genome
+from jaxdna.data.intervals import read_intervals, read_windows
+from jaxdna.data.negatives import GC_TOLERANCE, gc_fraction, gc_matched
+from jaxdna.data.sequences import decode, encode, reverse_complement
+from jaxdna.errors import UserError
+
+pytest.importorskip("pyfaidx", reason="genomes are read with pyfaidx")
+
+
+@pytest.fixture
+def letters():
+    rng = np.random.default_rng(0)
+    draw = {
+        name: "".join(rng.choice(list("ACGTacgt"), size))
+        for name, size in (("chr1", 5_000), ("chr2", 3_001), ("chrM", 90))
+    }
+    return draw | {"chrN": "N" * 400}
+
+
+@pytest.fixture
+def genome(tmp_path, letters):
+    text = "".join(
+        f">{name} assembled\n{textwrap.fill(bases, 60)}\n" for name, bases in letters.items()
+    )
+    (tmp_path / "g.fa").write_text(text)
+    return Genome(tmp_path / "g.fa")
+
+
+def bed(folder, text, name="x.bed"):
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_rows_are_read_as_bed_says(tmp_path):
+    rows = (
+        "track name=x\nbrowser position\n# comment\n\n"
+        "chr1\t100\t201\r\n"
+        "chr1\t100\t200\tpeak\t9\t-\n"
+        "chr2 5 5\n"
+        "chr1\t100\t200\t.\t0\t+\t1.5\t2\t3\t17\n"
+        "chr1\t100\t200\t.\t0\t.\t1.5\t2\t3\t-1\n"
+        "chr1\t100\t200\tgene\t0\t+\t100\t200\t0\t2\t10,10\t0,50\n"
+    )
+    for content in (rows.encode(), gzip.compress(rows.encode())):
+        found = read_intervals(bed(tmp_path, content))
+        assert found.chromosomes.tolist() == ["chr1", "chr1", "chr2", "chr1", "chr1", "chr1"]
+        assert found.centers.tolist() == [150, 150, 5, 117, 150, 150]
+        assert found.reverse.tolist() == [False, True, False, False, False, False]
+        assert found.ids == ["chr1:100-201", "peak", "chr2:5-5", *["chr1:100-200"] * 2, "gene"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["is empty"]),
+        ("# x\n", ["holds no interval"]),
+        ("chr1\t5\n", ["line 1", "2 columns"]),
+        ("chr1\t5\t9\nchr1\tx\t9\n", ["line 2", "start 'x'"]),
+        ("chr1\t9\t5\n", ["start 9 and end 5"]),
+        ("chr1\t-1\t5\n", ["start -1"]),
+        ("chr1\t1\t" + "9" * 30 + "\n", ["no interval"]),
+        ("chr1\t1\t5\ta\t0\tplus\n", ["strand 'plus'"]),
+        ("chr1\t1\t5\ta\t0\t+\t1\t1\t1\t9\n", ["summit 9", "4 bases"]),
+        (">a\nACGT\n", ["line 1", "1 column where"]),
+        ("a\0b", ["binary"]),
+    ],
+)
+def test_each_wrong_row_has_its_line(tmp_path, text, words):
+    with pytest.raises(UserError) as caught:
+        read_intervals(bed(tmp_path, text))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("length", [7, 10, 61, 200])
+def test_windows_are_the_letters_around_the_center(tmp_path, genome, letters, length):
+    intervals = read_intervals(
+        bed(
+            tmp_path,
+            "chr1\t300\t401\nchr2\t1000\t1100\ta\t0\t-\nchr1\t2000\t2010\t.\t0\t+\t0\t0\t0\t3",
+        )
+    )
+    windows = read_windows(intervals, genome, length, "x.bed")
+    for i, (name, center) in enumerate((("chr1", 350), ("chr2", 1050), ("chr1", 2003))):
+        start = center - length // 2
+        expected = encode(letters[name][start : start + length])
+        if i == 1:
+            expected = reverse_complement(expected)
+        np.testing.assert_array_equal(windows.codes[i], expected)
+        assert windows.starts[i] == start
+    assert windows.notes() == []
+
+
+def test_windows_beyond_an_end_are_dropped_and_counted_and_all_n_noted(tmp_path, genome):
+    rows = [("chr1", 0), ("chr1", 50), ("chr1", 4950), ("chr1", 4951), ("chrM", 45), ("chrN", 200)]
+    text = "".join(f"{name}\t{center}\t{center}\n" for name, center in rows)
+    windows = read_windows(read_intervals(bed(tmp_path, text)), genome, 100, "x.bed")
+    assert windows.rows.tolist() == [1, 2, 5]
+    assert (windows.dropped, windows.unknown) == (3, 1)
+    assert windows.notes() == [
+        "3 of 6 windows of 100 bases leave their chromosome (dropped)",
+        "1 of 6 windows are all N",
+    ]
+    with pytest.raises(UserError, match="every window of 100 bases leaves"):
+        read_windows(read_intervals(bed(tmp_path, "chrM\t1\t9\n")), genome, 100, "x.bed")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("1", "called chr1"), ("MT", "called chrM")])
+def test_the_other_naming_style_is_shown(tmp_path, genome, name, hint):
+    with pytest.raises(UserError) as caught:
+        read_windows(read_intervals(bed(tmp_path, f"{name}\t200\t300\n")), genome, 10, "x.bed")
+    sentence = str(caught.value)
+    assert f"x.bed names chromosome {name}, which" in sentence
+    assert hint in sentence
+    with pytest.raises(UserError, match="legal: chr1, chr2, chrM, chrN"):
+        genome.require(["scaffold_77"], "x.bed")
+
+
+def test_stretches_beyond_an_end_are_unknown(genome, letters):
+    assert decode(genome.codes("chrM", -3, 4)) == "NNN" + letters["chrM"][:4].upper()
+    assert decode(genome.codes("chrM", 88, 93)) == letters["chrM"][88:].upper() + "NNN"
+    assert decode(genome.codes("chrM", 200, 203)) == "NNN"
+    assert genome.codes("chrM", 5, 5).size == 0
+
+
+# In a process of its own: a fork of this one, where jax may have threads, could hang.
+_FORKED_READERS = """
+import multiprocessing, sys
+import numpy as np
+from jaxdna.data.genome import Genome
+
+genome = Genome(sys.argv[1])
+genome.codes("chr1", 0, 10)  # opens the handle that the children inherit
+
+def read(seed):
+    starts = np.random.default_rng(seed).integers(0, 4900, 500).tolist()
+    return [genome.codes("chr1", start, start + 50).tobytes() for start in starts]
+
+with multiprocessing.get_context("fork").Pool(4) as pool:
+    together = pool.map(read, range(16), chunksize=1)
+sys.exit(together != [read(seed) for seed in range(16)])
+"""
+
+
+def test_forked_processes_do_not_share_a_handle(genome):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", _FORKED_READERS, str(genome.path)]
+    done = subprocess.run(command, cwd=root, timeout=60)
+    assert done.returncode == 0
+
+
+def test_index_is_kept_and_made_anew_when_the_file_changes(tmp_path, genome, letters):
+    index = tmp_path / "g.fa.fai"
+    long_ago = genome.path.stat().st_mtime_ns - 10**10
+    os.utime(genome.path, ns=(long_ago, long_ago))
+    made = index.stat().st_mtime_ns
+    Genome(genome.path)
+    assert index.stat().st_mtime_ns == made
+    os.utime(index, ns=(long_ago, long_ago))
+    genome.path.write_text(">new\nACGTACGT\n")
+    assert Genome(genome.path).lengths == {"new": 8}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g.fa", "g.fa.fai"]
+
+
+def test_an_index_of_another_file_is_noticed(tmp_path, genome):
+    index = tmp_path / "g.fa.fai"
+    index.write_text(index.read_text().replace("chrN\t400", "chrN\t40000"))
+    with pytest.raises(UserError, match="promises 40000 bases of chrN, which are not there"):
+        Genome(genome.path).codes("chrN", 0, 40_000)
+
+
+def test_index_goes_to_the_cache_where_the_folder_is_read_only(tmp_path, genome, monkeypatch):
+    (tmp_path / "g.fa.fai").unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    assert Genome(genome.path).lengths == genome.lengths
+    assert not (tmp_path / "g.fa.fai").exists()
+    assert len(list((tmp_path / "cache" / "jaxdna" / "fai").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["is empty"]),
+        (gzip.compress(b">a\nACGT\n"), ["compressed", "unpack"]),
+        (b">a\nACGT\nAC\nACGT\n", ["cannot be indexed", "lines of one length"]),
+        (b">a\nACGT\n>a\nACGT\n", ["cannot be indexed", "names that differ"]),
+        (b"hello\n", ["cannot be indexed"]),
+    ],
+)
+def test_what_is_no_genome_has_its_sentence(tmp_path, content, words):
+    path = bed(tmp_path, content, "bad.fa")
+    with pytest.raises(UserError) as caught:
+        Genome(path)
+    assert all(word in str(caught.value) for word in words), caught.value
+    with pytest.raises(UserError, match="no such file"):
+        Genome(tmp_path / "absent.fa")
+
+
+def test_letters_that_are_no_bases_are_named_with_their_place(tmp_path):
+    genome = Genome(bed(tmp_path, ">a\nACGTEEACGT\n", "p.fa"))
+    with pytest.raises(UserError, match="a:2-8: letter 'E' at offset 2"):
+        genome.codes("a", 2, 8)
+
+
+@pytest.fixture
+def isochores(tmp_path):
+    """A genome whose GC content changes from place to place, with a gap of N."""
+    rng = np.random.default_rng(1)
+    path = tmp_path / "iso.fa"
+    with path.open("w") as file:
+        for name in ("chr1", "chr2"):
+            gc = np.repeat(rng.uniform(0.25, 0.7, 200), 1000)
+            letters = np.where(
+                rng.random(gc.size) < gc,
+                rng.choice(list("CG"), gc.size),
+                rng.choice(list("AT"), gc.size),
+            )
+            letters[5000:9000] = "N"
+            file.write(f">{name}\n{''.join(letters)}\n")
+    return Genome(path)
+
+
+def test_negatives_match_in_gc_and_avoid_every_peak(tmp_path, isochores):
+    rng = np.random.default_rng(2)
+    text = "".join(
+        f"{name}\t{start}\t{start + 300}\n"
+        for name in ("chr1", "chr2")
+        for start in rng.integers(10_000, 190_000, 60)
+    )
+    peaks = read_intervals(bed(tmp_path, text))
+    positives = read_windows(peaks, isochores, 200, "x.bed")
+    found = gc_matched(positives, isochores, seed=0, avoid=peaks)
+    assert found.missing == 0
+    assert found.partners.tolist() == list(range(120))
+    np.testing.assert_array_equal(found.chromosomes, positives.chromosomes)
+    difference = np.abs(gc_fraction(found.codes) - gc_fraction(positives.codes))
+    assert found.loose == (difference > GC_TOLERANCE).sum() <= 6
+    assert (found.codes < 4).all()
+    for name in ("chr1", "chr2"):
+        mine = found.starts[found.chromosomes == name]
+        assert np.unique(mine).size == mine.size
+        starts = peaks.starts[peaks.chromosomes == name]
+        overlap = (mine[:, None] < starts + 300) & (mine[:, None] + 200 > starts)
+        assert not overlap.any()
+    again = gc_matched(positives, isochores, seed=0, avoid=peaks)
+    np.testing.assert_array_equal(found.starts, again.starts)
+    assert (gc_matched(positives, isochores, seed=1, avoid=peaks).starts != found.starts).any()
+
+
+def test_no_place_is_used_twice_where_places_are_few(tmp_path):
+    genome = Genome(bed(tmp_path, ">a\n" + "AC" * 150 + "\n", "small.fa"))
+    text = "".join(f"a\t{i + 50}\t{i + 51}\n" for i in range(40)) * 3
+    peaks = read_intervals(bed(tmp_path, text))
+    positives = read_windows(peaks, genome, 100, "x.bed")  # the last one ends at 139
+    found = gc_matched(positives, genome, 0, peaks)
+    assert sorted(found.starts) == list(range(139, 201))
+    assert found.missing == 120 - 62
+
+
+def test_positives_without_a_place_are_counted(tmp_path, isochores, genome):
+    peaks = read_intervals(bed(tmp_path, "chr1\t0\t200000\n"))
+    positives = read_windows(peaks, isochores, 100, "x.bed")
+    with pytest.raises(UserError, match="no place for a GC-matched negative of 100"):
+        gc_matched(positives, isochores, 0, peaks)
+    two = read_intervals(bed(tmp_path, "chr1\t0\t200000\nchr2\t500\t600\n"))
+    found = gc_matched(read_windows(two, isochores, 100, "x.bed"), isochores, 0, two)
+    assert (found.missing, found.partners.tolist()) == (1, [1])
+    assert found.notes() == ["1 of 2 positives found no negative of their GC"]
+
+
+def test_reads_windows_of_the_real_peaks_again(tmp_path):
+    folder = Path(__file__).parents[2].parent / "shared" / "data" / "encode_nfe2"
+    if not folder.is_dir():
+        pytest.skip(f"real data not found at {folder}")
+    lines = (folder / "positives.fa").read_text().split("\n")
+    genome = Genome(bed(tmp_path, "\n".join(lines), "peaks.fa"))
+    text = "".join(f"{line[1:]}\t0\t{genome.lengths[line[1:]]}\n" for line in lines[:200:2])
+    windows = read_windows(read_intervals(bed(tmp_path, text)), genome, 59, "x.bed")
+    for i in range(100):
+        bases = lines[2 * i + 1].upper()
+        start = len(bases) // 2 - 29
+        assert decode(windows.codes[i]) == bases[start : start + 59]

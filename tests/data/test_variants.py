@@ -1,0 +1,127 @@
+"""Variants: both windows letter by letter, and a note for every row that has a doubt."""
+
+import gzip
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jaxdna.data.genome import Genome
+from jaxdna.data.sequences import decode
+from jaxdna.data.variants import read_variants
+from jaxdna.errors import UserError
+
+pytest.importorskip("pyfaidx", reason="genomes are read with pyfaidx")
+LETTERS = "".join(np.random.default_rng(0).choice(list("ACGT"), 300))
+
+
+@pytest.fixture
+def genome(tmp_path):
+    (tmp_path / "g.fa").write_text(f">chr1\n{LETTERS}\n>chr2\nACGT\n")
+    return Genome(tmp_path / "g.fa")
+
+
+def vcf(folder, *rows, pack=bytes):
+    path = folder / "x.vcf"
+    header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    lines = ["\t".join(map(str, row)) + "\t.\tPASS\tX=1\n" for row in rows]
+    path.write_bytes(pack((header + "".join(lines)).encode()))
+    return path
+
+
+def other(base):
+    return "ACGT"["ACGT".index(base) - 1]
+
+
+@pytest.mark.parametrize("length", [20, 21])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_single_base_changes_in_the_middle(tmp_path, genome, length, pack):
+    base = LETTERS[100]
+    path = vcf(tmp_path, ("chr1", 101, "rs1", base.lower(), other(base)), pack=pack)
+    (found,) = read_variants(path, genome, length)
+    start = 100 - length // 2
+    assert decode(found.reference_codes) == LETTERS[start : start + length]
+    changed = np.flatnonzero(found.reference_codes != found.alternative_codes)
+    assert changed.tolist() == [length // 2]
+    assert decode(found.alternative_codes)[length // 2] == other(base)
+    assert (found.chromosome, found.position, found.id, found.note) == ("chr1", 101, "rs1", "")
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.integers(60, 200), st.integers(1, 9), st.text("ACGT", min_size=1, max_size=9))
+def test_indels_keep_the_length_and_the_flanks(tmp_path, genome, first, width, alternative):
+    reference = LETTERS[first : first + width]
+    path = vcf(tmp_path, ("chr1", first + 1, ".", reference, alternative))
+    (found,) = read_variants(path, genome, 40)
+    start = first + width // 2 - 20
+    whole = LETTERS[:first] + alternative + LETTERS[first + width :]
+    assert decode(found.reference_codes) == LETTERS[start : start + 40]
+    assert decode(found.alternative_codes) == whole[start : start + 40]
+    assert found.note == ""
+
+
+def test_alleles_come_in_order_one_row_each(tmp_path, genome):
+    base = LETTERS[100]
+    rows = [
+        ("chr1", 101, "a", base, f"{other(base)},<DEL>,{base}TT"),
+        ("chr1", 101, "b", other(base), base),
+        ("chr1", 2, "c", LETTERS[1], other(LETTERS[1])),
+        ("chr1", 300, "d", LETTERS[299], "*"),
+        ("chr1", 301, "e", "A", "C"),
+        ("chr7", 5, "f", "A", "C"),
+        ("chr1", 50, "g", LETTERS[49], "."),
+        ("chr1", 60, "h", LETTERS[59], "N[chr2:3["),
+        ("chr1", 0, "i", "N", "A"),
+        ("chr1", 101, "j", LETTERS[100:150], base),
+    ]
+    found = list(read_variants(vcf(tmp_path, *rows), genome, 20))
+    assert [variant.id for variant in found] == list("aaabcdefghij")
+    notes = [variant.note for variant in found]
+    expected = [
+        "",
+        "allele <DEL> has no sequence of its own",
+        "",
+        f"reference mismatch: the genome has {base}",
+        "the window leaves chr1 (padded)",
+        "allele * has no sequence of its own",
+        "position lies outside chr1",
+        "g.fa has no chromosome chr7",
+        "allele . has no sequence of its own",
+        "allele N[chr2:3[ has no sequence of its own",
+        "position lies outside chr1",
+        "an allele is longer than the window of 20 bases",
+    ]
+    assert notes == expected
+    without = [variant.reference_codes is None for variant in found]
+    assert without == [note.startswith(("allele", "position", "g.fa")) for note in notes]
+    for variant in found:
+        if variant.reference_codes is not None:
+            assert variant.reference_codes.shape == variant.alternative_codes.shape == (20,)
+    mismatch = found[3]
+    assert decode(mismatch.reference_codes)[10] == other(base)
+    assert decode(mismatch.alternative_codes)[10] == base
+    assert decode(found[4].reference_codes) == "N" * 9 + LETTERS[:11]
+    assert decode(found[-1].reference_codes) == LETTERS[115:135]  # the middle of 50 bases
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["is empty"]),
+        ("##fileformat=VCFv4.2\n", ["holds no variant"]),
+        ("chr1\t5\n", ["line 1", "no VCF row"]),
+        ("chr1\tx\t.\tA\tC\n", ["line 1", "no VCF row"]),
+        ("chr1\t5\t.\tR\tC\n", ["line 1", "REF R", "'R'"]),
+        ("1\t5\t.\tA\tC\n", ["line 1", "names chromosome 1", "called chr1"]),
+        ("BCF\2\2\0\0", ["binary"]),
+    ],
+)
+def test_what_is_no_vcf_has_its_sentence(tmp_path, genome, text, words):
+    path = tmp_path / "x.vcf"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        list(read_variants(path, genome, 20))
+    assert all(word in str(caught.value) for word in words), caught.value
