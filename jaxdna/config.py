@@ -153,6 +153,10 @@ _SETTINGS = {
     "mesh.dcn.data": _integer(1, "the part of mesh.data that crosses hosts or slices"),
     "mesh.dcn.fsdp": _integer(1, "the part of mesh.fsdp that crosses hosts or slices"),
     "mesh.dcn.stage": _integer(1, "the part of mesh.stage that crosses hosts or slices"),
+    "gradient_sync.method": _choice(
+        "auto", ("auto", "ring", "hierarchical"), "how gradients are summed; auto is XLA's own"
+    ),
+    "gradient_sync.bucket_mb": _number(1.0, "MiB of gradients that travel together; 0: each alone"),
     "checkpoint.every_epochs": _integer(1, "epochs between checkpoints"),
     "checkpoint.keep": _integer(3, "checkpoints to keep; each holds the best parameters too"),
     "runtime.platform": _choice(

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from jaxdna.config import flat, validate
 from jaxdna.data.dataset import Dataset
 from jaxdna.errors import UserError
-from jaxdna.parallel.mesh import factorisations, make_mesh
+from jaxdna.parallel.mesh import divisors, factorisations, make_mesh
 from jaxdna.training.feed import streamed_feed
 from jaxdna.training.program import Program
 
@@ -22,7 +22,7 @@ class Difference(NamedTuple):
 
     Attributes:
       mesh: size of each axis that is larger than 1.
-      strategy: `spmd`, with the gradient synchronisation where one was named.
+      strategy: how gradients are summed: `auto`, `ring` or `hierarchical`.
       max_abs_diff_params: largest difference of any parameter.
       max_abs_diff_loss: largest difference of any step's mean loss.
     """
@@ -39,13 +39,24 @@ def comparable(config: ConfigDict) -> ConfigDict:
     return validate(flat(config) | changes | {"optimizer.warmup_epochs": 0.0})
 
 
+def layout_flags(devices: int) -> Iterator[dict[str, Any]]:
+    """Yields config changes for every mesh of `devices`, then for each explicit gradient sum."""
+    for sizes in factorisations(devices, LAYOUT_AXES):
+        yield {f"mesh.{axis}": n for axis, n in sizes.items()}
+    data = {f"mesh.{axis}": 1 for axis in LAYOUT_AXES} | {"mesh.data": devices}
+    if devices > 1:
+        yield data | {"gradient_sync.method": "ring"}
+    for hosts in divisors(devices)[1:-1]:
+        yield data | {"gradient_sync.method": "hierarchical", "mesh.dcn.data": hosts}
+
+
 def legal_layouts(
     config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device]
 ) -> Iterator[Program]:
     """Yields the program of every layout of all `devices` that fits the model and the batch."""
-    for sizes in factorisations(len(devices), LAYOUT_AXES):
+    for flags in layout_flags(len(devices)):
         try:
-            yield _program(config, dataset, devices, {f"mesh.{a}": n for a, n in sizes.items()})
+            yield _program(config, dataset, devices, flags)
         except UserError:
             continue  # this layout does not divide something
 
@@ -101,7 +112,7 @@ def compare_layouts(
         apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, other_params)
         yield Difference(
             {axis: n for axis, n in program.mesh.shape.items() if n > 1},
-            "spmd",
+            program.config.gradient_sync.method,
             max(jax.tree.leaves(apart)),
             float(np.abs(losses - other_losses).max()),
         )

@@ -1,6 +1,7 @@
 """From a config and a mesh to compiled functions: shapes first, shardings second, arrays last."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from jaxdna.data.batches import steps_per_epoch
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
+from jaxdna.parallel.gradient_sync import make_sync
 from jaxdna.parallel.sharded_scan import check_length
 from jaxdna.parallel.sharding import (
     parameter_shardings,
@@ -49,7 +51,7 @@ class Program:
         """Raises UserError where the mesh cannot split the examples or the parameters."""
         width = self.config.model.get("width", 1)
         check_length(self.example_shape[0], width, self.mesh.shape["seq"])
-        _ = self.abstract_state
+        _ = self.abstract_state, self.train_call
 
     @property
     def steps_per_epoch(self) -> int:
@@ -67,7 +69,9 @@ class Program:
     def apply(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """Returns logits [batch, logits] of inputs uint8 [batch, ...]."""
         network = nnx.merge(self._graph, nnx.State(params))
-        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+        inside_shard_map = not jax.sharding.get_abstract_mesh().empty
+        mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
+        with nullcontext() if inside_shard_map else mesh:
             return network(x, None if key is None else nnx.Rngs(dropout=key))
 
     @cached_property
@@ -116,7 +120,8 @@ class Program:
     def train_call(self) -> Any:
         """Jitted (state, stacked batches) -> (state, metrics per step); the state is donated."""
         augment = flip_strands if self.config.data.get("reverse_complement") else None
-        call = make_train_call(make_train_step(self.apply, self._optimizer, augment))
+        sync = make_sync(self.config, self.mesh)
+        call = make_train_call(make_train_step(self.apply, self._optimizer, augment, sync))
         return jax.jit(
             call, donate_argnums=0, out_shardings=(self.state_shardings, replicated(self.mesh))
         )

@@ -18,6 +18,8 @@ Metrics = dict[str, jax.Array]
 Apply = Callable[[Params, jax.Array, jax.Array | None], jax.Array]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+# (params, rows of a batch, total weight of the batch, key) -> sums over the rows
+Gradient = Callable[[Params, Batch, jax.Array, jax.Array], tuple[Params, Metrics]]
 
 
 def complement_strand(codes: jax.Array) -> jax.Array:
@@ -56,7 +58,10 @@ def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def make_train_step(
-    apply: Apply, optimizer: optax.GradientTransformation, augment: Augment | None = None
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    augment: Augment | None = None,
+    sync: Callable[[Gradient], Gradient] = lambda gradient: gradient,
 ) -> Step:
     """Returns the training step.
 
@@ -64,26 +69,33 @@ def make_train_step(
       apply: (params, x, key or None) -> logits; the key is for dropout.
       optimizer: the update rule.
       augment: (x, key) -> x, applied to the training batch on the device.
+      sync: makes a gradient of a shard's rows one of the whole batch, where XLA shall not do so.
 
     Returns:
       A pure function; its metrics are sums over the batch: `loss`, `correct`, `weight`, each a
       float32 scalar.
     """
 
+    def gradient(
+        params: Params, batch: Batch, total: jax.Array, key: jax.Array
+    ) -> tuple[Params, Metrics]:
+        def share_of_mean_loss(params: Params) -> tuple[jax.Array, Metrics]:
+            logits, weight = apply(params, batch["x"], key), batch["weight"]
+            loss = jnp.sum(cross_entropy(logits, batch["y"]) * weight)
+            hits = jnp.sum(correct(logits, batch["y"]) * weight)
+            return loss / total, {"loss": loss, "correct": hits, "weight": jnp.sum(weight)}
+
+        return jax.grad(share_of_mean_loss, has_aux=True)(params)
+
+    whole_gradient = sync(gradient)
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        x = augment(batch["x"], augment_key) if augment else batch["x"]
-        weight = batch["weight"]
-
-        def mean_loss(params: Params) -> tuple[jax.Array, Metrics]:
-            logits = apply(params, x, dropout_key)
-            loss = jnp.sum(cross_entropy(logits, batch["y"]) * weight)
-            hits = jnp.sum(correct(logits, batch["y"]) * weight)
-            total = jnp.sum(weight)
-            return loss / total, {"loss": loss, "correct": hits, "weight": total}
-
-        gradients, metrics = jax.grad(mean_loss, has_aux=True)(state.params)
+        if augment:
+            batch = batch | {"x": augment(batch["x"], augment_key)}
+        total = jnp.sum(batch["weight"])
+        gradients, metrics = whole_gradient(state.params, batch, total, dropout_key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, state.rng, params, opt_state), metrics

@@ -7,6 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxdna.config import load_config
 from jaxdna.errors import UserError
+from jaxdna.parallel.gradient_sync import make_sync
 from jaxdna.parallel.mesh import AXES, check_batch, factorisations, make_mesh, resolve_axes
 from jaxdna.parallel.sharded_scan import check_length
 from jaxdna.parallel.sharding import parameter_spec
@@ -71,6 +72,19 @@ def test_lengths_that_do_not_divide_or_leave_less_than_a_filter_are_refused():
 def test_hosts_that_do_not_divide_an_axis_are_refused(overrides, words):
     with pytest.raises(UserError, match=words):
         mesh(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["gradient_sync.method=ring", "mesh.model=2"], r"method=ring .*mesh\.model=2; .*: auto"),
+        (["gradient_sync.method=hierarchical"], r"hosts: --config\.mesh\.dcn\.data one of 2, 4, 8"),
+    ],
+)
+def test_explicit_sums_that_do_not_fit_the_mesh_are_refused(overrides, words):
+    config = load_config("configs/tal1.py", overrides)
+    with pytest.raises(UserError, match=words):
+        make_sync(config, make_mesh(config, jax.devices()))
 
 
 def test_every_factorisation_of_the_devices_is_found_once():
