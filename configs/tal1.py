@@ -13,6 +13,7 @@ VARIANTS = {
         "optimizer.learning_rate": 0.02,
         "optimizer.schedule": "cosine",
         "optimizer.warmup_epochs": 1.0,
+        "optimizer.weight_decay": 0.1,
         "train.epochs": 20,
     },
     "report": {

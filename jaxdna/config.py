@@ -124,6 +124,7 @@ _SETTINGS = {
         "constant", ("constant", "cosine", "linear"), "how the step size falls after the warm-up"
     ),
     "optimizer.warmup_epochs": _number(0.0, "epochs in which the step size rises from 0"),
+    "optimizer.weight_decay": _number(0.0, "decoupled decay of all kernels but the last layer's"),
     "optimizer.momentum": Field(
         0.9, "decay of momentum's trace", "a number, 0 to below 1", lambda v: 0 <= v < 1
     ),

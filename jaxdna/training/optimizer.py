@@ -1,5 +1,8 @@
 """`config.optimizer` as an optax gradient transformation."""
 
+from typing import Any
+
+import jax
 import optax
 from ml_collections import ConfigDict
 
@@ -27,17 +30,34 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     return optax.join_schedules([rising, falling], [warmup])
 
 
-def make_optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
+def make_optimizer(
+    config: ConfigDict, steps_per_epoch: int, head: str
+) -> optax.GradientTransformation:
     """Returns the update rule of `config.optimizer`.
+
+    Weight decay is decoupled (Loshchilov and Hutter, 2019, arXiv 1711.05101) and shrinks kernels
+    only, and of them not the last layer's: there it would shrink the logits themselves.
 
     Args:
       config: a whole configuration.
       steps_per_epoch: batches in one pass over the training split.
+      head: name of the network's last layer.
     """
-    rate = learning_rate(config, steps_per_epoch)
     settings = config.optimizer
-    return {
-        "adam": lambda: optax.adam(rate, b1=settings.b1, b2=settings.b2, eps=settings.eps),
-        "sgd": lambda: optax.sgd(rate),
-        "momentum": lambda: optax.sgd(rate, momentum=settings.momentum),
-    }[settings.name]()
+    directions = {
+        "adam": lambda: optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps),
+        "sgd": optax.identity,
+        "momentum": lambda: optax.trace(decay=settings.momentum),
+    }
+
+    def decays(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: path[-1].key == "kernel" and path[0].key != head, params
+        )
+
+    decay = [optax.add_decayed_weights(settings.weight_decay, decays)]
+    return optax.chain(
+        directions[settings.name](),
+        *(decay if settings.weight_decay else []),
+        optax.scale_by_learning_rate(learning_rate(config, steps_per_epoch)),
+    )

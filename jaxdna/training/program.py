@@ -63,6 +63,11 @@ class Program:
         return build_network(self.config, self.logits)
 
     @cached_property
+    def head(self) -> str:
+        """Name of the network's last layer."""
+        return nnx.eval_shape(self.network).names[-1]
+
+    @cached_property
     def _graph(self) -> nnx.GraphDef:
         return nnx.split(nnx.eval_shape(self.network))[0]
 
@@ -76,7 +81,7 @@ class Program:
 
     @cached_property
     def _optimizer(self) -> Any:
-        return make_optimizer(self.config, self.steps_per_epoch)
+        return make_optimizer(self.config, self.steps_per_epoch, self.head)
 
     def _initial_state(self) -> TrainState:
         params = nnx.to_pure_dict(nnx.split(self.network())[1])
@@ -87,9 +92,8 @@ class Program:
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
         shapes = jax.eval_shape(self._initial_state)
-        head = nnx.eval_shape(self.network).names[-1]
         whole = replicated(self.mesh)
-        params = parameter_shardings(self.mesh, shapes.params, head)
+        params = parameter_shardings(self.mesh, shapes.params, self.head)
         # Moments and traces lie as the parameters that they belong to.
         opt_state = optax.tree_map_params(
             self._optimizer,
