@@ -160,6 +160,11 @@ _SETTINGS = {
     "gradient_sync.bucket_mb": _number(1.0, "MiB of gradients that travel together; 0: each alone"),
     "checkpoint.every_epochs": _integer(1, "epochs between checkpoints"),
     "checkpoint.keep": _integer(3, "checkpoints to keep; each holds the best parameters too"),
+    "cluster.coordinator": _text("", "HOST:PORT of process 0, where nothing else tells"),
+    "cluster.processes": _integer(1, "number of processes, with a coordinator", high=10**6),
+    "cluster.process_id": _integer(0, "which of them this is, from 0", low=0, high=10**6),
+    "cluster.start_seconds": _integer(300, "how long to wait for the other processes"),
+    "cluster.heartbeat_seconds": _integer(100, "silence after which a process counts as dead"),
     "runtime.platform": _choice(
         "auto", ("auto", "cpu", "cuda", "rocm", "tpu"), "which backend runs the steps"
     ),
@@ -362,8 +367,9 @@ def run_name(spec: str) -> str:
 
 
 def to_json(config: ConfigDict) -> str:
-    """Returns the configuration as indented JSON text, keys sorted, one line end at the end."""
-    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    """Returns the configuration as indented JSON text; which process this is stays out of it."""
+    leaves = {key: value for key, value in flat(config).items() if not key.startswith("cluster.")}
+    return json.dumps(_nested(leaves).to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> tuple[list[str], list[str]]:
@@ -376,7 +382,10 @@ def differences(old: ConfigDict, new: ConfigDict) -> tuple[list[str], list[str]]
     Returns:
       Two lists of `key: old -> new`: changes that make it another run, and harmless ones.
     """
-    before, after = flat(old), flat(new)
+    before, after = (
+        {key: value for key, value in flat(config).items() if not key.startswith("cluster.")}
+        for config in (old, new)
+    )
     fields = schema(after["data.name"], after["model.name"])
     breaking: list[str] = []
     harmless: list[str] = []

@@ -24,6 +24,12 @@ class UserError(JaxdnaError):
     exit_code = EXIT_USER
 
 
+class PeerError(JaxdnaError):
+    """Another process of this run failed, or never came."""
+
+    exit_code = EXIT_PEER
+
+
 class NotFiniteError(JaxdnaError):
     """The loss is NaN or infinite."""
 

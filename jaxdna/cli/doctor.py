@@ -28,13 +28,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         start_backend,
         why_platform,
     )
-    from jaxdna.training.display import table
+    from jaxdna.training.display import make_console, table
     from jaxdna.versions import PACKAGES, versions
 
     leaves = {key: field.default for key, field in schema("tal1", "motif_cnn").items()}
     config = validate(override(leaves, arguments.overrides))
     reason = why_platform(config.runtime)
-    devices = start_backend(config.runtime)
+    devices = start_backend(config, make_console())
     ours = ("JAX_", "XLA_", "TPU_", "CUDA_")
     settings = {name: value for name, value in os.environ.items() if name.startswith(ours)}
     seen = {

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = prepared.dataset
     summary = {
         "params": parameter_count(best),
-        "params_sha256": params_sha256(best),
+        "params_sha256": params_sha256(prepared.program.gather(best)),
         "test": Evaluator(prepared.program, dataset.splits["test"]).scores(best),
         "ceiling": dataset.ceiling("test") if dataset.ceiling else None,
         "mesh": dict(prepared.mesh.shape),

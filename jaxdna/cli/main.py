@@ -17,6 +17,7 @@ VERBS = {
     "evaluate": "score a trained model on the test split",
     "simulate": "write the simulated data as FASTA, labels and provenance; or list the motifs",
     "layouts": "train some SGD steps on every layout of the visible devices and compare them",
+    "launch": "run N local processes of a verb as one program: launch --processes=N -- train ...",
     "doctor": "versions, devices, and what would be started and why",
 }
 
@@ -61,6 +62,14 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
     return overrides, others
 
 
+def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Splits a command line at `--`: what follows is a command for somebody else."""
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
 def main(arguments: list[str]) -> int:
     """Runs one command line.
 
@@ -80,6 +89,7 @@ def main(arguments: list[str]) -> int:
     if verb not in VERBS:
         print(f"jaxdna: no verb '{verb}'; {nearest(verb, VERBS)}", file=sys.stderr)
         return EXIT_USER
+    rest, command = split_command(rest)
     overrides, others = split_overrides(rest)
     module = importlib.import_module(f"jaxdna.cli.{verb}")
     parser = _Parser(
@@ -91,15 +101,17 @@ def main(arguments: list[str]) -> int:
     module.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object as stdout's last line")
     parsed = parser.parse_args(others)
-    parsed.overrides = overrides
+    parsed.overrides, parsed.command = overrides, command
     try:
-        result: dict[str, Any] | None = module.run(parsed)
+        result: dict[str, Any] | int | None = module.run(parsed)
     except JaxdnaError as error:
         print(f"jaxdna: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    if isinstance(result, int):  # the exit code of a command that the verb ran
+        return result
     if parsed.json and result is not None:
         print(json.dumps(result))
     return EXIT_OK

@@ -21,6 +21,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from rich.console import Console
 
+    from jaxdna.parallel.cluster import is_primary
     from jaxdna.training.display import make_console, results
     from jaxdna.training.loop import train
     from jaxdna.training.prepare import prepare, show
@@ -39,6 +40,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         prepared = prepare(config, console)
         show(prepared, console)
+        folder.writes = is_primary()
         folder.open(config)
         folder.drop_summary()
         summary = train(prepared, folder, console)

@@ -6,28 +6,35 @@ from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
+from rich.console import Console
 
 from jaxdna.errors import UserError
+from jaxdna.parallel.cluster import join, start_of
 
 
-def start_backend(runtime: ConfigDict) -> list[jax.Device]:
-    """Starts the backend that `config.runtime` asks for.
+def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
+    """Starts the backend that `config.runtime` asks for, with the processes of `config.cluster`.
 
     Args:
-      runtime: `config.runtime`.
+      config: a whole configuration.
+      console: says whom it waits for.
 
     Returns:
       All devices of all processes.
 
     Raises:
       UserError: the platform is not there, or only the CPU is and an accelerator is required.
+      PeerError: the other processes did not come.
     """
+    runtime = config.runtime
     platform, _ = _choose_platform(runtime)
     if platform != "auto":
         jax.config.update("jax_platforms", platform)
     if runtime.cpu_devices:
         jax.config.update("jax_num_cpu_devices", runtime.cpu_devices)
     _set_compilation_cache(runtime.compilation_cache)
+    attached = platform != "cpu" and os.environ.get("JAX_PLATFORMS") != "cpu" and _tpu_attached()
+    join(config.cluster, start_of(config.cluster, attached), console)
     try:
         devices = jax.devices()
     except RuntimeError as error:
@@ -93,7 +100,9 @@ def compilation_cache() -> str | None:
 
 
 def describe_devices(devices: list[jax.Device]) -> str:
-    """Returns one line such as `8 x cpu (simulated on one CPU)` or `4 x TPU v5e`."""
+    """Returns one line such as `8 x cpu (simulated) in 2 processes` or `4 x TPU v5e`."""
     kind = devices[0].device_kind
-    note = " (simulated on one CPU)" if kind == "cpu" and len(devices) > 1 else ""
-    return f"{len(devices)} x {kind}{note}"
+    processes = jax.process_count()
+    simulated = kind == "cpu" and len(devices) > processes
+    note = " (simulated)" if simulated else ""
+    return f"{len(devices)} x {kind}{note}" + (f" in {processes} processes" * (processes > 1))

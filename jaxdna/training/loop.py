@@ -85,7 +85,7 @@ def train(prepared: Prepared, folder: RunFolder, console: Console) -> dict[str, 
         compiled = _compile(program, calls)
         evaluator.logits(run.state.params)
 
-    board = TensorBoard(folder.tensorboard, first_epoch=run.epoch + 1)
+    board = TensorBoard(folder.tensorboard, run.epoch + 1) if folder.writes else None
     line = EpochProgress(console, config.train.epochs, run.epoch)
     first_epoch, seconds_before = run.epoch, run.watch.seconds["train"]
     with line.shown:
@@ -111,13 +111,15 @@ def train(prepared: Prepared, folder: RunFolder, console: Console) -> dict[str, 
             if improved:
                 run.best = _copy(run.state.params)
             folder.append_metrics(row)
-            board.write(row)
+            if board:
+                board.write(row)
             line.update(row, improved)
             last = run.epoch == config.train.epochs or run.stopping.stop
             if last or run.epoch % config.checkpoint.every_epochs == 0:
                 with run.watch.on("checkpoint"):
                     checkpoints.save(run.epoch, run.state, run.best, run.progress())
-    board.close()
+    if board:
+        board.close()
     with run.watch.on("checkpoint"):
         checkpoints.close()
 
@@ -126,8 +128,9 @@ def train(prepared: Prepared, folder: RunFolder, console: Console) -> dict[str, 
     if trained:
         rate = trained / (run.watch.seconds["train"] - seconds_before)
         summary["samples_per_second"] = round(rate)
-    ceiling = prepared.dataset.ceiling("validation") if prepared.dataset.ceiling else None
-    draw_curves(folder.curves, folder.read_metrics(), run.stopping.best_epoch, ceiling)
+    if folder.writes:
+        ceiling = prepared.dataset.ceiling("validation") if prepared.dataset.ceiling else None
+        draw_curves(folder.curves, folder.read_metrics(), run.stopping.best_epoch, ceiling)
     folder.write_summary(summary)
     return summary
 
@@ -209,7 +212,7 @@ def _summarise(run: Run, prepared: Prepared) -> dict[str, Any]:
         ceiling = prepared.dataset.ceiling("test") if prepared.dataset.ceiling else None
     return {
         "params": parameter_count(run.best),
-        "params_sha256": params_sha256(run.best),
+        "params_sha256": params_sha256(prepared.program.gather(run.best)),
         "best_epoch": run.stopping.best_epoch,
         "epochs": run.epoch,
         "stopped_early": run.stopping.stop,

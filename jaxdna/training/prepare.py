@@ -41,7 +41,7 @@ def prepare(config: ConfigDict, console: Console) -> Prepared:
     Raises:
       UserError: something that the user gave does not fit.
     """
-    devices = start_backend(config.runtime)
+    devices = start_backend(config, console)
     mesh = make_mesh(config, devices)
     layout = "  ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     console.print(f"devices  {describe_devices(devices)}")

@@ -136,6 +136,10 @@ class Program:
         predict = make_predict(self.apply, self.config.model.get("strands", "forward"))
         return jax.jit(predict, out_shardings=replicated(self.mesh))
 
+    def gather(self, params: Params) -> Params:
+        """Returns the parameters whole on every device, and so on every process."""
+        return jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))(params)
+
     def abstract_batches(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, dtypes and shardings of `steps` stacked training batches."""
         rows = (steps, self.config.train.batch_size)

@@ -36,8 +36,11 @@ def _umask() -> int:
 class RunFolder:
     """Paths of a run folder and what is stored at them.
 
+    Of several processes that share the folder only one writes; the calls of the others do nothing.
+
     Attributes:
       path: the folder.
+      writes: whether this process is the one that writes.
       checkpoints: Orbax' folder.
       tensorboard: event files, one folder each for train and validation.
       curves: the picture of the curves.
@@ -46,12 +49,17 @@ class RunFolder:
     def __init__(self, path: Path):
         """Names the folder; nothing is touched."""
         self.path = path
+        self.writes = True
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
         self._config = path / "config.json"
         self._summary = path / "summary.json"
         self._metrics = path / "metrics.jsonl"
+
+    def _write(self, path: Path, text: str) -> None:
+        if self.writes:
+            write_atomic(path, text)
 
     def check(self, config: ConfigDict) -> list[str]:
         """Finds out whether `config` may train here; writes nothing.
@@ -85,6 +93,8 @@ class RunFolder:
         Raises:
           UserError: the folder cannot be written.
         """
+        if not self.writes:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self._config, configs.to_json(config))
@@ -120,11 +130,12 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Marks the run as finished."""
-        write_atomic(self._summary, json.dumps(summary, indent=2) + "\n")
+        self._write(self._summary, json.dumps(summary, indent=2) + "\n")
 
     def drop_summary(self) -> None:
         """Marks the run as unfinished again."""
-        self._summary.unlink(missing_ok=True)
+        if self.writes:
+            self._summary.unlink(missing_ok=True)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns one dict per epoch; a last line cut off by a crash is left out."""
@@ -140,9 +151,11 @@ class RunFolder:
     def keep_metrics(self, epochs: int) -> None:
         """Drops the rows after `epochs`: a resumed run writes them again."""
         rows = [row for row in self.read_metrics() if row["epoch"] <= epochs]
-        write_atomic(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        self._write(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds the row of one epoch."""
+        if not self.writes:
+            return
         with self._metrics.open("a") as stream:
             stream.write(json.dumps(row) + "\n")

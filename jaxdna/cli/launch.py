@@ -1,0 +1,59 @@
+"""Runs N local processes of a verb as one program, and ends them together.
+
+Example: jaxdna launch --processes=2 -- train --config=configs/tal1.py
+"""
+
+import argparse
+from pathlib import Path
+
+from jaxdna.config import run_name
+from jaxdna.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's flags."""
+    parser.add_argument("--processes", type=int, required=True, metavar="N", help="how many")
+    parser.add_argument("--port", type=int, default=0, help="where process 0 coordinates (0: any)")
+    parser.add_argument(
+        "--logs", type=Path, metavar="DIR", help="one log per process (default: WORKDIR.logs)"
+    )
+    parser.add_argument(
+        "--grace-seconds",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="how long the others may take to end after one has failed (default: 10)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Launches; returns the exit code of the process that failed first, or 0."""
+    if arguments.processes < 1:
+        raise UserError(f"--processes={arguments.processes} is not legal: it must be 1 or more")
+    if not 0 <= arguments.port < 65536:
+        raise UserError(f"--port={arguments.port} is not legal: it must be 0 to 65535")
+    if not arguments.command or arguments.overrides:
+        raise UserError(
+            "the command and all its flags come after `--`: "
+            "jaxdna launch --processes=2 -- train --config=configs/tal1.py"
+        )
+    from jaxdna.parallel.cluster import free_port
+    from jaxdna.parallel.launcher import launch
+
+    return launch(
+        arguments.command,
+        arguments.processes,
+        arguments.port or free_port(),
+        arguments.logs or _logs_of(arguments.command),
+        arguments.grace_seconds,
+    )
+
+
+def _logs_of(command: list[str]) -> Path:
+    """The run folder's name with `.logs`: beside the folder, which belongs to the run."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--workdir")
+    flags.add_argument("--config", default="launch")
+    known, _ = flags.parse_known_args(command)
+    workdir = Path(known.workdir or Path("runs") / run_name(known.config))
+    return workdir.with_name(workdir.name + ".logs")

@@ -1,0 +1,176 @@
+"""Several processes as one program: how they find each other. The one caller of jax.distributed."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from jaxdna.errors import PeerError, UserError
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True)
+class Start:
+    """How this process joins the others.
+
+    Attributes:
+      how: what decided it: `explicit`, `SLURM`, `Open MPI`, `Cloud TPU`, `GKE` or `single`.
+      reason: the flags or variables that it was read from.
+      processes: how many there are; None where jax finds out.
+      process_id: which of them this is, from 0; None where jax finds out.
+      coordinator: `host:port` of process 0; None where jax finds out.
+    """
+
+    how: str
+    reason: str
+    processes: int | None = 1
+    process_id: int | None = 0
+    coordinator: str | None = None
+
+
+def decide(cluster: ConfigDict, environment: Mapping[str, str], tpu_attached: bool) -> Start:
+    """Decides how to start, from the flags first and the environment second; joins nothing.
+
+    Args:
+      cluster: `config.cluster`.
+      environment: usually `os.environ`.
+      tpu_attached: whether this host has TPU chips.
+
+    Raises:
+      UserError: the flags contradict each other.
+    """
+    if cluster.coordinator:
+        _check_explicit(cluster)
+        return Start(
+            "explicit",
+            "--config.cluster.*",
+            cluster.processes,
+            cluster.process_id,
+            cluster.coordinator,
+        )
+    if cluster.processes > 1:
+        raise UserError(
+            f"--config.cluster.processes={cluster.processes} needs "
+            "--config.cluster.coordinator=HOST:PORT of process 0"
+        )
+
+    def number(name: str) -> int:
+        text = environment.get(name, "")
+        return int(text) if text.isdigit() else 0
+
+    for how, size, rank in (
+        ("Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+        ("SLURM", "SLURM_NTASKS", "SLURM_PROCID"),
+    ):
+        # Inside `salloc` SLURM names the tasks but has started only this one: no rank of a step.
+        if number(size) > 1 and rank in environment and _in_step(how, environment):
+            return Start(how, f"{size}={number(size)}", number(size), number(rank))
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    slices = number("MEGASCALE_NUM_SLICES")
+    if tpu_attached and (len(hosts) > 1 or slices > 1):
+        how = "GKE" if "KUBERNETES_SERVICE_HOST" in environment else "Cloud TPU"
+        return Start(how, "TPU_WORKER_HOSTNAMES or MEGASCALE_NUM_SLICES", None, None)
+    if tpu_attached and "TPU_WORKER_HOSTNAMES" not in environment:
+        # A TPU VM: only its metadata server knows how many hosts the slice has, and jax asks it.
+        return Start("Cloud TPU", "TPU chips are attached", None, None)
+    return Start("single", "nothing names other processes")
+
+
+def _in_step(how: str, environment: Mapping[str, str]) -> bool:
+    return how != "SLURM" or "SLURM_STEP_ID" in environment
+
+
+def _check_explicit(cluster: ConfigDict) -> None:
+    host, colon, port = cluster.coordinator.rpartition(":")
+    if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+        raise UserError(
+            f"--config.cluster.coordinator={cluster.coordinator} is not legal: it must be HOST:PORT"
+        )
+    if cluster.processes < 1 or not 0 <= cluster.process_id < cluster.processes:
+        raise UserError(
+            f"--config.cluster.process_id={cluster.process_id} of "
+            f"--config.cluster.processes={cluster.processes} is not legal: the id must be 0 to "
+            "processes - 1"
+        )
+
+
+def join(cluster: ConfigDict, start: Start, console: Console) -> None:
+    """Joins the other processes; returns when all are there.
+
+    Args:
+      cluster: `config.cluster`.
+      start: what `decide` returned.
+      console: says whom it waits for, and where.
+
+    Raises:
+      UserError: the coordinator's port cannot be used.
+      PeerError: the others did not come in time.
+    """
+    if start.how == "single":
+        return
+    who = "" if start.processes is None else f"process {start.process_id} of {start.processes}, "
+    where = f" at {start.coordinator}" if start.coordinator else ""
+    console.print(
+        f"cluster  {start.how} ({start.reason}): {who}waiting up to {cluster.start_seconds} s "
+        f"for the others{where}"
+    )
+    bind = None
+    if start.coordinator:
+        host, _, port = start.coordinator.rpartition(":")
+        # By default the coordinator listens on every interface, and asks nobody for a password.
+        bind = start.coordinator if host in _LOOPBACK else None
+        if start.process_id == 0:
+            _check_port(host if bind else "", int(port))
+    try:
+        jax.distributed.initialize(
+            start.coordinator,
+            num_processes=start.processes if start.coordinator else None,
+            process_id=start.process_id if start.coordinator else None,
+            initialization_timeout=cluster.start_seconds,
+            heartbeat_timeout_seconds=cluster.heartbeat_seconds,
+            shutdown_timeout_seconds=cluster.heartbeat_seconds,
+            coordinator_bind_address=bind,
+            cluster_detection_method="deactivate" if start.coordinator else None,
+        )
+    except (RuntimeError, ValueError) as error:
+        cause = str(error).strip().splitlines()[0]
+        raise PeerError(
+            f"{who}waited {cluster.start_seconds} s for the other processes{where} and not all "
+            f"came ({cause}); is every one of them running, with the same coordinator, and does "
+            "no firewall close its port?"
+        ) from error
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError as error:
+            raise UserError(
+                f"--config.cluster.coordinator: port {port} cannot be used ({error.strerror}); "
+                "give another one"
+            ) from error
+
+
+def free_port() -> int:
+    """Returns a port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_of(cluster: ConfigDict, tpu_attached: bool) -> Start:
+    """`decide` with this process's own environment."""
+    return decide(cluster, os.environ, tpu_attached)
+
+
+def is_primary() -> bool:
+    """Whether this process writes the files that all share."""
+    return jax.process_index() == 0

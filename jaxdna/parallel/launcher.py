@@ -1,0 +1,129 @@
+"""Runs N local processes of one command as one program, and ends them together."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from jaxdna.errors import EXIT_PEER
+
+_POLL_SECONDS = 0.1
+_TAIL_LINES = 15
+
+
+def launch(
+    command: Sequence[str], processes: int, port: int, logs: Path, grace_seconds: float
+) -> int:
+    """Runs `jaxdna COMMAND` in several processes that find each other over the loopback interface.
+
+    Process 0's output is shown as it comes; each process has a log of its own. When one fails, the
+    others get `grace_seconds` to end by themselves; then they are terminated, and killed.
+
+    Args:
+      command: a verb and its flags.
+      processes: how many processes.
+      port: where process 0 coordinates them.
+      logs: folder for `process-0.log` and so on.
+      grace_seconds: how long the survivors of a failure may take.
+
+    Returns:
+      0, or the exit code of the process that failed first (128 + n for signal n).
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    paths = [logs / f"process-{i}.log" for i in range(processes)]
+    children = []
+    relays = []
+    for i, path in enumerate(paths):
+        flags = {"coordinator": f"127.0.0.1:{port}", "processes": processes, "process_id": i}
+        child = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "jaxdna", *command),
+                *(f"--config.cluster.{key}={value}" for key, value in flags.items()),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
+        children.append(child)
+        log = path.open("wb")
+        for source, shown in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
+            assert source is not None
+            relay = threading.Thread(
+                target=_relay, args=(source, log, shown.buffer if i == 0 else None), daemon=True
+            )
+            relay.start()
+            relays.append(relay)
+    restore = _forward_signals(children)
+    try:
+        first = _wait(children, grace_seconds)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+        restore()
+        for relay in relays:
+            relay.join(timeout=5)
+    if first is None:
+        return 0
+    code = children[first].returncode
+    code = 128 - code if code < 0 else code
+    tail = paths[first].read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+    print(
+        f"jaxdna: process {first} of {processes} failed first, with exit code {code}; "
+        f"its log {paths[first]} ends:",
+        *(f"  {line}" for line in tail),
+        sep="\n",
+        file=sys.stderr,
+    )
+    return code
+
+
+def _relay(source: IO[bytes], log: IO[bytes], shown: IO[bytes] | None) -> None:
+    for line in source:
+        for sink in (log, shown):
+            if sink:
+                sink.write(line)
+                sink.flush()
+
+
+def _forward_signals(children: Sequence[subprocess.Popen[bytes]]) -> Callable[[], None]:
+    """Hands SIGTERM and SIGINT on to all children; returns what puts the old handlers back."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    previous = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    return restore
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]], grace_seconds: float) -> int | None:
+    """Waits for all; returns which child failed first, or None."""
+    first, deadline, terminated = None, float("inf"), False
+    running = [True]
+    while any(running):
+        running = [child.poll() is None for child in children]
+        if first is None:
+            # Of two that ended between two looks, one that only noticed the other is not the cause.
+            failed = [i for i, child in enumerate(children) if child.returncode]
+            failed.sort(key=lambda i: children[i].returncode == EXIT_PEER)
+            if failed:
+                first, deadline = failed[0], time.monotonic() + grace_seconds
+        elif time.monotonic() > deadline:
+            for child in children:
+                if child.poll() is None:
+                    child.kill() if terminated else child.terminate()
+            terminated, deadline = True, time.monotonic() + grace_seconds
+        time.sleep(_POLL_SECONDS)
+    return first
