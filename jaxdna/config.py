@@ -157,7 +157,7 @@ _SETTINGS = {
     "gradient_sync.method": _choice(
         "auto", ("auto", "ring", "hierarchical"), "how gradients are summed; auto is XLA's own"
     ),
-    "gradient_sync.bucket_mb": _number(1.0, "MiB of gradients that travel together; 0: each alone"),
+    "gradient_sync.bucket_mb": _number(0.0, "MiB of gradients that travel together; 0: each alone"),
     "checkpoint.every_epochs": _integer(1, "epochs between checkpoints"),
     "checkpoint.keep": _integer(3, "checkpoints to keep; each holds the best parameters too"),
     "cluster.coordinator": _text("", "HOST:PORT of process 0, where nothing else tells"),

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxdna.analysis.plan import program_on
 from jaxdna.config import flat, validate
 from jaxdna.data.dataset import Dataset
 from jaxdna.errors import UserError
-from jaxdna.parallel.mesh import divisors, factorisations, make_mesh
+from jaxdna.parallel.mesh import divisors, factorisations
 from jaxdna.training.feed import streamed_feed
 from jaxdna.training.program import Program
 
@@ -56,18 +57,9 @@ def legal_layouts(
     """Yields the program of every layout of all `devices` that fits the model and the batch."""
     for flags in layout_flags(len(devices)):
         try:
-            yield _program(config, dataset, devices, flags)
+            yield program_on(config, dataset, devices, flags)
         except UserError:
             continue  # this layout does not divide something
-
-
-def _program(
-    config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device], changes: dict[str, Any]
-) -> Program:
-    changed = validate(flat(config) | changes)
-    mesh = make_mesh(changed, devices)
-    examples = len(dataset.splits["train"])
-    return Program(changed, mesh, dataset.example_shape, dataset.logits, examples)
 
 
 def train_steps(program: Program, dataset: Dataset, steps: int) -> tuple[Any, np.ndarray]:
@@ -105,7 +97,7 @@ def compare_layouts(
       One row per layout.
     """
     config = comparable(config)
-    alone = _program(config, dataset, devices[:1], {f"mesh.{axis}": 1 for axis in LAYOUT_AXES})
+    alone = program_on(config, dataset, devices[:1], {f"mesh.{axis}": 1 for axis in LAYOUT_AXES})
     params, losses = train_steps(alone, dataset, steps)
     for program in legal_layouts(config, dataset, devices):
         other_params, other_losses = train_steps(program, dataset, steps)

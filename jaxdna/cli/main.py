@@ -17,6 +17,7 @@ VERBS = {
     "evaluate": "score a trained model on the test split",
     "simulate": "write the simulated data as FASTA, labels and provenance; or list the motifs",
     "layouts": "train some SGD steps on every layout of the visible devices and compare them",
+    "plan": "compile the step for a TPU slice that need not be there: memory, collectives, overlap",
     "launch": "run N local processes of a verb as one program: launch --processes=N -- train ...",
     "doctor": "versions, devices, and what would be started and why",
 }

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from jaxdna.data.batches import steps_per_epoch
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
+from jaxdna.parallel.compiler_options import overlap_options
 from jaxdna.parallel.gradient_sync import make_sync
 from jaxdna.parallel.sharded_scan import check_length
 from jaxdna.parallel.sharding import (
@@ -126,8 +127,12 @@ class Program:
         augment = flip_strands if self.config.data.get("reverse_complement") else None
         sync = make_sync(self.config, self.mesh)
         call = make_train_call(make_train_step(self.apply, self._optimizer, augment, sync))
+        device_kind = self.mesh.devices.flat[0].device_kind
         return jax.jit(
-            call, donate_argnums=0, out_shardings=(self.state_shardings, replicated(self.mesh))
+            call,
+            donate_argnums=0,
+            out_shardings=(self.state_shardings, replicated(self.mesh)),
+            compiler_options=overlap_options(device_kind, self.config.gradient_sync.bucket_mb),
         )
 
     @cached_property

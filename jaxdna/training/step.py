@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdna.parallel.gradient_sync import hold_update
 from jaxdna.training.state import Params, TrainState
 
 Batch = dict[str, jax.Array]
@@ -96,6 +97,7 @@ def make_train_step(
             batch = batch | {"x": augment(batch["x"], augment_key)}
         total = jnp.sum(batch["weight"])
         gradients, metrics = whole_gradient(state.params, batch, total, dropout_key)
+        gradients = hold_update(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, state.rng, params, opt_state), metrics

@@ -1,0 +1,97 @@
+"""What a training step would do on devices: memory, operations, collectives and their overlap."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxdna.analysis.schedule import Collective, collectives, overlap_fraction
+from jaxdna.config import flat, validate
+from jaxdna.data.dataset import Dataset
+from jaxdna.errors import UserError
+from jaxdna.parallel.mesh import factorisations, make_mesh
+from jaxdna.training.program import Program
+
+PLAN_AXES = ("data", "fsdp", "seq", "model")
+
+
+def plan(program: Program) -> dict[str, Any]:
+    """Compiles the training step for the program's devices, which need not be there.
+
+    Args:
+      program: what `train` would run.
+
+    Returns:
+      The object of `plan --json`, without the topology's name: devices, mesh, flops_per_step (per
+      device, as XLA counts them), bytes per device (arguments, temporaries, output, peak), the
+      collectives of one step, overlapped (share of their bytes under way while a convolution or
+      matrix product runs) and compile_seconds. All of it is read from the compiled program;
+      nothing is timed.
+    """
+    start = time.perf_counter()
+    # One step without the loop round it: the loop's body is the same step.
+    lowered = program.train_call.lower(program.abstract_state, program.abstract_batches(1))
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    found = collectives(compiled.as_text())
+    return {
+        "devices": program.mesh.size,
+        "mesh": dict(program.mesh.shape),
+        "flops_per_step": compiled.cost_analysis()["flops"],
+        "bytes": {
+            "arguments": memory.argument_size_in_bytes,
+            "temporaries": memory.temp_size_in_bytes,
+            "output": memory.output_size_in_bytes,
+            # Donated arguments are the outputs' memory, so they count once.
+            "peak": memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            + memory.temp_size_in_bytes
+            - memory.alias_size_in_bytes,
+        },
+        "collectives": [_row(collective) for collective in found],
+        "overlapped": overlap_fraction(found, matmuls_only=True),
+        "compile_seconds": round(seconds, 2),
+    }
+
+
+def _row(collective: Collective) -> dict[str, Any]:
+    return {
+        "kind": collective.kind,
+        "bytes": collective.bytes * collective.executions,
+        "async": collective.asynchronous,
+        "compute_ops_overlapped": collective.compute_ops_overlapped,
+        "matmul_ops_overlapped": len(collective.matmul_ops),
+        "between_slices": collective.between_slices,
+    }
+
+
+def exposed_bytes(planned: dict[str, Any]) -> int:
+    """Bytes of one step's collectives that no convolution or matrix product hides."""
+    return sum(row["bytes"] for row in planned["collectives"] if not row["matmul_ops_overlapped"])
+
+
+def every_mesh(
+    config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device]
+) -> Iterator[Program]:
+    """Yields the program of every mesh of the devices that the model and the batch allow."""
+    for sizes in factorisations(len(devices), PLAN_AXES):
+        try:
+            yield program_on(config, dataset, devices, {f"mesh.{a}": n for a, n in sizes.items()})
+        except UserError:
+            continue  # this mesh does not divide something
+
+
+def program_on(
+    config: ConfigDict,
+    dataset: Dataset,
+    devices: Sequence[jax.Device],
+    changes: dict[str, Any] | None = None,
+) -> Program:
+    """Returns the program of a config, changed by dotted keys, on given devices."""
+    changed = validate(flat(config) | (changes or {}))
+    mesh = make_mesh(changed, devices)
+    examples = len(dataset.splits["train"])
+    return Program(changed, mesh, dataset.example_shape, dataset.logits, examples)

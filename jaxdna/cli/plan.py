@@ -1,0 +1,142 @@
+"""Compiles the training step for a TPU slice that need not be there, and says what it would do.
+
+It says "the schedule overlaps", never "faster": nothing is timed.
+"""
+
+import argparse
+from typing import Any
+
+from jaxdna.cli.common import add_config
+from jaxdna.config import load_config
+from jaxdna.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's flags."""
+    add_config(parser)
+    parser.add_argument(
+        "--topology",
+        metavar="NAME",
+        help="e.g. v5e:2x4 or v5p:4x4x4 (default: the devices of this machine)",
+    )
+    parser.add_argument("--slices", type=int, default=1, help="how many such slices (default: 1)")
+    parser.add_argument("--all", action="store_true", help="every legal mesh, ranked")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Plans; returns what is compiled."""
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.topology:
+        from jaxdna.analysis.topology import parse
+
+        parse(arguments.topology)  # a wrong name is answered before anything is loaded
+    elif arguments.slices != 1:
+        raise UserError(f"--slices={arguments.slices} needs --topology=NAME")
+
+    from rich.console import Console
+
+    from jaxdna.analysis.plan import every_mesh, exposed_bytes, plan, program_on
+    from jaxdna.data.registry import load_dataset
+    from jaxdna.training.display import make_console
+
+    notes = make_console()
+    console = Console(highlight=False, stderr=arguments.json)
+    devices, name = _devices(arguments, config, notes)
+    dataset = load_dataset(config)
+    if not arguments.all:
+        program = program_on(config, dataset, devices)
+        notes.print(f"compiling for {len(devices)} x {devices[0].device_kind} ...")
+        planned = {"topology": name, **plan(program)}
+        _print_one(planned, console)
+        return planned
+    plans = []
+    for program in every_mesh(config, dataset, devices):
+        notes.print(f"compiling {_mesh(dict(program.mesh.shape))} ...")
+        plans.append({"topology": name, **plan(program)})
+    plans.sort(key=lambda planned: (exposed_bytes(planned), planned["bytes"]["peak"]))
+    _print_all(plans, console)
+    return {"topology": name, "plans": plans}
+
+
+def _devices(arguments: argparse.Namespace, config: Any, notes: Any) -> tuple[list, str]:
+    if not arguments.topology:
+        from jaxdna.parallel.runtime import describe_devices, start_backend
+
+        devices = start_backend(config, notes)
+        return devices, describe_devices(devices)
+    import jax
+
+    from jaxdna.analysis.topology import topology
+
+    jax.config.update("jax_platforms", "cpu")
+    slices = f" x {arguments.slices}" if arguments.slices > 1 else ""
+    described = topology(arguments.topology, arguments.slices)
+    return list(described.devices), arguments.topology + slices
+
+
+def _mesh(mesh: dict[str, int]) -> str:
+    return " ".join(f"{axis}={size}" for axis, size in mesh.items() if size > 1) or "one device"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def _print_one(planned: dict[str, Any], console: Any) -> None:
+    from jaxdna.training.display import table
+
+    rows = [
+        ["devices", f"{planned['devices']} ({planned['topology']})"],
+        ["mesh", _mesh(planned["mesh"])],
+        ["operations a step and device", f"{planned['flops_per_step']:.3e}"],
+        *([f"memory: {part}", _size(size)] for part, size in planned["bytes"].items()),
+        ["collective bytes overlapped", f"{planned['overlapped']:.0%}"],
+        ["compile time", f"{planned['compile_seconds']} s"],
+    ]
+    console.print(table("Training step, per device, as compiled (not timed)", ("", ""), rows))
+    if planned["collectives"]:
+        columns = ("collective", "size", "asynchronous", "kernels meanwhile", "of these matmuls")
+        console.print(
+            table(
+                "Collectives of one step, in order of issue",
+                columns,
+                [
+                    [
+                        row["kind"] + " between slices" * row["between_slices"],
+                        _size(row["bytes"]),
+                        "yes" if row["async"] else "no",
+                        row["compute_ops_overlapped"],
+                        row["matmul_ops_overlapped"],
+                    ]
+                    for row in planned["collectives"]
+                ],
+            )
+        )
+
+
+def _print_all(plans: list[dict[str, Any]], console: Any) -> None:
+    from jaxdna.analysis.plan import exposed_bytes
+    from jaxdna.training.display import table
+
+    columns = ("mesh", "exposed", "all collectives", "overlapped", "peak memory", "operations")
+    console.print(
+        table(
+            "Every mesh, the fewest exposed collective bytes a step first (compiled, not timed)",
+            columns,
+            [
+                [
+                    _mesh(planned["mesh"]),
+                    _size(exposed_bytes(planned)),
+                    _size(sum(row["bytes"] for row in planned["collectives"])),
+                    f"{planned['overlapped']:.0%}",
+                    _size(planned["bytes"]["peak"]),
+                    f"{planned['flops_per_step']:.2e}",
+                ]
+                for planned in plans
+            ],
+        )
+    )

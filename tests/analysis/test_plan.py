@@ -1,0 +1,59 @@
+import importlib.util
+import json
+
+import pytest
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs the extra [plan]"
+)
+
+
+def planned(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@needs_libtpu
+def test_plans_a_tpu_slice_that_is_not_there(jaxdna):
+    plan = planned(
+        jaxdna("plan", "--config=configs/tal1.py", "--topology=v5e:2x2", "--json",
+               "--config.mesh.data=2", "--config.mesh.seq=2")
+    )  # fmt: skip
+    assert set(plan) >= {
+        "topology", "devices", "mesh", "flops_per_step", "bytes", "collectives", "compile_seconds",
+    }  # fmt: skip
+    assert plan["topology"] == "v5e:2x2"
+    assert (plan["devices"], plan["mesh"]["data"], plan["mesh"]["seq"]) == (4, 2, 2)
+    assert set(plan["bytes"]) == {"arguments", "temporaries", "output", "peak"}
+    # 16 rows and half of the positions on each device: 16 * 243 * 60 * 16 * 2 operations forward.
+    assert plan["flops_per_step"] > 16 * 243 * 60 * 16 * 2
+    kinds = {row["kind"] for row in plan["collectives"]}
+    assert {"all-reduce", "collective-permute"} <= kinds  # gradients and maxima; halos
+    for row in plan["collectives"]:
+        assert {"kind", "bytes", "async", "compute_ops_overlapped"} <= set(row)
+
+
+def test_ranks_every_mesh_of_the_devices_here(jaxdna):
+    result = planned(
+        jaxdna("plan", "--config=configs/tal1.py", "--all", "--json",
+               "--config.runtime.cpu_devices=2")
+    )  # fmt: skip
+    meshes = [{a: n for a, n in plan["mesh"].items() if n > 1} for plan in result["plans"]]
+    assert sorted(meshes, key=str) == [{"data": 2}, {"fsdp": 2}, {"model": 2}, {"seq": 2}]
+    gradients = 993 * 4
+    data = result["plans"][meshes.index({"data": 2})]
+    assert sum(row["bytes"] for row in data["collectives"]) >= gradients
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--topology=v9:2x2"], "names no known TPU generation"),
+        (["--topology=v5e:3x3"], "no shape of v5e"),
+        (["--slices=2"], "--slices=2 needs --topology"),
+    ],
+)
+def test_a_wrong_topology_is_one_sentence(jaxdna, flags, words):
+    done = jaxdna("plan", "--config=configs/tal1.py", *flags)
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[-1]
