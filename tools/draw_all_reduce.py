@@ -28,7 +28,7 @@ def ring_rounds() -> list[tuple[str, Held]]:
     held = start()
     rounds = [("start", [row[:] for row in held])]
     for step in range(2 * (DEVICES - 1)):
-        # The chunk that a device sends is the one that it finished last: one further left each time.
+        # The chunk that a device sends is the one that it finished last: one further left a round.
         sent = [(d, (d - step) % DEVICES, held[d][(d - step) % DEVICES]) for d in range(DEVICES)]
         for device, chunk, value in sent:
             right = (device + 1) % DEVICES

@@ -2,9 +2,9 @@
 
 Left alone, XLA collects all gradients of a small network in one all-reduce after the whole backward
 pass. Each option here was kept because the *schedule* of a compiled step overlaps with it and does
-not without it (``tests/parallel/test_compiler_options.py`` compiles and counts); none of them has been timed
-on a TPU. They are XLA's own switches, not a stable interface, and differ from generation to
-generation, so they go to ``jax.jit(..., compiler_options=...)`` and not into the environment.
+not without it (``tests/parallel/test_compiler_options.py`` compiles and counts); none of them has
+been timed on a TPU. They are XLA's own switches, not a stable interface, and differ from generation
+to generation, so they go to ``jax.jit(..., compiler_options=...)`` and not into the environment.
 
 The step has to help: see `jaxdna.parallel.gradient_sync.hold_update`.
 """
