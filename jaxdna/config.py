@@ -52,6 +52,10 @@ def _positive(default: float, meaning: str) -> Field:
     return Field(default, meaning, "a number above 0", lambda v: 0 < v < math.inf)
 
 
+def _seconds(default: float, meaning: str) -> Field:
+    return _number(default, f"most seconds {meaning}, then exit 75; 0 waits for ever", high=1e9)
+
+
 def _choice(default: str, options: Iterable[str], meaning: str) -> Field:
     options = tuple(options)
     legal = "one of " * (len(options) > 1) + ", ".join(options)
@@ -115,6 +119,11 @@ _IDENTITY = _identity(
         "optimizer.name": _choice("adam", ("adam", "sgd", "momentum"), "update rule"),
         "train.batch_size": _integer(32, "GLOBAL batch: examples per step over all devices"),
         "train.precision": _choice("float32", ("float32",), "type of activations and gradients"),
+        "train.early_stopping.metric": _choice(
+            "val_loss",
+            ("val_loss", "val_accuracy", "val_auroc"),
+            "decides which parameters are best",
+        ),
     }
 )
 
@@ -138,9 +147,6 @@ _SETTINGS = {
     "train.epochs": _integer(20, "most epochs to train", high=10**7),
     "train.steps_per_call": _integer(
         0, "steps in one dispatch to the devices; 0 lets the backend choose", low=0, high=10**6
-    ),
-    "train.early_stopping.metric": _choice(
-        "val_loss", ("val_loss", "val_accuracy", "val_auroc"), "decides which parameters are best"
     ),
     "train.early_stopping.patience": _integer(
         0, "epochs without improvement before stopping; 0 never stops early", low=0
@@ -175,6 +181,11 @@ _SETTINGS = {
     "runtime.compilation_cache": _text(
         "auto", "folder for compiled programs; `auto` is the user's cache folder, `off` none"
     ),
+    "watchdog.start": _seconds(900, "to find the devices and load the data"),
+    "watchdog.compile": _seconds(3600, "to compile all programs"),
+    "watchdog.step": _seconds(900, "for one call of training steps"),
+    "watchdog.evaluation": _seconds(1800, "for one evaluation"),
+    "watchdog.save": _seconds(1800, "for one checkpoint"),
 }
 
 COMMON: dict[str, Field] = _IDENTITY | _SETTINGS

@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.config import flat, override, validate
     from jaxdna.models.network import parameter_count
     from jaxdna.training.checkpoint import load_best, params_sha256
-    from jaxdna.training.display import make_console, results
+    from jaxdna.training.display import loud, make_console, results
     from jaxdna.training.evaluation import Evaluator
     from jaxdna.training.prepare import prepare
     from jaxdna.training.run_folder import RunFolder
@@ -27,8 +27,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     folder = RunFolder(arguments.workdir)
     config = validate(override(flat(folder.read_config()), arguments.overrides))
-    prepared = prepare(config, make_console())
-    best = load_best(folder.checkpoints, prepared.program.abstract_state.params)
+    console = make_console()
+    prepared = prepare(config, console)
+    best = load_best(folder.checkpoints, prepared.program.abstract_state.params, loud(console))
     dataset = prepared.dataset
     summary = {
         "params": parameter_count(best),

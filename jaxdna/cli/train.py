@@ -1,11 +1,17 @@
 """Trains a model and evaluates it on the test split. The same command again resumes."""
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
 
 from jaxdna.cli.common import add_config, add_workdir
 from jaxdna.config import load_config, run_name
+
+if TYPE_CHECKING:
+    from jaxdna.training.guard import Guard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,13 +25,25 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = load_config(arguments.config, arguments.overrides)
     workdir = arguments.workdir or Path("runs") / run_name(arguments.config)
 
+    # First of all, since a signal can come while the rest is imported.
+    from jaxdna.training.guard import Guard
+
+    with Guard(config.watchdog) as guard:
+        return _train(arguments, config, workdir, guard)
+
+
+def _train(
+    arguments: argparse.Namespace, config: ConfigDict, workdir: Path, guard: "Guard"
+) -> dict[str, Any]:
+    import jax
     from rich.console import Console
 
-    from jaxdna.parallel.cluster import is_primary
-    from jaxdna.training.display import make_console, results
+    from jaxdna.parallel.cluster import is_primary, reached_stop
+    from jaxdna.training.display import loud, make_console, results
     from jaxdna.training.loop import train
     from jaxdna.training.prepare import prepare, show
     from jaxdna.training.run_folder import RunFolder
+    from jaxdna.training.run_lock import RENEW_SECONDS
 
     console = make_console()
     folder = RunFolder(workdir)
@@ -38,12 +56,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if summary is not None and not longer:
         console.print(f"{workdir} is a finished run: nothing to train (to train anew: --workdir)")
     else:
-        prepared = prepare(config, console)
-        show(prepared, console)
-        folder.writes = is_primary()
-        folder.open(config)
-        folder.drop_summary()
-        summary = train(prepared, folder, console)
+        with ExitStack() as stack:
+
+            def joined() -> None:
+                """Before any data are read, and as soon as it is known which process this is."""
+                if jax.process_count() > 1:
+                    guard.share(reached_stop)
+                folder.writes = is_primary()
+                if folder.writes:
+                    held = stack.enter_context(folder.locked(loud(console)))
+                    stack.enter_context(guard.every(RENEW_SECONDS, held.renew))
+
+            prepared = prepare(config, console, joined)
+            show(prepared, console)
+            folder.open(config)
+            folder.drop_summary()
+            summary = train(prepared, folder, guard, console)
     if not arguments.json:
         Console(highlight=False).print(results(summary))
     _closing_notes(summary, folder, console)
