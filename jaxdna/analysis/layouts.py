@@ -23,7 +23,7 @@ class Difference(NamedTuple):
 
     Attributes:
       mesh: size of each axis that is larger than 1.
-      strategy: how gradients are summed: `auto`, `ring` or `hierarchical`.
+      strategy: how gradients are summed: `auto`, `ring`, or `hierarchical` with its hosts.
       max_abs_diff_params: largest difference of any parameter.
       max_abs_diff_loss: largest difference of any step's mean loss.
     """
@@ -104,7 +104,12 @@ def compare_layouts(
         apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, other_params)
         yield Difference(
             {axis: n for axis, n in program.mesh.shape.items() if n > 1},
-            program.config.gradient_sync.method,
+            _strategy(program.config),
             max(jax.tree.leaves(apart)),
             float(np.abs(losses - other_losses).max()),
         )
+
+
+def _strategy(config: ConfigDict) -> str:
+    method = config.gradient_sync.method
+    return f"{method}, {config.mesh.dcn.data} hosts" if method == "hierarchical" else method

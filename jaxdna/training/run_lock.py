@@ -88,7 +88,11 @@ class RunLock:
         decided = _kernel_lock(handle)
         if decided is False:
             raise self._refusal(_read(handle))
-        if not self._path.exists() or os.fstat(handle).st_ino != self._path.stat().st_ino:
+        try:
+            named = self._path.stat().st_ino
+        except FileNotFoundError:  # its holder removes it when it is done
+            return False
+        if os.fstat(handle).st_ino != named:
             return False
         before = _read(handle)
         if not before:
