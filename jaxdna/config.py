@@ -70,6 +70,18 @@ def _flag(default: bool, meaning: str) -> Field:
     return Field(default, meaning, "true or false", lambda v: True)
 
 
+def _share(meaning: str) -> Field:
+    return Field(0.0, meaning, "a number, 0 to below 1", lambda v: 0 <= v < 1)
+
+
+def _sizes(default: str, meaning: str) -> Field:
+    def accepts(text: str) -> bool:
+        parts = text.split(",")
+        return all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts)
+
+    return Field(default, meaning, "integers, 1 or more, joined by commas", accepts)
+
+
 def _axis(default: int, meaning: str) -> Field:
     return Field(
         default,
@@ -82,6 +94,18 @@ def _axis(default: int, meaning: str) -> Field:
 def _identity(fields: Mapping[str, Field]) -> dict[str, Field]:
     return {key: replace(field, identity=True) for key, field in fields.items()}
 
+
+_IMAGES = {
+    "data_dir": _text(
+        "", "folder of prepared tensorflow-datasets; empty for its own (~/tensorflow_datasets)"
+    ),
+    "synthetic": _flag(False, "labelled random images of the same shape, for timing and planning"),
+    "train_examples": _integer(0, "images to train on; 0 for all that there are", 0, 10**9),
+    "validation_examples": _integer(
+        0, "training images kept for early stopping; 0 for a tenth of them", 0, 10**9
+    ),
+    "test_examples": _integer(0, "images for the reported score; 0 for all", 0, 10**9),
+}
 
 DATA_SETS: dict[str, dict[str, Field]] = {
     "tal1": {
@@ -99,6 +123,9 @@ DATA_SETS: dict[str, dict[str, Field]] = {
             True, "flip every training sequence to its other strand half of the time"
         ),
     },
+    "mnist": _IMAGES,
+    "cifar10": _IMAGES
+    | {"augment": _flag(True, "flip and shift every training image, anew in every epoch")},
 }
 
 MODELS: dict[str, dict[str, Field]] = {
@@ -111,7 +138,20 @@ MODELS: dict[str, dict[str, Field]] = {
             "how the logits of both strands make one prediction",
         ),
     },
+    "image_cnn": {
+        "filters": _sizes("32,64,64", "filters of both convolutions of each block"),
+        "padding": _choice("same", ("same", "valid"), "of each block's first convolution"),
+        "dense": _sizes("512", "units of the hidden dense layers"),
+        "dropout": _share("share of the hidden dense layers' outputs to drop in training"),
+    },
+    "mlp": {
+        "dense": _sizes("512,512", "units of the hidden dense layers"),
+        "dropout": _share("share of the hidden layers' outputs to drop in training"),
+    },
 }
+
+IMAGE_SETS = ("mnist", "cifar10")
+IMAGE_MODELS = ("image_cnn", "mlp")
 
 _IDENTITY = _identity(
     {
@@ -318,6 +358,18 @@ def validate(leaves: Mapping[str, Any]) -> ConfigDict:
 
 def _check_together(leaves: Mapping[str, Any]) -> None:
     """Refuses combinations that no device count could make right."""
+    images = leaves["data.name"] in IMAGE_SETS
+    if images != (leaves["model.name"] in IMAGE_MODELS):
+        fitting = IMAGE_MODELS if images else sorted(set(MODELS) - set(IMAGE_MODELS))
+        raise UserError(
+            f"--config.model.name={leaves['model.name']} cannot read data.name="
+            f"{leaves['data.name']}; legal with it: {', '.join(fitting)}"
+        )
+    if images and leaves["train.early_stopping.metric"] == "val_auroc":
+        raise UserError(
+            "--config.train.early_stopping.metric=val_auroc is for two classes, and "
+            f"{leaves['data.name']} has ten; legal with it: val_loss, val_accuracy"
+        )
     length, width = leaves.get("data.length"), leaves.get("model.width")
     if length is not None and width is not None and width > length:
         raise UserError(

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from numpy.typing import NDArray
 
 from jaxdna.data.dataset import Split
@@ -32,7 +33,11 @@ class Evaluator:
         rows = min(_ROWS.get(platform, _ROWS_ON_ACCELERATORS), -(-len(split) // shards))
         self._program = program
         self._labels = split.y
-        self._x = evaluation_batches(split.x, rows * shards, program.mesh)
+        stacked = evaluation_batches(split.x, rows * shards, program.mesh)
+        if program.loops_well:
+            self._calls = [stacked]
+        else:
+            self._calls = [lax.dynamic_slice_in_dim(stacked, i, 1) for i in range(len(stacked))]
 
     def logits(self, params: Params, wait: Wait = jax.block_until_ready) -> NDArray[np.float32]:
         """Returns float32 [examples, logits] in the order of the split.
@@ -41,9 +46,9 @@ class Evaluator:
           params: of the network.
           wait: is given the list of arrays to wait for, and may raise.
         """
-        computed = self._program.predict_call(params, self._x)
-        wait([computed])
-        stacked = np.asarray(computed)
+        computed = [self._program.predict_call(params, x) for x in self._calls]
+        wait(computed)
+        stacked = np.concatenate([np.asarray(logits) for logits in computed])
         return stacked.reshape(-1, stacked.shape[-1])[: len(self._labels)]
 
     def scores(self, params: Params, wait: Wait = jax.block_until_ready) -> dict[str, float | None]:

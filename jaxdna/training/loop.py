@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from jaxdna.errors import NotFiniteError, Preempted, storage_error
 from jaxdna.models.network import parameter_count
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.curves import TensorBoard, draw_curves
+from jaxdna.training.dispatch import calls_left
 from jaxdna.training.display import EpochProgress, loud
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.evaluation import Evaluator
@@ -32,8 +32,6 @@ from jaxdna.training.state import Params, TrainState
 from jaxdna.training.stopwatch import Stopwatch
 from jaxdna.versions import versions
 
-# Long enough that dispatch costs nothing, short enough that a stop is noticed within a second.
-_STEPS_PER_CALL = 256
 # One call runs and one waits in the device's queue; more would only put off a stop.
 _CALLS_AHEAD = 1
 
@@ -149,37 +147,6 @@ def _train(
     return summary
 
 
-def steps_in_calls(steps_per_epoch: int, steps_per_call: int) -> list[int]:
-    """Splits an epoch into calls of equal or nearly equal length.
-
-    Args:
-      steps_per_epoch: what to split.
-      steps_per_call: the longest call; 0 for the default.
-
-    Returns:
-      Steps of each call. There are two different values at most, since each is compiled.
-    """
-    calls = -(-steps_per_epoch // (steps_per_call or _STEPS_PER_CALL))
-    short, longer = divmod(steps_per_epoch, calls)
-    return [short + 1] * longer + [short] * (calls - longer)
-
-
-def calls_left(steps_per_epoch: int, steps_per_call: int, done: int) -> list[int]:
-    """Returns the calls that end an epoch of which `done` steps are done.
-
-    Args:
-      steps_per_epoch: steps of a whole epoch.
-      steps_per_call: the longest call; 0 for the default.
-      done: steps done. A run stops between two calls, so mostly the rest of the calls is left;
-        with another `steps_per_call` than before, the rest of the steps is split anew.
-    """
-    calls = steps_in_calls(steps_per_epoch, steps_per_call)
-    ends = list(accumulate(calls, initial=0))
-    if done in ends:
-        return calls[ends.index(done) :]
-    return steps_in_calls(steps_per_epoch - done, steps_per_call)
-
-
 def _begin(prepared: Prepared, checkpoints: Checkpoints, console: Console) -> Run:
     """A new run, or the newest intact checkpoint's."""
     program = prepared.program
@@ -235,13 +202,12 @@ def _copy(params: Params) -> Params:
 
 def _compile(program: Program, done: int) -> dict[int, Any]:
     """Compiles the training call for each number of steps that a call has."""
-    steps_per_call = program.config.train.steps_per_call
     return {
         steps: program.train_call.lower(
             program.abstract_state, program.abstract_batches(steps)
         ).compile()
         for first in (0, done)
-        for steps in set(calls_left(program.steps_per_epoch, steps_per_call, first))
+        for steps in set(calls_left(program.steps_per_epoch, program.most_steps, first))
     }
 
 
@@ -270,8 +236,7 @@ def _train_epoch(
         progress.add(metrics)
 
     guard.enter("step")
-    steps_per_call = program.config.train.steps_per_call
-    for steps in calls_left(steps_per_epoch, steps_per_call, progress.epoch_step):
+    for steps in calls_left(steps_per_epoch, program.most_steps, progress.epoch_step):
         checkpoints.check()
         if guard.stops_at(step):
             break
@@ -308,6 +273,7 @@ def _summarise(run: Run, prepared: Prepared, guard: Guard) -> dict[str, Any]:
         "epochs": run.progress.epoch,
         "stopped_early": stopping.stop,
         "left_plateau": stopping.left_plateau,
+        "data": prepared.dataset.describe,
         "test": test,
         "ceiling": ceiling,
         "samples_per_second": None,
