@@ -145,13 +145,13 @@ def _read_cached(name: str, folder: Path) -> dict[str, Split]:
 
 def _store(path: Path, splits: dict[str, Split]) -> None:
     """Keeps decoded images; a folder that cannot be written only costs time."""
-    arrays = {f"{name}_x": split.x for name, split in splits.items()}
+    arrays: dict[str, Any] = {f"{name}_x": split.x for name, split in splits.items()}
     arrays |= {f"{name}_y": split.y for name, split in splits.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
+            np.savez(stream, **arrays)
         os.replace(temporary, path)
     except OSError:
         pass
@@ -216,7 +216,7 @@ def write_dataset(root: Path, name: str, version: str, splits: dict[str, Example
 
     with tfds.core.registered.skip_registration():  # the name may be taken: by the very set
 
-        class Writer(tfds.core.GeneratorBasedBuilder):
+        class Writer(tfds.core.GeneratorBasedBuilder):  # type: ignore[name-defined]
             VERSION = tfds.core.Version(version)
 
             def _info(self) -> Any:

@@ -1,5 +1,7 @@
 """Image convolutions on a mesh, rows split over `seq` or not."""
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -31,8 +33,9 @@ def convolve_on_mesh(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array
         edges = [((n - 1) // 2, n // 2) for n in (rows, columns)]
         x = jnp.pad(x, ((0, 0), *edges, (0, 0)))
     height, width = x.shape[1] - rows + 1, x.shape[2] - columns + 1
-    return sum(
-        (x[:, i : i + height, j : j + width] @ kernel[i, j])
+    products = [
+        x[:, i : i + height, j : j + width] @ kernel[i, j]
         for i in range(rows)
         for j in range(columns)
-    )
+    ]
+    return reduce(jnp.add, products)

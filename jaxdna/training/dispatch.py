@@ -20,8 +20,8 @@ _CPU_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 def loops_well(platform: str, convolves: bool) -> bool:
     """Whether a backend runs a network inside a loop as fast as outside.
 
-    On the CPU a loop keeps convolutions from Eigen, which takes thirty times as long; matrix products
-    do not mind.
+    On the CPU a loop keeps convolutions from Eigen, and they take thirty times as long
+    (docs/benchmarks.md); matrix products do not mind.
 
     Args:
       platform: `cpu`, `gpu` or `tpu`.

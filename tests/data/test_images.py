@@ -137,9 +137,8 @@ def test_a_damaged_or_half_prepared_folder_is_one_sentence(digits, tmp_path):
     wrong = tmp_path / "wrong"
     x, y = mnist_like_digits()["test"]
     colour = np.repeat(x[:5], 3, axis=-1)
-    images.write_dataset(
-        wrong, "mnist", "3.0.1", {"train": (colour, y[:5]), "test": (x[:5], y[:5])}
-    )
+    written = {"train": (colour, y[:5]), "test": (x[:5], y[:5])}
+    images.write_dataset(wrong, "mnist", "3.0.1", written)
     with pytest.raises(UserError, match="is damaged, or is no mnist"):
         load(wrong)
 
@@ -203,7 +202,7 @@ def test_a_download_is_checked(tmp_path):
     file.write_bytes(b"abc")
     right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180
     assert download(Source({file.as_uri(): right}, lambda content: content)) == b"abc"
-    file.write_bytes(b"abd")
+    file.write_bytes(b"abx")
     with pytest.raises(DownloadError, match="another file than expected"):
         download(Source({file.as_uri(): right}, lambda content: content))
     with pytest.raises(DownloadError, match="cannot be downloaded"):

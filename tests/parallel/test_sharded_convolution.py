@@ -12,7 +12,7 @@ from jaxdna.parallel.sharded_convolution import convolve_on_mesh
 
 
 @pytest.mark.parametrize(
-    ("padding", "seq", "model"), itertools.product(("SAME", "VALID"), (1, 2), (1, 2))
+    ("padding", "seq", "model"), list(itertools.product(("SAME", "VALID"), (1, 2), (1, 2)))
 )
 def test_value_and_gradients_do_not_depend_on_what_is_split(padding, seq, model):
     keys = jax.random.split(jax.random.key(0), 2)
@@ -27,10 +27,8 @@ def test_value_and_gradients_do_not_depend_on_what_is_split(padding, seq, model)
         np.array(jax.devices()[: seq * model]).reshape(seq, model), ("seq", "model"),
         axis_types=(AxisType.Auto,) * 2,
     )  # fmt: skip
-    shardings = (
-        NamedSharding(mesh, P(None, "seq")),
-        NamedSharding(mesh, P(None, None, None, "model")),
-    )
+    specs = P(None, "seq"), P(None, None, None, "model")
+    shardings = tuple(NamedSharding(mesh, spec) for spec in specs)
 
     def on_mesh(x, kernel):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):

@@ -11,10 +11,18 @@ from jaxdna.parallel.mesh import make_mesh
 from jaxdna.training.program import Program
 
 STEPS = 4
-SMALL = ["data.synthetic=true", "data.train_examples=144", "data.validation_examples=16",
-         "data.test_examples=8", "train.batch_size=16", "optimizer.name=sgd",
-         "optimizer.learning_rate=0.05", "optimizer.schedule=constant",
-         "optimizer.warmup_epochs=0", "optimizer.weight_decay=0", "train.steps_per_call=1"]  # fmt: skip
+SMALL = [
+    "data.synthetic=true",
+    "data.train_examples=144",
+    "data.validation_examples=16",
+    "data.test_examples=8",
+    "train.batch_size=16",
+    "optimizer.name=sgd",
+    "optimizer.learning_rate=0.05",
+    "optimizer.schedule=constant",
+    "optimizer.warmup_epochs=0",
+    "optimizer.weight_decay=0",
+]
 NETWORKS = {
     "cifar10": ["model.filters=4,8", "model.dense=16"],
     "mnist_mlp": ["model.dense=16,8"],
@@ -50,7 +58,6 @@ def network(request):
         {"data": 8},
         {"fsdp": 4, "model": 2},
         {"data": 2, "seq": 2, "model": 2},
-        {"seq": 4, "fsdp": 2},
     ],
     ids=str,
 )
