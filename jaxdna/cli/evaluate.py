@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.versions import versions
 
     folder = RunFolder(arguments.workdir)
-    config = validate(override(flat(folder.read_config()), arguments.overrides))
+    config = validate(override(flat(folder.read_model_config()), arguments.overrides))
     prepared = prepare(config, make_console())
     best = load_best(folder.checkpoints, prepared.program.abstract_state.params)
     dataset = prepared.dataset

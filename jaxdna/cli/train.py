@@ -19,16 +19,44 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = load_config(arguments.config, arguments.overrides)
     workdir = arguments.workdir or Path("runs") / run_name(arguments.config)
 
+    import jax
     from rich.console import Console
 
-    from jaxdna.parallel.cluster import is_primary
+    from jaxdna.errors import UserError
+    from jaxdna.parallel.runtime import start_backend
+    from jaxdna.training.cross_validation import cross_validate, folds_table
     from jaxdna.training.display import make_console, results
-    from jaxdna.training.loop import train
-    from jaxdna.training.prepare import prepare, show
     from jaxdna.training.run_folder import RunFolder
 
     console = make_console()
+    out = Console(highlight=False)
+    if config.data.get("folds") and config.data.fold == -1:
+        start_backend(config, console)
+        if jax.process_count() > 1:
+            raise UserError(
+                f"--config.data.folds={config.data.folds} trains the folds one after the other in "
+                "one process; legal with several: --config.data.fold=0 and so on, one run for each"
+            )
+        summary = cross_validate(
+            config, workdir, lambda fold, folder: _train(fold, folder, console)
+        )
+        if not arguments.json:
+            out.print(folds_table(summary))
+        return summary
     folder = RunFolder(workdir)
+    summary = _train(config, folder, console)
+    if not arguments.json:
+        out.print(results(summary))
+    _closing_notes(summary, folder, console)
+    return summary
+
+
+def _train(config: Any, folder: Any, console: Any) -> dict[str, Any]:
+    """Trains, resumes, or finds the run finished."""
+    from jaxdna.parallel.cluster import is_primary
+    from jaxdna.training.loop import train
+    from jaxdna.training.prepare import prepare, show
+
     changes = folder.check(config)
     for change in changes:
         console.print(f"note     changed since this run began: {change}")
@@ -36,18 +64,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     # A change of layout or of the runtime does not undo what is done; a longer schedule does.
     longer = [line for line in changes if line.startswith(("train.", "optimizer."))]
     if summary is not None and not longer:
-        console.print(f"{workdir} is a finished run: nothing to train (to train anew: --workdir)")
-    else:
-        prepared = prepare(config, console)
-        show(prepared, console)
-        folder.writes = is_primary()
-        folder.open(config)
-        folder.drop_summary()
-        summary = train(prepared, folder, console)
-    if not arguments.json:
-        Console(highlight=False).print(results(summary))
-    _closing_notes(summary, folder, console)
-    return summary
+        console.print(
+            f"{folder.path} is a finished run: nothing to train (anew: another --workdir)"
+        )
+        return summary
+    prepared = prepare(config, console)
+    show(prepared, console)
+    folder.writes = is_primary()
+    folder.open(config)
+    folder.record_data(prepared.dataset)
+    folder.drop_summary()
+    return train(prepared, folder, console)
 
 
 def _closing_notes(summary: dict[str, Any], folder: Any, console: Any) -> None:

@@ -18,7 +18,7 @@ from jaxdna.training.display import EpochProgress
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.training.feed import Feed, make_feed
-from jaxdna.training.metrics import chance_loss
+from jaxdna.training.metrics import chance_loss, scores
 from jaxdna.training.prepare import Prepared
 from jaxdna.training.program import Program
 from jaxdna.training.run_folder import RunFolder
@@ -123,7 +123,7 @@ def train(prepared: Prepared, folder: RunFolder, console: Console) -> dict[str, 
     with run.watch.on("checkpoint"):
         checkpoints.close()
 
-    summary = _summarise(run, prepared)
+    summary = _summarise(run, prepared, folder)
     trained = (run.epoch - first_epoch) * len(splits["train"])
     if trained:
         rate = trained / (run.watch.seconds["train"] - seconds_before)
@@ -205,11 +205,15 @@ def _check_finite(losses: NDArray[np.float64], first_step: int) -> None:
         )
 
 
-def _summarise(run: Run, prepared: Prepared) -> dict[str, Any]:
-    """The summary of a finished run, without its speed."""
+def _summarise(run: Run, prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
+    """The summary of a finished run, without its speed; leaves the logits of the test split."""
+    dataset = prepared.dataset
     with run.watch.on("eval"):
-        test = Evaluator(prepared.program, prepared.dataset.splits["test"]).scores(run.best)
-        ceiling = prepared.dataset.ceiling("test") if prepared.dataset.ceiling else None
+        labels = dataset.splits["test"].y
+        logits = Evaluator(prepared.program, dataset.splits["test"]).logits(run.best)
+        ceiling = dataset.ceiling("test") if dataset.ceiling else None
+    names = dataset.ids("test") if dataset.ids else [f"test_{i}" for i in range(len(labels))]
+    folder.write_test(names, labels, logits)
     return {
         "params": parameter_count(run.best),
         "params_sha256": params_sha256(prepared.program.gather(run.best)),
@@ -217,7 +221,7 @@ def _summarise(run: Run, prepared: Prepared) -> dict[str, Any]:
         "epochs": run.epoch,
         "stopped_early": run.stopping.stop,
         "left_plateau": run.stopping.left_plateau,
-        "test": test,
+        "test": scores(labels, logits),
         "ceiling": ceiling,
         "samples_per_second": None,
         "seconds": run.watch.read(),

@@ -48,6 +48,8 @@ def prepare(config: ConfigDict, console: Console) -> Prepared:
     console.print(f"mesh     {layout}")
     dataset = load_dataset(config)
     console.print(f"data     {dataset.describe}")
+    for note in dataset.notes:
+        console.print(f"note     {note}")
     program = Program(
         config, mesh, dataset.example_shape, dataset.logits, len(dataset.splits["train"])
     )
