@@ -116,7 +116,8 @@ class _RecordState:
 
     def submit(self, piece: Piece) -> _RecordJob:
         records, width = piece.records, self.scorer.width
-        lengths, unknown = records.lengths, _count_unknown(records)
+        lengths = records.lengths
+        unknown = _count_unknown(records.codes, records.offsets[:-1], records.offsets[1:])
         if piece.begun:
             records = _extended(self.tail, records)
         if piece.open:
@@ -194,7 +195,6 @@ class _WindowState:
         begin = np.where(on_grid, number * self.stride, last)
         size = np.minimum(self.window, lengths[record])
         at = records.offsets[:-1][record] + begin
-        unknown = np.concatenate([[0], np.cumsum(records.codes >= UNKNOWN, dtype=np.int64)])
         positions = size - self.scorer.width + 1
         regular, others = np.flatnonzero(on_grid), np.flatnonzero(~on_grid & (positions > 0))
         pending = (
@@ -211,7 +211,9 @@ class _WindowState:
             keep = max(int(counts[-1]) - 1, 0) * self.stride
             self.tail = records[len(records) - 1][keep:].copy()
             self.start, self.scored = int(origin[-1]) + keep, bool(counts[-1])
-        return _WindowJob(rows, unknown[at + size] - unknown[at], regular, others, pending)
+        return _WindowJob(
+            rows, _count_unknown(records.codes, at, at + size), regular, others, pending
+        )
 
     def finish(self, job: _WindowJob) -> Rows:
         rows = job.rows
@@ -238,9 +240,12 @@ def _notes(lengths: NDArray, unknown: NDArray, width: int) -> dict[int, str]:
     return notes
 
 
-def _count_unknown(records: Records) -> NDArray[np.int64]:
-    total = np.concatenate([[0], np.cumsum(records.codes >= UNKNOWN, dtype=np.int64)])
-    return total[records.offsets[1:]] - total[records.offsets[:-1]]
+def _count_unknown(
+    codes: Codes, starts: NDArray[np.int64], stops: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Counts letters that are no base in codes[start:stop] of every stretch."""
+    unknown = np.flatnonzero(codes >= UNKNOWN)
+    return np.searchsorted(unknown, stops) - np.searchsorted(unknown, starts)
 
 
 def _extended(tail: Codes, records: Records) -> Records:

@@ -32,6 +32,7 @@ from jaxdna.training.trained import Trained
 ROW_POSITIONS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _TILE_POSITIONS = 2**18  # windows times filters that stay in a core's cache
 _CALL_BASES = 2**19  # bases that one device scans in one call
+_MANY_ROWS = 64  # more rows in one stretch than this are cheaper to reduce one by one
 _HEAD_ROWS = 4096  # stretches that go through the last layers in one call
 
 
@@ -98,11 +99,11 @@ class Scorer:
             places = np.minimum(
                 np.repeat(starts[chosen], counts) + step * row, np.repeat(last, counts)
             )
-            wanted = np.zeros(codes.size, dtype=bool)
-            wanted[places] = True
-            distinct = np.flatnonzero(wanted)
-            number = np.cumsum(wanted) - 1 if distinct.size < places.size else None
-            index = np.searchsorted(distinct, places) if number is None else number[places]
+            number = np.full(codes.size, -1, dtype=np.int32)
+            number[places] = 0
+            distinct = np.flatnonzero(number == 0)
+            number[distinct] = np.arange(distinct.size)
+            index = number[places]
             parts.append((chosen, first, index, self._scan(codes, distinct, row)))
         return Pending(parts, len(starts))
 
@@ -111,7 +112,7 @@ class Scorer:
         best = np.empty((pending.stretches, 2 * self.filters), dtype=np.float32)
         for chosen, first, index, results in pending.parts:
             rows = np.concatenate([np.asarray(result) for result in results])
-            best[chosen] = np.maximum.reduceat(rows[index], first, axis=0)
+            best[chosen] = _best_of_runs(rows, index, first)
         return best
 
     def finish(self, best: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -186,6 +187,23 @@ def _best_of_rows(codes: jax.Array, params: Params, mesh: Mesh, tile: int) -> ja
     return jax.shard_map(
         on_one_device, mesh=mesh, in_specs=P(AXES), out_specs=P(AXES), check_vma=False
     )(codes)
+
+
+def _best_of_runs(
+    rows: NDArray[np.float32], index: NDArray[np.integer], first: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Returns the maximum of rows[index[first[i] : first[i + 1]]] for every i."""
+    counts = np.diff(np.append(first, len(index)))
+    if counts.max() > _MANY_ROWS:
+        return np.maximum.reduceat(rows[index], first, axis=0)
+    best = rows[index[first]]
+    for step in range(1, int(counts.max())):
+        longer = np.flatnonzero(counts > step)
+        if longer.size == len(best):
+            np.maximum(best, rows[index[first + step]], out=best)
+        else:
+            best[longer] = np.maximum(best[longer], rows[index[first[longer] + step]])
+    return best
 
 
 def row_length(positions: int, width: int, stride: int = 0) -> int:

@@ -70,9 +70,12 @@ class FastaStats:
         """Records whose id an earlier record has; compared as 64-bit hashes, 8 bytes a record."""
         return self.records - np.unique(np.concatenate([[], *self._hashes])).size
 
-    def add(self, block: Records) -> None:
-        """Counts one more block."""
+    def add(self, block: Records, bases: int = 0, ambiguous: int = 0) -> None:
+        """Counts one more block, whose first record began with so many bases before it."""
         lengths = block.lengths
+        lengths[0] += bases
+        self.bases += bases
+        self.ambiguous += ambiguous
         unknown = np.flatnonzero(block.codes >= UNKNOWN)
         shortest = int(lengths.min())
         self.shortest = min(self.shortest, shortest) if self.records else shortest
@@ -81,8 +84,9 @@ class FastaStats:
         self.bases += block.codes.size
         self.ambiguous += unknown.size
         self.empty_records += int((lengths == 0).sum())
-        if unknown.size:
+        if unknown.size or ambiguous:
             in_each = np.diff(np.searchsorted(unknown, block.offsets))
+            in_each[0] += ambiguous
             self.unknown_records += int(((in_each == lengths) & (lengths > 0)).sum())
         self._hashes.append(np.fromiter(map(hash, block.ids), np.int64, len(block)))
 
@@ -163,7 +167,7 @@ def read_fasta_pieces(
     """Yields the records of a FASTA file in order, in memory that no long record makes grow.
 
     A header without sequence is a record without bases. Records of more than `most_bases` come in
-    pieces, which `stats` counts as records of their own; other arguments as `read_fasta`.
+    pieces, which `stats` counts once; the other arguments are those of `read_fasta`.
     """
     for found, begun, is_open in _parse_pieces(path, ambiguous, stats, True, most_bases):
         yield Piece(found[1], begun, is_open)
@@ -188,24 +192,22 @@ def _parse_pieces(
     stats = FastaStats() if stats is None else stats
     first = True
     for chunk in read_blocks(path):
-        begun = parser.drained > 0
+        before = parser.drained, parser.drained_ambiguous
         found = parser.feed(chunk.removeprefix(b"\xef\xbb\xbf") if first else chunk)
         first = False
         if found:
-            stats.add(found[1])
-            yield found, begun, False
+            stats.add(found[1], *before)
+            yield found, before[0] > 0, False
         if most_bases is not None and parser.open_bases() > most_bases:
             begun = parser.drained > 0
-            found = parser.drain()
-            stats.add(found[1])
-            yield found, begun, True
+            yield parser.drain(), begun, True
     if first:
         raise UserError(f"{display(path)} is empty; legal: a FASTA file with at least one record")
-    begun = parser.drained > 0
+    before = parser.drained, parser.drained_ambiguous
     for found in parser.finish():
-        stats.add(found[1])
-        yield found, begun, False
-        begun = False
+        stats.add(found[1], *before)
+        yield found, before[0] > 0, False
+        before = parser.drained, parser.drained_ambiguous
 
 
 class _Parser:
@@ -225,7 +227,8 @@ class _Parser:
         self.header: bytes | None = None
         self.header_line = 0
         self.parts: list[Codes] = []
-        self.drained = 0  # bases of the open record that were handed out before it ended
+        # Bases of the open record that were handed out before it ended; how many are no base.
+        self.drained = self.drained_ambiguous = 0
 
     def feed(self, chunk: bytes) -> tuple[list[bytes], Records] | None:
         """Takes the next bytes; returns the records that they complete."""
@@ -285,6 +288,7 @@ class _Parser:
         """Hands out what there is of the open record, which goes on."""
         codes = np.concatenate([*self.parts, _NO_BASES])
         self.parts, self.drained = [], self.drained + codes.size
+        self.drained_ambiguous += int((codes >= UNKNOWN).sum())
         header = self.header or b""
         offsets = np.array([0, codes.size])
         return [header], Records([_id(header, self.records + 1)], codes, offsets)
@@ -299,6 +303,7 @@ class _Parser:
                 "sequences"
             )
         yield self._hand_out([self.header], [self.header_line], self.parts, [self.open_bases()])
+        self.drained = self.drained_ambiguous = 0
 
     def _assemble(
         self,
@@ -320,7 +325,7 @@ class _Parser:
                 self.parts + parts,
             )
         self.header, self.header_line = headers[-1], int(header_lines[-1])
-        self.drained = 0
+        self.drained = self.drained_ambiguous = 0
         self.parts = [bases[cuts[-1] :]]
         return self._hand_out(done, lines, parts, lengths) if done else None
 
