@@ -52,7 +52,11 @@ def _positive(default: float, meaning: str) -> Field:
     return Field(default, meaning, "a number above 0", lambda v: 0 < v < math.inf)
 
 
-def _share(default: float, meaning: str) -> Field:
+def _seconds(default: float, meaning: str) -> Field:
+    return _number(default, f"most seconds {meaning}, then exit 75; 0 waits for ever", high=1e9)
+
+
+def _fraction(default: float, meaning: str) -> Field:
     return Field(default, meaning, "a number above 0 and below 1", lambda v: 0 < v < 1)
 
 
@@ -70,6 +74,18 @@ def _flag(default: bool, meaning: str) -> Field:
     return Field(default, meaning, "true or false", lambda v: True)
 
 
+def _share(meaning: str) -> Field:
+    return Field(0.0, meaning, "a number, 0 to below 1", lambda v: 0 <= v < 1)
+
+
+def _sizes(default: str, meaning: str) -> Field:
+    def accepts(text: str) -> bool:
+        parts = text.split(",")
+        return all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts)
+
+    return Field(default, meaning, "integers, 1 or more, joined by commas", accepts)
+
+
 def _axis(default: int, meaning: str) -> Field:
     return Field(
         default,
@@ -82,6 +98,18 @@ def _axis(default: int, meaning: str) -> Field:
 def _identity(fields: Mapping[str, Field]) -> dict[str, Field]:
     return {key: replace(field, identity=True) for key, field in fields.items()}
 
+
+_IMAGES = {
+    "data_dir": _text(
+        "", "folder of prepared tensorflow-datasets; empty for its own (~/tensorflow_datasets)"
+    ),
+    "synthetic": _flag(False, "labelled random images of the same shape, for timing and planning"),
+    "train_examples": _integer(0, "images to train on; 0 for all that there are", 0, 10**9),
+    "validation_examples": _integer(
+        0, "training images kept for early stopping; 0 for a tenth of them", 0, 10**9
+    ),
+    "test_examples": _integer(0, "images for the reported score; 0 for all", 0, 10**9),
+}
 
 DATA_SETS: dict[str, dict[str, Field]] = {
     "tal1": {
@@ -99,6 +127,9 @@ DATA_SETS: dict[str, dict[str, Field]] = {
             True, "flip every training sequence to its other strand half of the time"
         ),
     },
+    "mnist": _IMAGES,
+    "cifar10": _IMAGES
+    | {"augment": _flag(True, "flip and shift every training image, anew in every epoch")},
     "fasta": {
         "positives": _text("", "FASTA file of bound sequences"),
         "negatives": _text(
@@ -116,8 +147,8 @@ DATA_SETS: dict[str, dict[str, Field]] = {
         "ambiguous": _choice(
             "zero", ("zero", "uniform", "error"), "what N and other ambiguous letters become"
         ),
-        "validation_fraction": _share(0.16, "share of the records for early stopping"),
-        "test_fraction": _share(0.2, "share of the records for the reported score"),
+        "validation_fraction": _fraction(0.16, "share of the records for early stopping"),
+        "test_fraction": _fraction(0.2, "share of the records for the reported score"),
         "valid_chroms": _text("", "instead of a share: chromosomes for validation, as chr8,chr9"),
         "test_chroms": _text("", "instead of a share: chromosomes for the test"),
         "split_table": _text(
@@ -146,7 +177,20 @@ MODELS: dict[str, dict[str, Field]] = {
             "how the logits of both strands make one prediction",
         ),
     },
+    "image_cnn": {
+        "filters": _sizes("32,64,64", "filters of both convolutions of each block"),
+        "padding": _choice("same", ("same", "valid"), "of each block's first convolution"),
+        "dense": _sizes("512", "units of the hidden dense layers"),
+        "dropout": _share("share of the hidden dense layers' outputs to drop in training"),
+    },
+    "mlp": {
+        "dense": _sizes("512,512", "units of the hidden dense layers"),
+        "dropout": _share("share of the hidden layers' outputs to drop in training"),
+    },
 }
+
+IMAGE_SETS = ("mnist", "cifar10")
+IMAGE_MODELS = ("image_cnn", "mlp")
 
 _IDENTITY = _identity(
     {
@@ -154,6 +198,11 @@ _IDENTITY = _identity(
         "optimizer.name": _choice("adam", ("adam", "sgd", "momentum"), "update rule"),
         "train.batch_size": _integer(32, "GLOBAL batch: examples per step over all devices"),
         "train.precision": _choice("float32", ("float32",), "type of activations and gradients"),
+        "train.early_stopping.metric": _choice(
+            "val_loss",
+            ("val_loss", "val_accuracy", "val_auroc"),
+            "decides which parameters are best",
+        ),
     }
 )
 
@@ -177,9 +226,6 @@ _SETTINGS = {
     "train.epochs": _integer(20, "most epochs to train", high=10**7),
     "train.steps_per_call": _integer(
         0, "steps in one dispatch to the devices; 0 lets the backend choose", low=0, high=10**6
-    ),
-    "train.early_stopping.metric": _choice(
-        "val_loss", ("val_loss", "val_accuracy", "val_auroc"), "decides which parameters are best"
     ),
     "train.early_stopping.patience": _integer(
         0, "epochs without improvement before stopping; 0 never stops early", low=0
@@ -217,6 +263,11 @@ _SETTINGS = {
     "runtime.compilation_cache": _text(
         "auto", "folder for compiled programs; `auto` is the user's cache folder, `off` none"
     ),
+    "watchdog.start": _seconds(900, "to find the devices and load the data"),
+    "watchdog.compile": _seconds(3600, "to compile all programs"),
+    "watchdog.step": _seconds(900, "for one call of training steps"),
+    "watchdog.evaluation": _seconds(1800, "for one evaluation"),
+    "watchdog.save": _seconds(1800, "for one checkpoint"),
 }
 
 COMMON: dict[str, Field] = _IDENTITY | _SETTINGS
@@ -349,6 +400,18 @@ def validate(leaves: Mapping[str, Any]) -> ConfigDict:
 
 def _check_together(leaves: Mapping[str, Any]) -> None:
     """Refuses combinations that no device count could make right."""
+    images = leaves["data.name"] in IMAGE_SETS
+    if images != (leaves["model.name"] in IMAGE_MODELS):
+        fitting = IMAGE_MODELS if images else sorted(set(MODELS) - set(IMAGE_MODELS))
+        raise UserError(
+            f"--config.model.name={leaves['model.name']} cannot read data.name="
+            f"{leaves['data.name']}; legal with it: {', '.join(fitting)}"
+        )
+    if images and leaves["train.early_stopping.metric"] == "val_auroc":
+        raise UserError(
+            "--config.train.early_stopping.metric=val_auroc is for two classes, and "
+            f"{leaves['data.name']} has ten; legal with it: val_loss, val_accuracy"
+        )
     length, width = leaves.get("data.length"), leaves.get("model.width")
     if length and width is not None and width > length:
         raise UserError(

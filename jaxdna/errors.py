@@ -1,7 +1,9 @@
 """What a run can end with: the exit codes, and the exceptions that carry them."""
 
 import difflib
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 EXIT_OK = 0
 EXIT_USER = 2  # what the user gave is wrong: one sentence, no traceback
@@ -10,6 +12,7 @@ EXIT_WATCHDOG = 75  # stuck: restart me
 EXIT_NOT_FINITE = 76  # the loss became NaN or infinite
 EXIT_NO_CHECKPOINT = 77  # a checkpoint is needed and none is usable
 EXIT_PREEMPTED = 78  # asked to stop; the state is saved
+EXIT_INTERRUPTED = 130  # a second Ctrl-C: nothing was saved; the shell's own code for SIGINT
 
 
 class JaxdnaError(Exception):
@@ -46,6 +49,31 @@ class Preempted(JaxdnaError):
     """The run was asked to stop and has saved its state."""
 
     exit_code = EXIT_PREEMPTED
+
+
+class StorageError(JaxdnaError):
+    """A file of the run cannot be written: the disk is full, gone or broken."""
+
+
+def storage_error(what: str, path: Path, error: BaseException) -> StorageError:
+    """Returns the error to raise where `what` could not be written at `path`.
+
+    Args:
+      what: e.g. `the checkpoint`.
+      path: the file or folder.
+      error: what the system, or a library that writes for us, said.
+    """
+    place = next(part for part in (path, *path.absolute().parents) if part.exists())
+    try:
+        usage = shutil.disk_usage(place)
+        space = f"{usage.free / 1e6:,.1f} MB of {usage.total / 1e6:,.1f} MB are free there"
+    except OSError as unknown:
+        space = f"free space there is unknown: {unknown.strerror}"
+    cause = getattr(error, "strerror", None) or " ".join(str(error).split()) or repr(error)
+    return StorageError(
+        f"{what} cannot be written to {path} ({cause[:500]}); {space}; "
+        "what was saved before is intact, and the same command resumes from it"
+    )
 
 
 def nearest(given: str, legal: Iterable[str]) -> str:

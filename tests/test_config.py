@@ -5,6 +5,7 @@ import pytest
 from jaxdna.config import (
     COMMON,
     DATA_SETS,
+    IMAGE_SETS,
     MODELS,
     differences,
     flat,
@@ -24,7 +25,8 @@ def test_every_default_is_legal():
     for key, field in [item for fields in tables for item in fields.items()]:
         assert field.accepts(field.default), key
     for name in DATA_SETS:
-        validate({key: field.default for key, field in schema(name, "motif_cnn").items()})
+        model = "image_cnn" if name in IMAGE_SETS else "motif_cnn"
+        validate({key: field.default for key, field in schema(name, model).items()})
 
 
 def test_flags_change_the_file_s_values_and_the_last_one_wins():

@@ -12,6 +12,7 @@ from jaxdna.config import flat, validate
 from jaxdna.data.dataset import Dataset
 from jaxdna.errors import UserError
 from jaxdna.parallel.mesh import divisors, factorisations
+from jaxdna.training.dispatch import steps_in_calls
 from jaxdna.training.feed import streamed_feed
 from jaxdna.training.program import Program
 
@@ -23,7 +24,7 @@ class Difference(NamedTuple):
 
     Attributes:
       mesh: size of each axis that is larger than 1.
-      strategy: how gradients are summed: `auto`, `ring` or `hierarchical`.
+      strategy: how gradients are summed: `auto`, `ring`, or `hierarchical` with its hosts.
       max_abs_diff_params: largest difference of any parameter.
       max_abs_diff_loss: largest difference of any step's mean loss.
     """
@@ -77,9 +78,12 @@ def train_steps(program: Program, dataset: Dataset, steps: int) -> tuple[Any, np
     feed = streamed_feed(
         dataset.splits["train"], config.seed, config.train.batch_size, program.mesh
     )
-    state, metrics = program.train_call(program.init(), feed(0, steps))
-    losses = np.asarray(metrics["loss"], np.float64) / np.asarray(metrics["weight"], np.float64)
-    return jax.tree.map(np.asarray, state.params), losses
+    state, losses, first = program.init(), [], 0
+    for length in steps_in_calls(steps, program.most_steps):
+        state, metrics = program.train_call(state, feed(first, length))
+        losses.append(np.float64(metrics["loss"]) / np.float64(metrics["weight"]))
+        first += length
+    return jax.tree.map(np.asarray, state.params), np.concatenate(losses)
 
 
 def compare_layouts(
@@ -104,7 +108,12 @@ def compare_layouts(
         apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, other_params)
         yield Difference(
             {axis: n for axis, n in program.mesh.shape.items() if n > 1},
-            program.config.gradient_sync.method,
+            _strategy(program.config),
             max(jax.tree.leaves(apart)),
             float(np.abs(losses - other_losses).max()),
         )
+
+
+def _strategy(config: ConfigDict) -> str:
+    method = config.gradient_sync.method
+    return f"{method}, {config.mesh.dcn.data} hosts" if method == "hierarchical" else method

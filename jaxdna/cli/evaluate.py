@@ -53,6 +53,7 @@ def _on_test_split(arguments: argparse.Namespace, console: Any) -> dict[str, Any
     from jaxdna.config import flat, override, validate
     from jaxdna.models.network import parameter_count
     from jaxdna.training.checkpoint import load_best, params_sha256
+    from jaxdna.training.display import loud
     from jaxdna.training.evaluation import Evaluator
     from jaxdna.training.metrics import scores
     from jaxdna.training.prepare import prepare
@@ -66,13 +67,13 @@ def _on_test_split(arguments: argparse.Namespace, console: Any) -> dict[str, Any
             raise UserError(f"--strands={arguments.strands} needs a run that reads sequences")
         config.model.strands = arguments.strands
     prepared = prepare(config, console)
-    best = load_best(folder.checkpoints, prepared.program.abstract_state.params)
+    best = load_best(folder.checkpoints, prepared.program.abstract_state.params, loud(console))
     dataset = prepared.dataset
     labels = dataset.splits["test"].y
     logits = Evaluator(prepared.program, dataset.splits["test"]).logits(best)
     return {
         "params": parameter_count(best),
-        "params_sha256": params_sha256(best),
+        "params_sha256": params_sha256(prepared.program.gather(best)),
         "test": scores(labels, logits),
         "measures": _measures(labels, logits[:, 0]) if logits.shape[1] == 1 else None,
         "ceiling": dataset.ceiling("test") if dataset.ceiling else None,

@@ -4,12 +4,9 @@ import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from jaxdna.models.layers import BIAS_INIT, KERNEL_INIT, Dense
 from jaxdna.models.network import Layer, Network, Shape
 from jaxdna.parallel.sharded_scan import motif_scan_on_mesh
-
-# Keras' defaults, on which the report's curves rest.
-KERNEL_INIT = nnx.initializers.glorot_uniform()
-BIAS_INIT = nnx.initializers.zeros_init()
 
 
 class MotifScan(Layer):
@@ -36,30 +33,13 @@ class MotifScan(Layer):
         return [("Conv1D", (x[0] - width + 1, filters), True), ("GlobalMaxPooling1D", y, False)]
 
 
-class Dense(Layer):
-    """A linear map.
-
-    Attributes:
-      kernel: float32 [inputs, outputs].
-      bias: float32 [outputs].
-    """
-
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        """Draws the kernel; the bias starts at zero."""
-        self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (inputs, outputs)))
-        self.bias = nnx.Param(BIAS_INIT(rngs.params(), (outputs,)))
-
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Maps [batch, inputs] to [batch, outputs]."""
-        return x @ self.kernel[...] + self.bias[...]
-
-
-def motif_cnn(config: ConfigDict, outputs: int, rngs: nnx.Rngs) -> Network:
+def motif_cnn(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rngs) -> Network:
     """Builds the network; with 16 filters of width 15 and one output it has 993 parameters.
 
     Args:
       config: `config.model`: filters, width.
       outputs: number of logits.
+      example_shape: (length,); sequences of any length do.
       rngs: source of the initial parameters.
     """
     return Network(

@@ -5,17 +5,27 @@ from collections.abc import Callable
 from flax import nnx
 from ml_collections import ConfigDict
 
+from jaxdna.models.image_cnn import image_cnn, mlp
 from jaxdna.models.motif_cnn import motif_cnn
-from jaxdna.models.network import Network
+from jaxdna.models.network import Network, Shape
 
-_BUILDERS: dict[str, Callable[[ConfigDict, int, nnx.Rngs], Network]] = {"motif_cnn": motif_cnn}
+_BUILDERS: dict[str, Callable[[ConfigDict, int, Shape, nnx.Rngs], Network]] = {
+    "motif_cnn": motif_cnn,
+    "image_cnn": image_cnn,
+    "mlp": mlp,
+}
 
 
-def build_network(config: ConfigDict, outputs: int) -> Network:
+def build_network(config: ConfigDict, outputs: int, example_shape: Shape = ()) -> Network:
     """Builds the network of `config.model` with initial parameters drawn from `config.seed`.
 
     Args:
       config: a whole configuration.
       outputs: number of logits.
+      example_shape: shape of one input example; networks for sequences need none.
+
+    Raises:
+      UserError: the network does not fit such examples.
     """
-    return _BUILDERS[config.model.name](config.model, outputs, nnx.Rngs(config.seed))
+    build = _BUILDERS[config.model.name]
+    return build(config.model, outputs, example_shape, nnx.Rngs(config.seed))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -174,3 +176,28 @@ def start_of(cluster: ConfigDict, tpu_attached: bool) -> Start:
 def is_primary() -> bool:
     """Whether this process writes the files that all share."""
     return jax.process_index() == 0
+
+
+def agreed(pair: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Returns process 0's value on every process; what the others give is ignored.
+
+    Args:
+      pair: two integers that are not negative, or None.
+    """
+    if jax.process_count() == 1:
+        return pair
+    mine = np.array(pair or (-1, -1), np.int32)
+    first, second = multihost_utils.broadcast_one_to_all(mine).tolist()
+    return None if first < 0 else (first, second)
+
+
+def reached_stop(step: int) -> bool:
+    """Whether every process stops before this step, since one of them heard SIGTERM.
+
+    Args:
+      step: the same on every process, at every call; it only grows.
+
+    Returns:
+      The same on every process: jax asks all of them how far they are.
+    """
+    return multihost_utils.reached_preemption_sync_point(step)

@@ -1,97 +1,198 @@
-"""Checkpoints: the one place that imports Orbax."""
+"""Checkpoints: the one place that imports Orbax.
+
+A checkpoint is a folder named by its position in the run. It holds the arrays as Orbax writes them,
+what the loop knows as JSON, and a manifest with a digest of each file. It is written under another
+name and renamed when everything is in it, so a folder of that name is whole, or was damaged later.
+"""
 
 import hashlib
+import json
+import logging
+import math
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxdna.errors import NoCheckpointError
+from jaxdna.errors import NoCheckpointError, storage_error
+from jaxdna.parallel.cluster import agreed, is_primary
+from jaxdna.training.manifest import damage, read_small_json, write_manifest
+from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
+
+Note = Callable[[str], None]
+Position = tuple[int, int]  # epochs done, and steps done in the next one
+T = TypeVar("T")
+
+# Orbax logs each failure with a traceback; all of them reach us as exceptions too.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+
+_ARRAYS, _PROGRESS, _UNFINISHED = "arrays", "progress.json", ".unfinished"
+_MOST_PROGRESS_BYTES = 64 * 2**20
 
 
 class Checkpoints:
-    """The checkpoints of one run folder, one for each epoch that was saved.
+    """The checkpoints of one run folder, written by one process at a time (see `run_lock`).
 
-    A checkpoint holds the state, the best parameters so far, and what the loop knows (epoch, early
-    stopping, seconds) as JSON. The position in the data is the state's step.
+    Each holds the state, the best parameters so far and the progress, so that any of them is
+    enough to go on, and the best parameters are kept as long as any checkpoint is.
     """
 
     def __init__(self, folder: Path, keep: int):
-        """Opens the folder; it is made by the first save."""
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=True, create=True
-            ),
-        )
+        """Names the folder; it is made by the first save."""
+        self._folder = folder.absolute()
+        self._keep = keep
+        self._good: list[Position] = []  # verified or written by this process, and those before
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
 
-    def latest(self) -> int | None:
-        """The newest complete epoch on disk, or None."""
-        self._manager.reload()  # what the manager remembers may be a save that failed
-        return self._manager.latest_step()
-
-    def save(self, epoch: int, state: TrainState, best: Params, progress: dict[str, Any]) -> None:
+    def save(self, state: TrainState, best: Params, progress: Progress) -> None:
         """Begins to save; returns once the values are safe from later steps.
 
+        A position that was restored or saved before is not saved again.
+
         Raises:
-          Exception: what went wrong with the save before this one.
+          StorageError: this save cannot begin, or the one before it failed.
         """
-        self._manager.check_for_errors()
-        self._manager.save(
-            epoch,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                best=ocp.args.StandardSave(best),
-                progress=ocp.args.JsonSave(progress),
-            ),
+        self.wait()
+        position = (progress.epoch, progress.epoch_step)
+        if position in self._good:
+            return
+        unfinished = self._folder / f"{_name(position)}{_UNFINISHED}"
+        try:
+            if is_primary():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(parents=True)
+            text = json.dumps(progress.to_json())
+            self._orbax.save(
+                unfinished / _ARRAYS,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), best=ocp.args.StandardSave(best)
+                ),
+            )
+        except Exception as error:
+            self._fail(unfinished, error)
+            self.check()
+        self._thread = threading.Thread(
+            target=self._finish, args=(position, unfinished, text), name="checkpoint"
         )
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises what went wrong with a save in the background, if something did.
+
+        Raises:
+          StorageError: what it was.
+        """
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise storage_error("the checkpoint", self._folder, failure) from failure
+
+    def wait(self) -> None:
+        """Waits until the last save is on disk.
+
+        Raises:
+          StorageError: it failed.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
 
     def restore(
-        self, epoch: int, abstract_state: TrainState
-    ) -> tuple[TrainState, Params, dict[str, Any]]:
-        """Restores a checkpoint under the shardings of `abstract_state`, whatever it was saved on.
+        self, abstract_state: TrainState, note: Note
+    ) -> tuple[TrainState, Params, Progress] | None:
+        """Restores the newest intact checkpoint under the shardings of `abstract_state`.
+
+        Args:
+          abstract_state: shapes, dtypes and shardings wanted; another layout may have saved it.
+          note: is told of every damaged checkpoint.
 
         Returns:
-          The state, the best parameters, and what the loop knew.
+          The state, the best parameters, and the progress; None where none was ever saved.
+
+        Raises:
+          NoCheckpointError: there are checkpoints, and none is intact.
         """
-        restored = self._manager.restore(
-            epoch,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract_state),
-                best=ocp.args.StandardRestore(abstract_state.params),
-                progress=ocp.args.JsonRestore(),
-            ),
-        )
-        return restored["state"], restored["best"], restored["progress"]
 
-    def close(self) -> None:
-        """Waits until the last save is on disk; raises what went wrong with it."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
-        self._manager.close()
+        def read(folder: Path) -> tuple[TrainState, Params, Progress]:
+            value = read_small_json(folder / _PROGRESS, _MOST_PROGRESS_BYTES)
+            progress = Progress.from_json(value)
+            if _name((progress.epoch, progress.epoch_step)) != folder.name:
+                raise ValueError(f"it is of epoch {progress.epoch}, step {progress.epoch_step}")
+            arrays = _restore(
+                folder / _ARRAYS, {"state": abstract_state, "best": abstract_state.params}
+            )
+            return arrays["state"], arrays["best"], progress
+
+        found = _newest_intact(self._folder, read, note)
+        if found is None:
+            return None
+        newest, restored = found
+        self._good = [position for position in positions(self._folder) if position <= newest]
+        return restored
+
+    def _finish(self, position: Position, unfinished: Path, progress: str) -> None:
+        """Runs in the background: makes a checkpoint of the folder once its arrays are on disk."""
+        try:
+            self._orbax.wait_until_finished()
+            if is_primary():
+                (unfinished / _PROGRESS).write_text(progress)
+                write_manifest(unfinished)
+                final = self._folder / _name(position)
+                if final.exists():  # damaged, or it would have been restored
+                    shutil.rmtree(final)
+                unfinished.rename(final)
+            self._good = [*self._good, position][-self._keep :]
+            if is_primary():
+                self._tidy()
+        except Exception as error:
+            self._fail(unfinished, error)
+
+    def _tidy(self) -> None:
+        """Removes all that is not to be kept: old, damaged, and what killed saves left behind."""
+        for path in self._folder.iterdir():
+            found = _position(path.name.removesuffix(_UNFINISHED))
+            unfinished = path.name.endswith(_UNFINISHED)
+            if found is not None and (unfinished or found not in self._good):
+                shutil.rmtree(path)
+
+    def _fail(self, unfinished: Path, error: Exception) -> None:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self._failure = error
 
 
-def load_best(folder: Path, abstract_params: Params) -> Params:
-    """Returns the best parameters of a run folder's newest checkpoint.
+def load_best(
+    folder: Path,
+    abstract_params: Params,
+    note: Note = lambda text: print(text, file=sys.stderr),
+) -> Params:
+    """Returns the best parameters from a run folder's newest intact checkpoint.
 
     Args:
       folder: the run's `checkpoints` folder.
       abstract_params: shapes, dtypes and shardings wanted.
+      note: is told of every damaged checkpoint.
 
     Raises:
       NoCheckpointError: there is none.
     """
-    if not folder.is_dir():
-        raise NoCheckpointError(f"{folder} is no folder: this run has saved no checkpoint yet")
-    with ocp.CheckpointManager(folder.absolute()) as manager:
-        newest = manager.latest_step()
-        if newest is None:
-            raise NoCheckpointError(f"{folder} holds no complete checkpoint")
-        target = ocp.args.Composite(best=ocp.args.StandardRestore(abstract_params))
-        return manager.restore(newest, args=target)["best"]
+    found = _newest_intact(
+        folder.absolute(),
+        lambda path: _restore(path / _ARRAYS, {"best": abstract_params})["best"],
+        note,
+    )
+    if found is None:
+        raise NoCheckpointError(f"{folder} holds no checkpoint: this run has not saved one yet")
+    return found[1]
 
 
 def params_sha256(params: Params) -> str:
@@ -102,3 +203,108 @@ def params_sha256(params: Params) -> str:
     for _, leaf in named:
         digest.update(np.ascontiguousarray(np.asarray(leaf), dtype="<f4").tobytes())
     return digest.hexdigest()
+
+
+def positions(folder: Path) -> list[Position]:
+    """Returns the positions of the checkpoints on disk, oldest first, whether intact or not."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(position for position in map(_position, names) if position is not None)
+
+
+def _name(position: Position) -> str:
+    """`epoch-4` after four epochs, `epoch-4-step-20` in the middle of the fifth."""
+    epoch, step = position
+    return f"epoch-{epoch}-step-{step}" if step else f"epoch-{epoch}"
+
+
+def _position(name: str) -> Position | None:
+    found = re.fullmatch(r"epoch-([0-9]{1,18})(?:-step-([0-9]{1,18}))?", name)
+    position = (int(found[1]), int(found[2] or 0)) if found else None
+    return position if position is not None and _name(position) == name else None
+
+
+def _newest_intact(
+    folder: Path, read: Callable[[Path], T], note: Note
+) -> tuple[Position, T] | None:
+    """Returns the newest position whose digests are right and which `read` can read.
+
+    Of several processes the first one looks at the digests, and all read what it has chosen.
+
+    Raises:
+      NoCheckpointError: there are checkpoints, and none of them is intact.
+    """
+    causes: list[str] = []
+    below: Position | None = None
+    while True:
+        chosen = _newest_undamaged(folder, below, causes, note) if is_primary() else None
+        below = position = agreed(chosen)
+        if position is None:
+            break
+        path = folder / _name(position)
+        try:
+            restored = read(path)
+        except Exception as error:  # whatever a file that is not ours makes Orbax raise
+            if jax.process_count() > 1:  # the others may have read it; they end when this one does
+                raise
+            _reject(path, " ".join(str(error).split())[:300] or repr(error), causes, note)
+        else:
+            if causes:
+                note(f"falling back to the newest intact checkpoint, {path.name}")
+            return position, restored
+    if not positions(folder):
+        return None
+    raise NoCheckpointError(
+        f"no checkpoint in {folder} is intact ({'; '.join(causes)}); bring the folder back from a "
+        "copy, or train anew with another --workdir"
+    )
+
+
+def _newest_undamaged(
+    folder: Path, below: Position | None, causes: list[str], note: Note
+) -> Position | None:
+    for position in reversed(positions(folder)):
+        if below is None or position < below:
+            cause = damage(folder / _name(position))
+            if cause is None:
+                return position
+            _reject(folder / _name(position), cause, causes, note)
+    return None
+
+
+def _reject(path: Path, cause: str, causes: list[str], note: Note) -> None:
+    causes.append(f"{path.name}: {cause}")
+    note(f"DAMAGED: the checkpoint {path} cannot be used ({cause})")
+
+
+def _restore(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Reads the items `wanted` after comparing the declared shapes with those asked for."""
+    handlers = {name: ocp.StandardCheckpointHandler() for name in ("state", "best")}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as orbax:
+        declared = orbax.metadata(folder).item_metadata
+        for name, abstract in wanted.items():
+            _check_shapes(name, declared[name].tree, abstract)
+        targets = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
+        return dict(orbax.restore(folder, args=ocp.args.Composite(**targets)))
+
+
+def _check_shapes(item: str, declared: Any, wanted: Any) -> None:
+    """Keeps a folder of unknown origin from asking for more memory than the model has arrays."""
+    expected = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
+    found = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(declared)}
+    if found.keys() != expected.keys():
+        names = ", ".join(sorted(found.keys() ^ expected.keys()))
+        raise ValueError(f"its {item} has other arrays than the model: {names}")
+    for name, leaf in expected.items():
+        have = found[name]
+        if tuple(have.shape) != leaf.shape or have.dtype != leaf.dtype:
+            raise ValueError(
+                f"its {item}/{name} is {have.dtype}{tuple(have.shape)}, "
+                f"and the model's {leaf.dtype}{leaf.shape}"
+            )
+        chunk = have.storage.chunk_shape if have.storage else None
+        if chunk is not None and math.prod(chunk) > max(1, math.prod(leaf.shape)):
+            raise ValueError(f"its {item}/{name} declares chunks larger than itself")
+
+
+def _path(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -22,12 +22,12 @@ def fold_folder(workdir: Path, fold: int) -> RunFolder:
     return RunFolder(workdir / f"fold{fold}")
 
 
-def cross_validate(config: ConfigDict, workdir: Path, train_one: TrainOne) -> dict[str, Any]:
+def cross_validate(config: ConfigDict, whole: RunFolder, train_one: TrainOne) -> dict[str, Any]:
     """Trains every fold and pools the predictions of the folds that were held out.
 
     Args:
       config: with `data.folds`; `data.fold` is -1.
-      workdir: gets config.json, one folder per fold, test.tsv (the pooled predictions, in the order
+      whole: gets config.json, one folder per fold, test.tsv (the pooled predictions, in the order
         of the folds) and summary.json.
       train_one: trains one configuration in one run folder, or finds it finished there.
 
@@ -35,14 +35,12 @@ def cross_validate(config: ConfigDict, workdir: Path, train_one: TrainOne) -> di
       `folds` (the scores of each, with its size), `mean` and `sd` over the folds, and `test`, the
       scores of all examples at once, each predicted by the model that has not seen it.
     """
-    whole = RunFolder(workdir)
-    whole.check(config)
     whole.open(config)
     whole.drop_summary()
     rows: list[dict[str, Any]] = []
     parts = []
     for fold in range(config.data.folds):
-        folder = fold_folder(workdir, fold)
+        folder = fold_folder(whole.path, fold)
         summary = train_one(validate(flat(config) | {"data.fold": fold}), folder)
         parts.append(folder.read_test())
         rows.append({"fold": fold, "examples": len(parts[-1][0]), **summary["test"]})

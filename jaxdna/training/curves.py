@@ -43,18 +43,25 @@ def draw_curves(
 class TensorBoard:
     """Event files with the same tags for train and validation, so that both share a plot."""
 
-    def __init__(self, folder: Path, first_epoch: int):
-        """Opens the files; events from `first_epoch` on that a crash left behind are purged."""
+    def __init__(self, folder: Path, first_epoch: int, writes: bool = True):
+        """Opens the files; events from `first_epoch` on that a crash left behind are purged.
+
+        Args:
+          folder: where the files go.
+          first_epoch: the first epoch that is going to be written.
+          writes: false where another process writes them; all calls do nothing then.
+        """
         self._writers = {
             split: SummaryWriter(str(folder / split), purge_step=first_epoch)
             for split in ("train", "validation")
+            if writes
         }
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds the metrics of one epoch, as in metrics.jsonl."""
         for key, value in row.items():
             for prefix, split in (("train_", "train"), ("val_", "validation")):
-                if key.startswith(prefix) and value is not None:
+                if key.startswith(prefix) and value is not None and split in self._writers:
                     self._writers[split].add_scalar(key.removeprefix(prefix), value, row["epoch"])
         for writer in self._writers.values():
             writer.flush()

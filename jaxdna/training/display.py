@@ -1,7 +1,7 @@
 """What a person sees: tables, notes and one live line, all on stderr."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +18,11 @@ def make_console() -> Console:
     if not console.is_terminal:
         console.width = 120
     return console
+
+
+def loud(console: Console) -> Callable[[str], None]:
+    """Returns a function that shows a sentence which must not be overlooked."""
+    return lambda text: console.print(text, style="bold red", markup=False)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:

@@ -1,6 +1,11 @@
 """Exact evaluation of a split, whatever the batch does not divide."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import numpy as np
+from jax import lax
 from numpy.typing import NDArray
 
 from jaxdna.data.dataset import Split
@@ -9,6 +14,8 @@ from jaxdna.training.feed import evaluation_batches
 from jaxdna.training.metrics import scores
 from jaxdna.training.program import Program
 from jaxdna.training.state import Params
+
+Wait = Callable[[list[jax.Array]], Any]
 
 # Rows per device and call. On a CPU the scores of more rows fall out of its cache; accelerators
 # want enough rows to fill them.
@@ -26,13 +33,24 @@ class Evaluator:
         rows = min(_ROWS.get(platform, _ROWS_ON_ACCELERATORS), -(-len(split) // shards))
         self._program = program
         self._labels = split.y
-        self._x = evaluation_batches(split.x, rows * shards, program.mesh)
+        stacked = evaluation_batches(split.x, rows * shards, program.mesh)
+        if program.loops_well:
+            self._calls = [stacked]
+        else:
+            self._calls = [lax.dynamic_slice_in_dim(stacked, i, 1) for i in range(len(stacked))]
 
-    def logits(self, params: Params) -> NDArray[np.float32]:
-        """Returns float32 [examples, logits] in the order of the split."""
-        stacked = np.asarray(self._program.predict_call(params, self._x))
+    def logits(self, params: Params, wait: Wait = jax.block_until_ready) -> NDArray[np.float32]:
+        """Returns float32 [examples, logits] in the order of the split.
+
+        Args:
+          params: of the network.
+          wait: is given the list of arrays to wait for, and may raise.
+        """
+        computed = [self._program.predict_call(params, x) for x in self._calls]
+        wait(computed)
+        stacked = np.concatenate([np.asarray(logits) for logits in computed])
         return stacked.reshape(-1, stacked.shape[-1])[: len(self._labels)]
 
-    def scores(self, params: Params) -> dict[str, float | None]:
-        """Returns loss (nats), accuracy, AUROC and AUPRC."""
-        return scores(self._labels, self.logits(params))
+    def scores(self, params: Params, wait: Wait = jax.block_until_ready) -> dict[str, float | None]:
+        """Returns loss (nats), accuracy, AUROC and AUPRC; see `logits` for the arguments."""
+        return scores(self._labels, self.logits(params, wait))

@@ -1,7 +1,10 @@
 """The loop: the only place that knows epochs, wall time and files."""
 
 import time
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,59 +13,53 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from jaxdna.errors import NotFiniteError
+from jaxdna.errors import NotFiniteError, Preempted, storage_error
 from jaxdna.models.network import parameter_count
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.curves import TensorBoard, draw_curves
-from jaxdna.training.display import EpochProgress
+from jaxdna.training.dispatch import calls_left
+from jaxdna.training.display import EpochProgress, loud
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.training.feed import Feed, make_feed
+from jaxdna.training.guard import Guard, StopRequested
 from jaxdna.training.metrics import chance_loss, scores
 from jaxdna.training.prepare import Prepared
 from jaxdna.training.program import Program
+from jaxdna.training.progress import Progress
 from jaxdna.training.run_folder import RunFolder
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.stopwatch import Stopwatch
 from jaxdna.versions import versions
 
-# Long enough that dispatch costs nothing, short enough that a stop is noticed within a second.
-_STEPS_PER_CALL = 256
+# One call runs and one waits in the device's queue; more would only put off a stop.
+_CALLS_AHEAD = 1
 
 
 @dataclass
 class Run:
-    """What one epoch hands to the next; all of it is in every checkpoint.
+    """What one step hands to the next; all of it is in every checkpoint.
 
     Attributes:
-      epoch: epochs done.
       state: parameters, optimizer state and step.
       best: the parameters that early stopping would keep.
-      stopping: what it knows.
+      progress: where the run is, and its metrics so far.
       watch: seconds so far.
     """
 
-    epoch: int
     state: TrainState
     best: Params
-    stopping: EarlyStopping
+    progress: Progress
     watch: Stopwatch
 
-    def progress(self) -> dict[str, Any]:
-        """What a checkpoint stores as JSON."""
-        return {
-            "epoch": self.epoch,
-            "early_stopping": self.stopping.to_json(),
-            "seconds": self.watch.read(),
-        }
 
-
-def train(prepared: Prepared, folder: RunFolder, console: Console) -> dict[str, Any]:
+def train(prepared: Prepared, folder: RunFolder, guard: Guard, console: Console) -> dict[str, Any]:
     """Trains to the end, or on from the newest checkpoint, and evaluates on the test split.
 
     Args:
       prepared: data and functions of a config.
       folder: an opened run folder.
+      guard: hears signals and watches the clock.
       console: where notes go.
 
     Returns:
@@ -70,97 +67,132 @@ def train(prepared: Prepared, folder: RunFolder, console: Console) -> dict[str, 
 
     Raises:
       NotFiniteError: the loss is NaN or infinite.
+      NoCheckpointError: this run has checkpoints, and none is intact.
+      StorageError: something cannot be written.
+      Preempted: a signal came, and the state is saved.
     """
-    program, splits = prepared.program, prepared.dataset.splits
-    config = program.config
-    checkpoints = Checkpoints(folder.checkpoints, config.checkpoint.keep)
-    run = _begin(program, checkpoints, chance_loss(splits["validation"].y))
-    if run.epoch:
-        console.print(f"resuming after epoch {run.epoch}")
-    folder.keep_metrics(run.epoch)
-    calls = steps_in_calls(program.steps_per_epoch, config.train.steps_per_call)
+    checkpoints = Checkpoints(folder.checkpoints, prepared.program.config.checkpoint.keep)
+    try:
+        run = _begin(prepared, checkpoints, console)
+        folder.write_metrics(run.progress.rows)
+        try:
+            return _train(run, prepared, folder, checkpoints, guard, console)
+        except StopRequested as stop:
+            _save(run, checkpoints, guard)
+            checkpoints.wait()
+            raise Preempted(
+                f"stopped by {stop} after step {int(run.state.step)}; the state is saved, and the "
+                "same command resumes"
+            ) from None
+    except OSError as error:
+        raise storage_error("a file of the run", folder.path, error) from error
+
+
+def _train(
+    run: Run,
+    prepared: Prepared,
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    guard: Guard,
+    console: Console,
+) -> dict[str, Any]:
+    """Trains all epochs that are left and writes what a finished run leaves."""
+    program, splits, progress = prepared.program, prepared.dataset.splits, run.progress
+    config, stopping = program.config, run.progress.stopping
+    guard.enter("compile")
     feed = make_feed(splits["train"], config, prepared.mesh)
     evaluator = Evaluator(program, splits["validation"])
     with run.watch.on("compile"):
-        compiled = _compile(program, calls)
+        compiled = _compile(program, progress.epoch_step)
         evaluator.logits(run.state.params)
 
-    board = TensorBoard(folder.tensorboard, run.epoch + 1) if folder.writes else None
-    line = EpochProgress(console, config.train.epochs, run.epoch)
-    first_epoch, seconds_before = run.epoch, run.watch.seconds["train"]
-    with line.shown:
-        while run.epoch < config.train.epochs and not run.stopping.stop:
+    board = TensorBoard(folder.tensorboard, progress.epoch + 1, folder.writes)
+    line = EpochProgress(console, config.train.epochs, progress.epoch)
+    seen, seconds = _examples_seen(progress, prepared), run.watch.seconds["train"]
+    with closing(board), line.shown:
+        while progress.epoch < config.train.epochs and not stopping.stop:
             start = time.perf_counter()
-            with run.watch.on("train"):
-                step = run.epoch * program.steps_per_epoch
-                run.state, sums = _train_epoch(compiled, calls, feed, run.state, step)
-            run.epoch += 1
-            with run.watch.on("eval"):
-                validated = evaluator.scores(run.state.params)
-            row = {
-                "epoch": run.epoch,
-                "step": run.epoch * program.steps_per_epoch,
-                "train_loss": sums["loss"] / sums["weight"],
-                "train_accuracy": sums["correct"] / sums["weight"],
-                "val_loss": validated["loss"],
-                "val_accuracy": validated["accuracy"],
-                "val_auroc": validated["auroc"],
-                "seconds": round(time.perf_counter() - start, 4),
-            }
-            improved = run.stopping.update(run.epoch, row)
+            try:
+                with run.watch.on("train"):
+                    _train_epoch(run, program, compiled, feed, checkpoints, guard)
+                with run.watch.on("eval"):
+                    guard.enter("evaluation")
+                    validated = evaluator.scores(run.state.params, guard.wait)
+            finally:
+                progress.epoch_seconds += time.perf_counter() - start
+            row = _row(progress, program.steps_per_epoch, validated)
+            improved = stopping.update(row["epoch"], row)
             if improved:
                 run.best = _copy(run.state.params)
+            progress.end_epoch(row)
             folder.append_metrics(row)
-            if board:
-                board.write(row)
+            board.write(row)
             line.update(row, improved)
-            last = run.epoch == config.train.epochs or run.stopping.stop
-            if last or run.epoch % config.checkpoint.every_epochs == 0:
-                with run.watch.on("checkpoint"):
-                    checkpoints.save(run.epoch, run.state, run.best, run.progress())
-    if board:
-        board.close()
+            last = progress.epoch == config.train.epochs or stopping.stop
+            if last or progress.epoch % config.checkpoint.every_epochs == 0:
+                _save(run, checkpoints, guard)
+    guard.enter("save")
     with run.watch.on("checkpoint"):
-        checkpoints.close()
+        checkpoints.wait()
 
-    summary = _summarise(run, prepared, folder)
-    trained = (run.epoch - first_epoch) * len(splits["train"])
+    guard.enter("evaluation")
+    summary = _summarise(run, prepared, folder, guard)
+    trained = _examples_seen(progress, prepared) - seen
     if trained:
-        rate = trained / (run.watch.seconds["train"] - seconds_before)
-        summary["samples_per_second"] = round(rate)
+        summary["samples_per_second"] = round(trained / (run.watch.seconds["train"] - seconds))
     if folder.writes:
         ceiling = prepared.dataset.ceiling("validation") if prepared.dataset.ceiling else None
-        draw_curves(folder.curves, folder.read_metrics(), run.stopping.best_epoch, ceiling)
+        draw_curves(folder.curves, progress.rows, stopping.best_epoch, ceiling)
     folder.write_summary(summary)
     return summary
 
 
-def steps_in_calls(steps_per_epoch: int, steps_per_call: int) -> list[int]:
-    """Splits an epoch into calls of equal or nearly equal length.
-
-    Args:
-      steps_per_epoch: what to split.
-      steps_per_call: the longest call; 0 for the default.
-
-    Returns:
-      Steps of each call. There are two different values at most, since each is compiled.
-    """
-    calls = -(-steps_per_epoch // (steps_per_call or _STEPS_PER_CALL))
-    short, longer = divmod(steps_per_epoch, calls)
-    return [short + 1] * longer + [short] * (calls - longer)
-
-
-def _begin(program: Program, checkpoints: Checkpoints, chance: float) -> Run:
-    """A new run, or the newest checkpoint's."""
+def _begin(prepared: Prepared, checkpoints: Checkpoints, console: Console) -> Run:
+    """A new run, or the newest intact checkpoint's."""
+    program = prepared.program
     settings = program.config.train.early_stopping.to_dict()
-    newest = checkpoints.latest()
-    if newest is None:
+    restored = checkpoints.restore(program.abstract_state, loud(console))
+    if restored is None:
         state = program.init()
-        stopping = EarlyStopping(**settings, chance_loss=chance)
-        return Run(0, state, _copy(state.params), stopping, Stopwatch())
-    state, best, progress = checkpoints.restore(newest, program.abstract_state)
-    stopping = EarlyStopping(**(progress["early_stopping"] | settings))
-    return Run(progress["epoch"], state, best, stopping, Stopwatch(progress["seconds"]))
+        chance = chance_loss(prepared.dataset.splits["validation"].y)
+        progress = Progress(EarlyStopping(**settings, chance_loss=chance))
+        return Run(state, _copy(state.params), progress, Stopwatch())
+    state, best, progress = restored
+    progress.stopping = replace(progress.stopping, **settings)
+    within = f", step {progress.epoch_step} of the next" if progress.epoch_step else ""
+    console.print(f"resuming after epoch {progress.epoch}{within}")
+    return Run(state, best, progress, Stopwatch(progress.seconds))
+
+
+def _save(run: Run, checkpoints: Checkpoints, guard: Guard) -> None:
+    """Begins to save, unless this very position is on disk."""
+    guard.enter("save")
+    with run.watch.on("checkpoint"):
+        run.progress.seconds = run.watch.read()
+        checkpoints.save(run.state, run.best, run.progress)
+
+
+def _row(progress: Progress, steps_per_epoch: int, validated: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of metrics.jsonl of the epoch that ends."""
+    sums, epoch = progress.sums, progress.epoch + 1
+    return {
+        "epoch": epoch,
+        "step": epoch * steps_per_epoch,
+        "train_loss": sums["loss"] / sums["weight"],
+        "train_accuracy": sums["correct"] / sums["weight"],
+        "val_loss": validated["loss"],
+        "val_accuracy": validated["accuracy"],
+        "val_auroc": validated["auroc"],
+        "seconds": round(progress.epoch_seconds, 4),
+    }
+
+
+def _examples_seen(progress: Progress, prepared: Prepared) -> int:
+    batch, examples = (
+        prepared.program.config.train.batch_size,
+        len(prepared.dataset.splits["train"]),
+    )
+    return progress.epoch * examples + min(progress.epoch_step * batch, examples)
 
 
 def _copy(params: Params) -> Params:
@@ -168,32 +200,54 @@ def _copy(params: Params) -> Params:
     return jax.tree.map(jnp.copy, params)
 
 
-def _compile(program: Program, calls: list[int]) -> dict[int, Any]:
-    """Compiles the training call for each number of steps."""
+def _compile(program: Program, done: int) -> dict[int, Any]:
+    """Compiles the training call for each number of steps that a call has."""
     return {
         steps: program.train_call.lower(
             program.abstract_state, program.abstract_batches(steps)
         ).compile()
-        for steps in set(calls)
+        for first in (0, done)
+        for steps in set(calls_left(program.steps_per_epoch, program.most_steps, first))
     }
 
 
 def _train_epoch(
-    compiled: dict[int, Any], calls: list[int], feed: Feed, state: TrainState, step: int
-) -> tuple[TrainState, dict[str, float]]:
-    """Runs the calls of one epoch; returns the state and the metrics summed over its examples."""
-    first_step, pending = step, []
-    for steps in calls:
-        state, metrics = compiled[steps](state, feed(step, steps))
-        pending.append(metrics)
+    run: Run,
+    program: Program,
+    compiled: dict[int, Any],
+    feed: Feed,
+    checkpoints: Checkpoints,
+    guard: Guard,
+) -> None:
+    """Runs the calls that the epoch has left, or those before a stop; the run is at their end.
+
+    Raises:
+      StopRequested: a signal has come, and the run stands between two calls.
+    """
+    progress, steps_per_epoch = run.progress, program.steps_per_epoch
+    step = progress.epoch * steps_per_epoch + progress.epoch_step
+    under_way: deque[dict[str, jax.Array]] = deque()
+
+    def take() -> None:
+        """Waits for the oldest call."""
+        guard.enter("step")
+        metrics = {k: np.asarray(v, np.float64) for k, v in under_way.popleft().items()}
+        _check_finite(metrics["loss"], progress.epoch * steps_per_epoch + progress.epoch_step)
+        progress.add(metrics)
+
+    guard.enter("step")
+    for steps in calls_left(steps_per_epoch, program.most_steps, progress.epoch_step):
+        checkpoints.check()
+        if guard.stops_at(step):
+            break
+        run.state, metrics = compiled[steps](run.state, feed(step, steps))
         step += steps
-    # Only here does the host wait: while a call runs it has made the batches of the next.
-    by_step = {
-        name: np.concatenate([np.asarray(call[name], np.float64) for call in pending])
-        for name in pending[0]
-    }
-    _check_finite(by_step["loss"], first_step)
-    return state, {name: float(values.sum()) for name, values in by_step.items()}
+        under_way.append(metrics)
+        if len(under_way) > _CALLS_AHEAD:
+            take()
+    while under_way:
+        take()
+    guard.check()
 
 
 def _check_finite(losses: NDArray[np.float64], first_step: int) -> None:
@@ -205,22 +259,25 @@ def _check_finite(losses: NDArray[np.float64], first_step: int) -> None:
         )
 
 
-def _summarise(run: Run, prepared: Prepared, folder: RunFolder) -> dict[str, Any]:
+def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) -> dict[str, Any]:
     """The summary of a finished run, without its speed; leaves the logits of the test split."""
     dataset = prepared.dataset
+    stopping = run.progress.stopping
     with run.watch.on("eval"):
         labels = dataset.splits["test"].y
-        logits = Evaluator(prepared.program, dataset.splits["test"]).logits(run.best)
+        evaluator = Evaluator(prepared.program, dataset.splits["test"])
+        logits = evaluator.logits(run.best, guard.wait)
         ceiling = dataset.ceiling("test") if dataset.ceiling else None
     names = dataset.ids("test") if dataset.ids else [f"test_{i}" for i in range(len(labels))]
     folder.write_test(names, labels, logits)
     return {
         "params": parameter_count(run.best),
         "params_sha256": params_sha256(prepared.program.gather(run.best)),
-        "best_epoch": run.stopping.best_epoch,
-        "epochs": run.epoch,
-        "stopped_early": run.stopping.stop,
-        "left_plateau": run.stopping.left_plateau,
+        "best_epoch": stopping.best_epoch,
+        "epochs": run.progress.epoch,
+        "stopped_early": stopping.stop,
+        "left_plateau": stopping.left_plateau,
+        "data": dataset.describe,
         "test": scores(labels, logits),
         "ceiling": ceiling,
         "samples_per_second": None,

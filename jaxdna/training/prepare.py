@@ -1,5 +1,6 @@
 """From a config to everything that a run needs; nothing is written and nothing is trained."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -31,17 +32,21 @@ class Prepared:
     program: Program
 
 
-def prepare(config: ConfigDict, console: Console) -> Prepared:
+def prepare(
+    config: ConfigDict, console: Console, started: Callable[[], None] = lambda: None
+) -> Prepared:
     """Resolves devices, mesh, data and program, and shows each.
 
     Args:
       config: a whole configuration.
       console: where the tables go.
+      started: called when all processes have joined, before any data are read.
 
     Raises:
       UserError: something that the user gave does not fit.
     """
     devices = start_backend(config, console)
+    started()
     mesh = make_mesh(config, devices)
     layout = "  ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     console.print(f"devices  {describe_devices(devices)}")

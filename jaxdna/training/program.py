@@ -1,5 +1,6 @@
 """From a config and a mesh to compiled functions: shapes first, shardings second, arrays last."""
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxdna.data.batches import steps_per_epoch
+from jaxdna.models.layers import Conv2D
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
 from jaxdna.parallel.compiler_options import overlap_options
@@ -25,9 +27,17 @@ from jaxdna.parallel.sharding import (
     stacked_inputs,
     stacked_rows,
 )
+from jaxdna.training.augment import flip_and_shift
+from jaxdna.training.dispatch import convolution_options, loops_well, most_steps
 from jaxdna.training.optimizer import make_optimizer
 from jaxdna.training.state import Params, TrainState
-from jaxdna.training.step import flip_strands, make_predict, make_train_call, make_train_step
+from jaxdna.training.step import (
+    Augment,
+    flip_strands,
+    make_predict,
+    make_train_call,
+    make_train_step,
+)
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,40 @@ class Program:
 
     def network(self) -> Network:
         """Builds the network with its initial parameters."""
-        return build_network(self.config, self.logits)
+        return build_network(self.config, self.logits, self.example_shape)
 
     @cached_property
     def head(self) -> str:
         """Name of the network's last layer."""
         return nnx.eval_shape(self.network).names[-1]
+
+    @cached_property
+    def _suited(self) -> tuple[str, bool]:
+        """What decides how the backend likes its work: platform, and whether there are images."""
+        network = nnx.eval_shape(self.network)
+        convolves = any(isinstance(getattr(network, name), Conv2D) for name in network.names)
+        return self.mesh.devices.flat[0].platform, convolves
+
+    @property
+    def loops_well(self) -> bool:
+        """Whether many batches in one call are as fast as each in its own."""
+        return loops_well(*self._suited)
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that one call should hold at most, unless the config says otherwise."""
+        batch_bytes = self.config.train.batch_size * math.prod(self.example_shape)
+        return self.config.train.steps_per_call or most_steps(*self._suited, batch_bytes)
+
+    @property
+    def _convolution_options(self) -> dict[str, Any]:
+        return convolution_options(*self._suited)
+
+    @property
+    def _augment(self) -> Augment | None:
+        if self.config.data.get("reverse_complement"):
+            return flip_strands
+        return flip_and_shift if self.config.data.get("augment") else None
 
     @cached_property
     def _graph(self) -> nnx.GraphDef:
@@ -124,22 +162,25 @@ class Program:
     @cached_property
     def train_call(self) -> Any:
         """Jitted (state, stacked batches) -> (state, metrics per step); the state is donated."""
-        augment = flip_strands if self.config.data.get("reverse_complement") else None
         sync = make_sync(self.config, self.mesh)
-        call = make_train_call(make_train_step(self.apply, self._optimizer, augment, sync))
+        step = make_train_step(self.apply, self._optimizer, self._augment, sync)
+        call = make_train_call(step, self.loops_well)
         device_kind = self.mesh.devices.flat[0].device_kind
+        overlap = overlap_options(device_kind, self.config.gradient_sync.bucket_mb)
         return jax.jit(
             call,
             donate_argnums=0,
             out_shardings=(self.state_shardings, replicated(self.mesh)),
-            compiler_options=overlap_options(device_kind, self.config.gradient_sync.bucket_mb),
+            compiler_options=overlap | self._convolution_options,
         )
 
     @cached_property
     def predict_call(self) -> Callable[[Params, jax.Array], jax.Array]:
         """Jitted (params, x [batches, batch, ...]) -> logits [batches, batch, logits]."""
         predict = make_predict(self.apply, self.config.model.get("strands", "forward"))
-        return jax.jit(predict, out_shardings=replicated(self.mesh))
+        return jax.jit(
+            predict, out_shardings=replicated(self.mesh), compiler_options=self._convolution_options
+        )
 
     def gather(self, params: Params) -> Params:
         """Returns the parameters whole on every device, and so on every process."""

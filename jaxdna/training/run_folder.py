@@ -3,7 +3,8 @@
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,20 @@ from numpy.typing import NDArray
 from jaxdna import config as configs
 from jaxdna.data.dataset import Dataset
 from jaxdna.errors import UserError
+from jaxdna.training.manifest import read_small_json
+from jaxdna.training.progress import is_row
+from jaxdna.training.run_lock import RunLock
+
+_LOCK, _UNFINISHED = ".lock", ".unfinished"
+_MOST_CONFIG_BYTES = 2**20
+_MOST_SUMMARY_BYTES = 2**20
 
 
 def write_atomic(path: Path, text: str) -> None:
     """Writes a file so that readers see the old one or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
+    )
     try:
         with os.fdopen(handle, "w") as stream:
             stream.write(text)
@@ -35,6 +45,32 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _is_summary(value: Any) -> bool:
+    """Whether `value` has what is shown of the summary of a finished run."""
+    if not isinstance(value, dict):
+        return False
+    kinds = {
+        "params_sha256": str,
+        "best_epoch": int,
+        "epochs": int,
+        "stopped_early": bool,
+        "left_plateau": bool,
+        "test": dict,
+        "ceiling": dict | None,
+        "samples_per_second": int | None,
+        "seconds": dict,
+    }
+    parts = {
+        "test": ("loss", "accuracy", "auroc", "auprc"),
+        "seconds": ("total", "compile", "train", "eval", "checkpoint"),
+    }
+    return all(isinstance(value.get(key, ...), kind) for key, kind in kinds.items()) and all(
+        isinstance(value[key].get(name, ...), float | int | None)
+        for key, names in parts.items()
+        for name in names
+    )
 
 
 class RunFolder:
@@ -79,13 +115,16 @@ class RunFolder:
         for part in (self.path, *self.path.parents):
             if part.exists() and not part.is_dir():
                 raise UserError(f"--workdir={self.path}: {part} is a file; give a folder")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        found = [path.name for path in self.path.iterdir()] if self.path.exists() else []
+        if all(name == _LOCK or name.endswith(_UNFINISHED) for name in found):
             return []
         if not self._config.exists():
             raise UserError(
                 f"--workdir={self.path} holds other files and no run; give a new or empty folder"
             )
-        breaking, harmless = configs.differences(self.read_config(), config)
+        before = self.read_config()
+        before.runtime.compilation_cache = config.runtime.compilation_cache
+        breaking, harmless = configs.differences(before, config)
         if breaking:
             raise UserError(
                 f"--workdir={self.path} belongs to another run ({'; '.join(breaking)}); "
@@ -93,8 +132,33 @@ class RunFolder:
             )
         return harmless
 
+    @contextmanager
+    def locked(self, note: Callable[[str], None]) -> Iterator[RunLock]:
+        """Makes the folder and keeps other jobs out of it; fails before any work if it cannot.
+
+        Args:
+          note: is told where the lock of a dead job is taken over.
+
+        Raises:
+          UserError: another job is at work here, or the folder cannot be written.
+        """
+        lock = RunLock(self.path / _LOCK)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.take(note)
+            for left_behind in self.path.glob(f".*{_UNFINISHED}"):
+                left_behind.unlink()
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+        try:
+            yield lock
+        finally:
+            lock.release()
+            if not any(self.path.iterdir()):  # stopped by a mistake before anything was written
+                self.path.rmdir()
+
     def open(self, config: ConfigDict) -> None:
-        """Makes the folder and stores the configuration; fails before any work if it cannot.
+        """Stores the configuration.
 
         Raises:
           UserError: the folder cannot be written.
@@ -102,19 +166,17 @@ class RunFolder:
         if not self.writes:
             return
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self._config, configs.to_json(config))
         except OSError as error:
-            raise UserError(
-                f"--workdir={self.path} cannot be written ({error.strerror}); give another folder"
-            ) from error
+            raise self._cannot_be_written(error) from error
 
-    def record_data(self, dataset: Dataset) -> None:
-        """Stores what the data are, their files' digests among it, in data.json.
+    def _cannot_be_written(self, error: OSError) -> UserError:
+        return UserError(
+            f"--workdir={self.path} cannot be written ({error.strerror}); give another folder"
+        )
 
-        Raises:
-          UserError: the run was begun with other bytes in one of the files.
-        """
+    def check_data(self, dataset: Dataset) -> None:
+        """Raises UserError where the run was begun with other bytes in one of the data's files."""
         for source in (self.read_data() or {}).get("inputs", []):
             for now in dataset.inputs:
                 if now.path == source["path"] and now.sha256 != source["sha256"]:
@@ -122,6 +184,9 @@ class RunFolder:
                         f"{now.path} has changed since --workdir={self.path} was begun; "
                         "give another folder, or the file that it was begun with"
                     )
+
+    def record_data(self, dataset: Dataset) -> None:
+        """Stores what the data are, their files' digests among it, in data.json."""
         record = {
             "describe": dataset.describe,
             "example_shape": list(dataset.example_shape),
@@ -135,8 +200,8 @@ class RunFolder:
     def read_data(self) -> dict[str, Any] | None:
         """Returns what `record_data` stored, or None."""
         try:
-            return json.loads(self._data.read_text())
-        except (FileNotFoundError, ValueError):
+            return read_small_json(self._data, _MOST_CONFIG_BYTES)
+        except (OSError, ValueError):
             return None
 
     def read_config(self) -> ConfigDict:
@@ -146,16 +211,19 @@ class RunFolder:
           UserError: this is no run folder, or its config.json is not one of ours.
         """
         try:
-            leaves = configs.flat(json.loads(self._config.read_text()))
+            value = read_small_json(self._config, _MOST_CONFIG_BYTES)
+            leaves = configs.flat(value)
+            # Compiled programs are code: a folder from elsewhere must not say whence to load them.
+            leaves["runtime.compilation_cache"] = "auto"
+            return configs.validate(leaves)
         except FileNotFoundError:
             raise UserError(
                 f"--workdir={self.path} is no run folder (no config.json); `jaxdna train` makes one"
             ) from None
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, UserError) as error:
             raise UserError(
                 f"{self._config} is damaged ({error}); train into a new folder"
             ) from None
-        return configs.validate(leaves)
 
     def read_model_config(self) -> ConfigDict:
         """Returns the configuration of a run that has one trained model.
@@ -172,11 +240,16 @@ class RunFolder:
         return config
 
     def read_summary(self) -> dict[str, Any] | None:
-        """Returns what a finished run wrote, or None."""
+        """Returns what a finished run wrote; None where the run is not finished.
+
+        A summary that is not one of ours counts as none: the run goes on from its last checkpoint
+        and writes it again.
+        """
         try:
-            return json.loads(self._summary.read_text())
-        except (FileNotFoundError, ValueError):
+            value = read_small_json(self._summary, _MOST_SUMMARY_BYTES)
+        except (OSError, ValueError):
             return None
+        return value if _is_summary(value) else None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Marks the run as finished."""
@@ -203,19 +276,24 @@ class RunFolder:
         return [row[0] for row in rows], labels, np.array([row[2:] for row in rows], np.float32)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Returns one dict per epoch; a last line cut off by a crash is left out."""
-        rows = []
-        if self._metrics.exists():
-            for line in self._metrics.read_text().splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except ValueError:
-                    break
+        """Returns one dict per epoch; what comes after a line that is none of ours is left out."""
+        try:
+            lines = self._metrics.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        rows: list[dict[str, Any]] = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                break
+            if not is_row(row):
+                break
+            rows.append(row)
         return rows
 
-    def keep_metrics(self, epochs: int) -> None:
-        """Drops the rows after `epochs`: a resumed run writes them again."""
-        rows = [row for row in self.read_metrics() if row["epoch"] <= epochs]
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Makes metrics.jsonl hold `rows`, those of the checkpoint that the run goes on from."""
         self._write(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
     def append_metrics(self, row: dict[str, Any]) -> None:

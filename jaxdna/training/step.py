@@ -105,17 +105,21 @@ def make_train_step(
     return step
 
 
-def make_train_call(step: Step) -> Step:
+def make_train_call(step: Step, loops_well: bool = True) -> Step:
     """Returns a function that takes the steps of stacked batches [steps, batch, ...] in one call.
 
     Its metrics have one entry per step: float32 [steps].
+
+    Args:
+      step: one step.
+      loops_well: False where the backend shall not see a loop, but the steps one after the other.
     """
 
     def call(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
         if batches["weight"].shape[0] == 1:  # a loop of one would only hide the step from XLA
             state, metrics = step(state, jax.tree.map(lambda leaf: leaf[0], batches))
             return state, jax.tree.map(lambda leaf: leaf[None], metrics)
-        return jax.lax.scan(step, state, batches)
+        return jax.lax.scan(step, state, batches, unroll=1 if loops_well else True)
 
     return call
 

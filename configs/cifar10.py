@@ -1,0 +1,31 @@
+"""CIFAR-10: which of ten things does a 32 x 32 picture show? 276,138 parameters.
+
+jaxdna train --config=configs/cifar10.py          the recipe that we recommend
+jaxdna train --config=configs/cifar10.py:report   the report's: Adam 1e-3, batch 256, 50 epochs
+
+Add --config.data.synthetic=true where the pictures are not at hand: random ones of the same shape,
+good for timing only.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxdna.config import choose_variant, default_config
+
+VARIANTS = {
+    "": {
+        "model.dropout": 0.3,
+        "optimizer.learning_rate": 2e-3,
+        "optimizer.schedule": "cosine",
+        "optimizer.warmup_epochs": 2.0,
+        "optimizer.weight_decay": 0.02,
+    },
+    "report": {"data.augment": False, "optimizer.learning_rate": 1e-3},
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the configuration of `variant`."""
+    config = default_config("cifar10", "image_cnn")
+    config.train.batch_size = 256
+    config.train.epochs = 50
+    return choose_variant(variant, VARIANTS, config)

@@ -1,0 +1,96 @@
+"""How a backend likes its work: compiler options, and how many steps go into one dispatch."""
+
+from functools import cache
+from itertools import accumulate
+from typing import Any
+
+import jax
+
+# Long enough that dispatch costs nothing, short enough that a stop is noticed within a second.
+_STEPS = 256
+# Batches of one dispatch lie on the devices together.
+_BYTES = 2**26
+
+# XLA's CPU backend hands convolutions to YNNPACK by default, which takes five times as long as
+# Eigen for the forward pass of a 3 x 3 layer and three times for the gradient of its kernel
+# (docs/benchmarks.md); an empty list hands nothing over.
+_CPU_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+def loops_well(platform: str, convolves: bool) -> bool:
+    """Whether a backend runs a network inside a loop as fast as outside.
+
+    On the CPU a loop keeps convolutions from Eigen, which takes thirty times as long; matrix products
+    do not mind.
+
+    Args:
+      platform: `cpu`, `gpu` or `tpu`.
+      convolves: whether the network has image convolutions.
+    """
+    return platform != "cpu" or not convolves
+
+
+def most_steps(platform: str, convolves: bool, batch_bytes: int) -> int:
+    """Returns how many steps one dispatch should hold at most.
+
+    Args:
+      platform: `cpu`, `gpu` or `tpu`.
+      convolves: whether the network has image convolutions.
+      batch_bytes: size of a global batch's inputs.
+    """
+    if not loops_well(platform, convolves):
+        return 1
+    return max(1, min(_STEPS, _BYTES // batch_bytes))
+
+
+def steps_in_calls(steps_per_epoch: int, most_steps: int) -> list[int]:
+    """Splits an epoch into calls of equal or nearly equal length.
+
+    Args:
+      steps_per_epoch: what to split.
+      most_steps: the longest call.
+
+    Returns:
+      Steps of each call. There are two different values at most, since each is compiled.
+    """
+    calls = -(-steps_per_epoch // most_steps)
+    short, longer = divmod(steps_per_epoch, calls)
+    return [short + 1] * longer + [short] * (calls - longer)
+
+
+def calls_left(steps_per_epoch: int, most_steps: int, done: int) -> list[int]:
+    """Returns the calls that end an epoch of which `done` steps are done.
+
+    Args:
+      steps_per_epoch: steps of a whole epoch.
+      most_steps: the longest call.
+      done: steps done. A run stops between two calls, so mostly the rest of the calls is left;
+        with another `most_steps` than before, the rest of the steps is split anew.
+    """
+    calls = steps_in_calls(steps_per_epoch, most_steps)
+    ends = list(accumulate(calls, initial=0))
+    if done in ends:
+        return calls[ends.index(done) :]
+    return steps_in_calls(steps_per_epoch - done, most_steps)
+
+
+def convolution_options(platform: str, convolves: bool) -> dict[str, Any]:
+    """Returns what the compiler must be told beyond its defaults.
+
+    Args:
+      platform: `cpu`, `gpu` or `tpu`.
+      convolves: whether the network has image convolutions.
+    """
+    if platform == "cpu" and convolves and _known(tuple(_CPU_CONVOLUTIONS.items())):
+        return dict(_CPU_CONVOLUTIONS)
+    return {}
+
+
+@cache
+def _known(options: tuple[tuple[str, Any], ...]) -> bool:
+    """Whether the installed compiler has these options: an unknown one is an error."""
+    try:
+        jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True

@@ -1,0 +1,174 @@
+"""One job at a time in a run folder.
+
+The lock is a file with its holder's name, on which the holder also has the kernel's lock (flock).
+The rule for a lock whose holder has died:
+
+- On the holder's machine, since it was booted, the kernel decides: it drops the lock with the
+  process, whatever killed it, so a lock that can be taken is free.
+- Elsewhere (a shared disk on which the kernel's lock does not travel, or before a reboot) the file
+  decides. Its holder renews it every few seconds; we watch it for some longer, and where it does
+  not change, the holder is dead and the lock is ours. No clocks are compared.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from jaxdna.errors import UserError
+
+Note = Callable[[str], None]
+
+RENEW_SECONDS = 5.0
+_WATCH_SECONDS = 20.0  # four renewals: a busy file server may delay some
+_MOST_BYTES = 10_000
+
+
+class RunLock:
+    """The lock of a run folder; `take`, then `renew` every few seconds, then `release`."""
+
+    def __init__(self, path: Path):
+        """Names the file; nothing is touched."""
+        self._path = path
+        self._handle: int | None = None
+        self._mine = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "boot": _boot_id(),
+        }
+        self._renewed = 0
+
+    def take(self, note: Note) -> None:
+        """Takes the lock.
+
+        Args:
+          note: is told where a lock of another machine is watched, or a dead one is taken over.
+
+        Raises:
+          UserError: another job holds it.
+          OSError: the file cannot be written.
+        """
+        while True:
+            handle = os.open(
+                self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
+            )
+            try:
+                ours = self._try(handle, note)
+            except BaseException:
+                os.close(handle)
+                raise
+            if ours:
+                self._handle = handle
+                self._write()
+                return
+            os.close(handle)  # its holder released it, and so removed it, while we looked
+
+    def renew(self) -> None:
+        """Shows to other machines that the holder lives; a full disk is for others to report."""
+        self._renewed += 1
+        with suppress(OSError):
+            self._write()
+
+    def release(self) -> None:
+        """Removes the file and drops the lock; does nothing where it was not taken."""
+        if self._handle is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._handle)
+            self._handle = None
+
+    def _try(self, handle: int, note: Note) -> bool:
+        """Locks the open file; False where it is not the file at our path any more."""
+        decided = _kernel_lock(handle)
+        if decided is False:
+            raise self._refusal(_read(handle))
+        try:
+            named = self._path.stat().st_ino
+        except FileNotFoundError:  # its holder removes it when it is done
+            return False
+        if os.fstat(handle).st_ino != named:
+            return False
+        before = _read(handle)
+        if not before:
+            return True
+        if decided is None or _value(before).get("boot") != self._mine["boot"]:
+            note(f"the run folder is locked by {_name(before)}; watching whether it still runs")
+            deadline = time.monotonic() + _WATCH_SECONDS
+            while time.monotonic() < deadline:
+                time.sleep(0.5)
+                if _read_path(self._path) != before:
+                    raise self._refusal(_read_path(self._path))
+        note(f"taking over the run folder from {_name(before)}, which has died")
+        return True
+
+    def _refusal(self, content: bytes) -> UserError:
+        return UserError(
+            f"--workdir={self._path.parent} is in use by {_name(content)}; "
+            "wait for it, stop it, or give another folder"
+        )
+
+    def _write(self) -> None:
+        assert self._handle is not None
+        content = (json.dumps(self._mine | {"renewed": self._renewed}) + "\n").encode()
+        os.pwrite(self._handle, content, 0)  # never shorter than before: `renewed` only grows
+        os.ftruncate(self._handle, len(content))
+
+
+def _kernel_lock(handle: int) -> bool | None:
+    """Whether the kernel gives us its lock; None where this file system has none."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return None
+    return True
+
+
+def _boot_id() -> str:
+    """Names this machine since its last boot."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux
+        return socket.gethostname()
+
+
+def _read(handle: int) -> bytes:
+    return os.pread(handle, _MOST_BYTES, 0)
+
+
+def _read_path(path: Path) -> bytes:
+    """Opens the file anew, since network file systems look for changes when a file is opened."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_MOST_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+def _value(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _name(content: bytes) -> str:
+    """The holder, in words; what comes from the file is shown without control characters."""
+    value = _value(content)
+    if not value:
+        return "another job"
+    host, pid, started = (
+        "".join(filter(str.isprintable, str(value.get(key, "?"))))[:80]
+        for key in ("host", "pid", "started")
+    )
+    return f"process {pid} on {host}, started {started}"

@@ -1,0 +1,101 @@
+"""Short runs in real processes, one finished one that many tests copy, and where they are hurt."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tools.jobs import Job
+
+# 8 epochs of 40 steps in calls of 4; about a second once everything is compiled.
+SHORT = [
+    "--config=configs/tal1.py",
+    "--config.data.length=60",
+    "--config.data.train_examples=1280",
+    "--config.data.validation_examples=64",
+    "--config.data.test_examples=64",
+    "--config.train.epochs=8",
+    "--config.train.steps_per_call=4",
+    "--config.runtime.platform=cpu",
+]
+
+
+@dataclass
+class Runner:
+    """Starts commands whose compiled programs are shared by all tests."""
+
+    folder: Path
+
+    def start(self, *arguments: object, environment: dict[str, str] | None = None) -> Job:
+        """Starts `jaxdna ARGUMENTS` in the background."""
+        self.folder.mkdir(exist_ok=True)
+        log = self.folder / f"log-{len(list(self.folder.iterdir()))}.txt"
+        caches = {"JAX_COMPILATION_CACHE_DIR": str(self.folder.parent / "compiled")}
+        return Job([*map(str, arguments)], log, caches | (environment or {}))
+
+    def train(self, workdir: Path, *changes: object) -> Job:
+        """Starts the short run in `workdir`."""
+        return self.start("train", *SHORT, *changes, f"--workdir={workdir}")
+
+    def finish(
+        self,
+        workdir: Path,
+        *changes: object,
+        code: int = 0,
+        environment: dict[str, str] | None = None,
+    ) -> str:
+        """Runs the short run to its end; returns its output."""
+        with self.start(
+            "train", *SHORT, *changes, f"--workdir={workdir}", environment=environment
+        ) as job:
+            assert job.end() == code, job.output
+            return job.output
+
+
+@dataclass
+class Finished:
+    """A run that nobody disturbed.
+
+    Attributes:
+      path: its folder; copy it before you change it.
+      sha: of its parameters.
+    """
+
+    path: Path
+    sha: str
+
+    def copy(self, to: Path) -> Path:
+        """Copies it without its summary, as a run that was killed just before the end."""
+        shutil.copytree(self.path, to)
+        (to / "summary.json").unlink()
+        return to
+
+    def assert_same(self, workdir: Path) -> None:
+        """Holds that the run in `workdir` ended with the bits of this one."""
+        assert sha(workdir) == self.sha
+        assert rows(workdir) == rows(self.path)
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(tmp_path_factory.mktemp("faults") / "logs")
+
+
+@pytest.fixture(scope="session")
+def finished(runner: Runner) -> Finished:
+    path = runner.folder.parent / "finished"
+    runner.finish(path)
+    return Finished(path, sha(path))
+
+
+def sha(workdir: Path) -> str:
+    """The digest of the parameters of a finished run."""
+    return json.loads((workdir / "summary.json").read_text())["params_sha256"]
+
+
+def rows(workdir: Path) -> list[dict[str, float]]:
+    """The metrics of a run without the seconds, which are nobody's promise."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]

@@ -1,0 +1,114 @@
+"""Row 16 of the table of faults: two jobs in one run folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxdna.errors import UserError
+from jaxdna.training import run_lock
+from jaxdna.training.run_lock import RunLock
+
+
+def test_fault_16_the_second_job_refuses_names_the_holder_and_harms_nothing(
+    runner, finished, tmp_path
+):
+    workdir = tmp_path / "run"
+    with runner.train(workdir) as first:
+        assert first.until(
+            lambda _: (workdir / ".lock").exists() and (workdir / ".lock").read_text()
+        )
+        output = runner.finish(workdir, code=2)
+        assert f"--workdir={workdir} is in use by process {first.pid} on " in output
+        assert first.end() == 0, first.output
+    finished.assert_same(workdir)
+    assert not (workdir / ".lock").exists()
+
+
+def test_fault_16_the_lock_of_a_killed_job_is_taken_over_at_once(runner, finished, tmp_path):
+    workdir = tmp_path / "run"
+    with runner.train(workdir) as job:
+        assert job.until(lambda job: "\nepoch 2/" in job.output)
+        job.send(signal.SIGKILL)
+        job.end()
+    assert json.loads((workdir / ".lock").read_text())["pid"] == job.pid
+    output = runner.finish(workdir)
+    assert f"taking over the run folder from process {job.pid} on" in output
+    finished.assert_same(workdir)
+
+
+def foreign(path, **changes):
+    """Writes the lock of a job on another machine."""
+    holder = {"host": "elsewhere", "pid": 7, "started": "2026-01-01 00:00:00", "boot": "other"}
+    path.write_text(json.dumps(holder | changes) + "\n")
+
+
+def test_fault_16_a_lock_of_another_machine_is_watched(tmp_path, monkeypatch):
+    """Its holder lives as long as the file changes; the kernel knows nothing of it."""
+    monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 2.0)
+    path, notes = tmp_path / ".lock", []
+    foreign(path)
+    renewing = subprocess.Popen(
+        [sys.executable, "-c", f"import time; time.sleep(1); open({str(path)!r}, 'a').write(' ')"]
+    )
+    with pytest.raises(UserError, match="in use by process 7 on elsewhere, started 2026-01-01"):
+        RunLock(path).take(notes.append)
+    renewing.wait()
+    start = time.monotonic()
+    lock = RunLock(path)
+    lock.take(notes.append)
+    assert time.monotonic() - start >= 2
+    assert "taking over the run folder from process 7 on elsewhere" in notes[-1]
+    lock.release()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00", b"[" * 9_000, b'{"pid": "\\u001b[31m"}', b"null"])
+def test_fault_16_a_garbled_lock_is_a_dead_one(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 0.5)
+    path, notes = tmp_path / ".lock", []
+    path.write_bytes(content)
+    lock = RunLock(path)
+    lock.take(notes.append)
+    assert "taking over" in notes[-1]
+    assert "\x1b" not in notes[-1]
+    before = path.read_bytes()
+    lock.renew()
+    assert path.read_bytes() != before
+    lock.release()
+
+
+def test_many_jobs_that_start_at_once_get_the_lock_one_after_the_other(tmp_path):
+    """The holder removes the file while the others open it: nobody may lock a file that is gone."""
+    script = f"""
+import os, time
+from pathlib import Path
+from jaxdna.errors import UserError
+from jaxdna.training.run_lock import RunLock
+taken = 0
+deadline = time.monotonic() + 3
+while time.monotonic() < deadline:
+    lock = RunLock(Path({str(tmp_path)!r}) / ".lock")
+    try:
+        lock.take(lambda text: None)
+    except UserError:
+        continue
+    inside = os.open({str(tmp_path / "inside")!r}, os.O_CREAT | os.O_EXCL)  # fails if two are in
+    os.close(inside)
+    os.unlink({str(tmp_path / "inside")!r})
+    taken += 1
+    lock.release()
+print(taken)
+"""
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    taken = [job.communicate(timeout=60)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0, 0]
+    assert sum(map(int, taken)) > 10
+    assert not os.path.exists(tmp_path / ".lock")

@@ -1,0 +1,144 @@
+"""Rows 2, 10, 13 and 19 of the table of faults: signals, hangs, a loss that is no number."""
+
+import re
+import signal
+import time
+
+import pytest
+
+from jaxdna.training.checkpoint import positions
+from jaxdna.training.guard import Guard
+from tests.faults.conftest import SHORT, rows, sha
+
+NO_CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
+def epoch(number):
+    return lambda job: f"\nepoch {number}/" in job.output
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_fault_02_a_signal_while_training_saves_between_two_calls(runner, finished, tmp_path, name):
+    workdir = tmp_path / "run"
+    with runner.train(workdir) as job:
+        assert job.until(epoch(3))
+        job.send(signal.Signals[name])
+        sent = time.monotonic()
+        assert job.end() == 78, job.output
+        assert time.monotonic() - sent < 20
+    assert f"stopped by {name} after step" in job.output
+    assert "Traceback" not in job.output
+    assert not (workdir / ".lock").exists()
+    output = runner.finish(workdir)
+    assert "resuming after epoch" in output
+    finished.assert_same(workdir)
+
+
+def test_fault_02_an_epoch_in_many_parts_has_the_bits_of_one_in_one(runner, tmp_path):
+    """Three epochs of 100 calls, stopped after fractions of an epoch."""
+    long = ["--config.data.train_examples=12800", "--config.train.epochs=3"]
+    reference, workdir = tmp_path / "reference", tmp_path / "run"
+    runner.finish(reference, *long)
+    inside = set()
+    for part in range(1, 5):
+        with runner.train(workdir, *long) as job:
+            # TensorBoard's files are opened between compiling and the first call.
+            before = set(workdir.glob("tensorboard/*/*"))
+            assert job.until(lambda _, before=before: set(workdir.glob("tensorboard/*/*")) > before)
+            time.sleep(0.05 * part)
+            job.send(signal.SIGTERM)
+            assert job.end() in (0, 78), job.output
+        inside |= {place for place in positions(workdir / "checkpoints") if place[1]}
+    assert inside, "no stop fell inside an epoch"
+    runner.finish(workdir, *long)
+    assert sha(workdir) == sha(reference)
+    assert rows(workdir) == rows(reference)
+
+
+@pytest.mark.parametrize("phase", ["start", "compile"])
+def test_fault_02_before_training_there_is_nothing_to_save_and_the_end_is_at_once(
+    runner, finished, tmp_path, phase
+):
+    workdir = tmp_path / "run"
+    many = ["--config.data.train_examples=200000"] if phase == "start" else []
+    # metrics.jsonl is the last thing that is written before compiling, which takes a second.
+    sign = {"start": ".lock", "compile": "metrics.jsonl"}[phase]
+    with runner.start("train", *SHORT, *many, f"--workdir={workdir}", environment=NO_CACHE) as job:
+        assert job.until(lambda _: (workdir / sign).exists())
+        time.sleep(0.1)
+        job.send(signal.SIGTERM)
+        sent = time.monotonic()
+        assert job.end() == 78, job.output
+        seconds = time.monotonic() - sent
+    assert f"SIGTERM in phase {phase}: there is nothing new to save" in job.output
+    assert seconds < 3
+    if phase == "compile":
+        runner.finish(workdir)
+        finished.assert_same(workdir)
+
+
+def test_fault_02_a_signal_in_the_evaluation_abandons_it_and_saves(runner, tmp_path):
+    """A validation split that takes seconds; the state before it is what the rerun goes on from."""
+    workdir = tmp_path / "run"
+    long = [
+        "--config.data.validation_examples=400000", "--config.data.train_examples=128",
+        "--config.train.epochs=2",
+    ]  # fmt: skip
+    with runner.train(workdir, *long) as job:
+        assert job.until(lambda _: any(workdir.glob("tensorboard/*/*")))
+        time.sleep(0.5)  # the four calls of an epoch take milliseconds
+        job.send(signal.SIGTERM)
+        sent = time.monotonic()
+        assert job.end() == 78, job.output
+        seconds = time.monotonic() - sent
+    assert positions(workdir / "checkpoints") in ([(0, 4)], [(1, 0), (1, 4)])
+    assert seconds < 10
+
+
+def test_fault_02_a_second_interrupt_ends_at_once(runner, tmp_path):
+    with runner.train(tmp_path / "run", "--config.train.epochs=2000") as job:
+        assert job.until(epoch(2))
+        job.send(signal.SIGINT)
+        job.send(signal.SIGSTOP)  # so that it cannot end well before the second one is there
+        time.sleep(0.2)
+        job.send(signal.SIGINT)
+        job.send(signal.SIGCONT)
+        assert job.end() in (78, 130), job.output
+
+
+def test_fault_10_a_process_that_hangs_dumps_its_stacks_and_ends_with_75(runner, tmp_path):
+    """Compiling cannot be interrupted from inside: a limit far below its time is a real hang."""
+    with runner.train(
+        tmp_path / "run", "--config.watchdog.compile=0.2", "--config.data.length=333"
+    ) as job:
+        assert job.end() == 75, job.output
+    assert re.search(
+        r"no progress for \d+ s in phase compile \(--config.watchdog.compile", job.output
+    )
+    assert "Current thread" in job.output
+    assert "loop.py" in job.output
+
+
+def test_fault_13_a_loss_that_is_not_finite_ends_with_76_and_keeps_the_checkpoint(
+    runner, finished, tmp_path
+):
+    workdir = finished.copy(tmp_path / "run")
+    explode = ["--config.train.epochs=12", "--config.optimizer.learning_rate=1e30"]
+    output = runner.finish(workdir, *explode, code=76)
+    assert re.search(r"the loss is (nan|inf) at step \d+", output)
+    assert positions(workdir / "checkpoints")[-1] == (8, 0)
+    runner.finish(workdir)
+    finished.assert_same(workdir)
+
+
+def test_fault_19_the_same_seed_and_mesh_give_the_same_bits_twice(runner, finished, tmp_path):
+    again = tmp_path / "again"
+    runner.finish(again, environment={"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"})
+    finished.assert_same(again)
+
+
+def test_the_guard_brings_the_earlier_handlers_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with Guard({"start": 0.0}) as guard:
+        guard.enter("start")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -1,0 +1,62 @@
+"""The image networks on mixes of axes: the numbers of one device."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdna.config import flat, load_config, validate
+from jaxdna.data.batches import batch_rows
+from jaxdna.data.registry import load_dataset
+from jaxdna.parallel.mesh import make_mesh
+from jaxdna.training.program import Program
+
+STEPS = 4
+SMALL = ["data.synthetic=true", "data.train_examples=144", "data.validation_examples=16",
+         "data.test_examples=8", "train.batch_size=16", "optimizer.name=sgd",
+         "optimizer.learning_rate=0.05", "optimizer.schedule=constant",
+         "optimizer.warmup_epochs=0", "optimizer.weight_decay=0", "train.steps_per_call=1"]  # fmt: skip
+NETWORKS = {
+    "cifar10": ["model.filters=4,8", "model.dense=16"],
+    "mnist_mlp": ["model.dense=16,8"],
+}
+
+
+def train(config, mesh_flags, devices):
+    config = validate(flat(config) | {"mesh.data": 1} | mesh_flags)
+    dataset = load_dataset(config)
+    split = dataset.splits["train"]
+    mesh = make_mesh(config, jax.devices()[:devices])
+    program = Program(config, mesh, dataset.example_shape, 10, len(split))
+    state, losses = program.init(), []
+    for step in range(STEPS):
+        rows, weight = batch_rows(0, step, 1, len(split), 16)
+        batch = {"x": split.x[rows], "y": split.y[rows], "weight": weight}
+        shapes = program.abstract_batches(1)
+        batch = {name: jax.device_put(batch[name], shapes[name].sharding) for name in batch}
+        state, metrics = program.train_call(state, batch)
+        losses.append(float(metrics["loss"][0]) / 16)
+    return jax.tree.map(np.asarray, state.params), losses
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    config = load_config(f"configs/{request.param}.py", [*SMALL, *NETWORKS[request.param]])
+    return config, *train(config, {}, 1)
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        {"data": 8},
+        {"fsdp": 4, "model": 2},
+        {"data": 2, "seq": 2, "model": 2},
+        {"seq": 4, "fsdp": 2},
+    ],
+    ids=str,
+)
+def test_a_mix_of_axes_gives_the_parameters_of_one_device(network, mesh):
+    config, params, losses = network
+    other, other_losses = train(config, {f"mesh.{axis}": n for axis, n in mesh.items()}, 8)
+    # Parameters below 1 and sums of 16 terms in another order, over four SGD steps of 0.05.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6), params, other)
+    np.testing.assert_allclose(losses, other_losses, rtol=1e-5)

@@ -1,0 +1,89 @@
+"""Starts jaxdna in real processes that share one import: for the fault campaign and its tests.
+
+A process forked from a server that has imported everything, and started no backend, takes the
+command line as the command itself does, in a second less. It has its own pid, files and signals.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+_PRELOAD = [
+    "jaxdna.cli.train",
+    "jaxdna.cli.evaluate",
+    "jaxdna.training.loop",
+    "jaxdna.training.prepare",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "rich.console",
+]
+
+
+class Job:
+    """A running command; `with` kills what is left of it.
+
+    Attributes:
+      pid: of the process.
+    """
+
+    def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str]):
+        """Starts `jaxdna ARGUMENTS`, stdout and stderr going to `log`."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOAD)
+        self._log = log
+        log.write_text("")
+        self._process = context.Process(target=_run, args=(arguments, str(log), dict(environment)))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    def __enter__(self) -> "Job":
+        """Returns the job."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.join()
+
+    @property
+    def output(self) -> str:
+        """What it has written so far."""
+        return self._log.read_text(errors="replace")
+
+    def send(self, number: int) -> None:
+        """Sends a signal, unless the process has ended."""
+        if self._process.is_alive():
+            os.kill(self.pid, number)
+
+    def until(self, condition: Callable[["Job"], bool], seconds: float = 120) -> bool:
+        """Waits until the condition holds or the process has ended; returns whether it held."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if condition(self):
+                return True
+            if not self._process.is_alive():
+                return condition(self)
+            time.sleep(0.002)
+        raise TimeoutError(f"waited {seconds} s; the output is:\n{self.output}")
+
+    def end(self, seconds: float = 120) -> int:
+        """Waits for the end and returns the exit code; that of a signal is negative."""
+        self._process.join(seconds)
+        code = self._process.exitcode
+        if code is None:
+            raise TimeoutError(f"still running after {seconds} s; the output is:\n{self.output}")
+        return code
+
+
+def _run(arguments: list[str], log: str, environment: dict[str, str]) -> NoReturn:
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.environ.update(environment)
+    from jaxdna.cli.main import main
+
+    raise SystemExit(main(arguments))
