@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from jaxdna.data.ceiling import log_likelihood_ratio
 from jaxdna.data.dataset import SPLITS, Dataset, Split
 from jaxdna.data.images import load_images
+from jaxdna.data.labelled_files import load_files
 from jaxdna.data.motifs import load_motif
 from jaxdna.data.simulator import Simulation, simulate
 from jaxdna.training.metrics import scores
@@ -54,6 +55,7 @@ def _load_tal1(config: ConfigDict) -> Dataset:
 
 _LOADERS: dict[str, Callable[[ConfigDict], Dataset]] = {
     "tal1": _load_tal1,
+    "fasta": load_files,
     "mnist": load_images,
     "cifar10": load_images,
 }
