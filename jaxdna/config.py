@@ -197,7 +197,11 @@ _IDENTITY = _identity(
         "seed": _integer(0, "decides data, initial parameters and batches", 0, 2**31 - 1),
         "optimizer.name": _choice("adam", ("adam", "sgd", "momentum"), "update rule"),
         "train.batch_size": _integer(32, "GLOBAL batch: examples per step over all devices"),
-        "train.precision": _choice("float32", ("float32",), "type of activations and gradients"),
+        "train.precision": _choice(
+            "float32",
+            ("float32", "bfloat16"),
+            "type of activations; parameters, optimizer, logits and loss are float32 always",
+        ),
         "train.early_stopping.metric": _choice(
             "val_loss",
             ("val_loss", "val_accuracy", "val_auroc"),
@@ -224,6 +228,9 @@ _SETTINGS = {
     ),
     "optimizer.eps": _positive(1e-7, "Adam's guard against division by zero (Keras: 1e-7)"),
     "train.epochs": _integer(20, "most epochs to train", high=10**7),
+    "train.accumulate": _integer(
+        1, "parts of a batch that follow one another, to fit a large one into memory", high=10**6
+    ),
     "train.steps_per_call": _integer(
         0, "steps in one dispatch to the devices; 0 lets the backend choose", low=0, high=10**6
     ),

@@ -74,7 +74,7 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device]) -> Mesh:
       UserError: the axes do not fit the devices or the hosts, or the batch does not divide.
     """
     sizes = resolve_axes(config.mesh, len(devices))
-    check_batch(config.train.batch_size, sizes)
+    check_batch(config.train.batch_size, sizes, config.train.accumulate)
     across = {axis: config.mesh.dcn.get(axis, 1) for axis in AXES}
     for axis in DCN_AXES:
         if sizes[axis] % across[axis]:
@@ -130,14 +130,15 @@ def batch_shards(sizes: Mapping[str, int]) -> int:
     return math.prod(sizes[axis] for axis in BATCH_AXES)
 
 
-def check_batch(batch_size: int, sizes: Mapping[str, int]) -> None:
-    """Raises UserError where the global batch does not divide by the batch axes."""
-    shards = batch_shards(sizes)
-    if batch_size % shards:
+def check_batch(batch_size: int, sizes: Mapping[str, int], accumulate: int = 1) -> None:
+    """Raises UserError where the global batch does not divide by shards and microbatches."""
+    parts = batch_shards(sizes) * accumulate
+    if batch_size % parts:
+        microbatches = f" x train.accumulate={accumulate}" if accumulate > 1 else ""
         raise UserError(
             f"--config.train.batch_size={batch_size} does not divide by mesh "
-            f"{' x '.join(BATCH_AXES)} = {shards}; "
-            f"nearest legal: {nearest_multiples(batch_size, shards)}"
+            f"{' x '.join(BATCH_AXES)} = {batch_shards(sizes)}{microbatches}; "
+            f"nearest legal: {nearest_multiples(batch_size, parts)}"
         )
 
 

@@ -33,6 +33,8 @@ from jaxdna.training.optimizer import make_optimizer
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.step import (
     Augment,
+    Gradient,
+    accumulate,
     flip_strands,
     make_predict,
     make_train_call,
@@ -112,11 +114,19 @@ class Program:
 
     def apply(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """Returns logits [batch, logits] of inputs uint8 [batch, ...]."""
-        network = nnx.merge(self._graph, nnx.State(params))
+        network = nnx.merge(self._graph, nnx.State(self._in_precision(params)))
         inside_shard_map = not jax.sharding.get_abstract_mesh().empty
         mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
         with nullcontext() if inside_shard_map else mesh:
             return network(x, None if key is None else nnx.Rngs(dropout=key))
+
+    def _in_precision(self, params: Params) -> Params:
+        """Casts all parameters but the last layer's: logits are always float32."""
+        dtype = jnp.dtype(self.config.train.precision)
+        return {
+            name: layer if name == self.head else jax.tree.map(lambda p: p.astype(dtype), layer)
+            for name, layer in params.items()
+        }
 
     @cached_property
     def _optimizer(self) -> Any:
@@ -163,7 +173,12 @@ class Program:
     def train_call(self) -> Any:
         """Jitted (state, stacked batches) -> (state, metrics per step); the state is donated."""
         sync = make_sync(self.config, self.mesh)
-        step = make_train_step(self.apply, self._optimizer, self._augment, sync)
+        parts = self.config.train.accumulate
+
+        def around(gradient: Gradient) -> Gradient:
+            return sync(accumulate(gradient, parts, self.loops_well))
+
+        step = make_train_step(self.apply, self._optimizer, self._augment, around)
         call = make_train_call(step, self.loops_well)
         device_kind = self.mesh.devices.flat[0].device_kind
         overlap = overlap_options(device_kind, self.config.gradient_sync.bucket_mb)

@@ -6,6 +6,7 @@ is decided by the shardings of the arguments alone.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,11 +59,46 @@ def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.argmax(logits, axis=1) == labels
 
 
+def accumulate(gradient: Gradient, parts: int, loops_well: bool = True) -> Gradient:
+    """Returns `gradient` computed on `parts` equal pieces of the rows, one after the other.
+
+    Only one piece's activations are held at a time. Sums are the same up to rounding; dropout
+    draws anew for every piece.
+
+    Args:
+      gradient: of some rows.
+      parts: a divisor of the number of rows.
+      loops_well: False where the backend shall not see a loop.
+    """
+    if parts == 1:
+        return gradient
+
+    def summed(
+        params: Params, batch: Batch, total: jax.Array, key: jax.Array
+    ) -> tuple[Params, Metrics]:
+        # Every parts-th row is a piece, so that a device finds all pieces among its own rows.
+        pieces = jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0), batch
+        )
+
+        def add(sums: Any, piece: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            rows, index = piece
+            part = gradient(params, rows, total, jax.random.fold_in(key, index))
+            return jax.tree.map(jnp.add, sums, part), None
+
+        shapes = jax.eval_shape(gradient, params, batch, total, key)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        each = (pieces, jnp.arange(parts))
+        return jax.lax.scan(add, zeros, each, unroll=1 if loops_well else True)[0]
+
+    return summed
+
+
 def make_train_step(
     apply: Apply,
     optimizer: optax.GradientTransformation,
     augment: Augment | None = None,
-    sync: Callable[[Gradient], Gradient] = lambda gradient: gradient,
+    around: Callable[[Gradient], Gradient] = lambda gradient: gradient,
 ) -> Step:
     """Returns the training step.
 
@@ -70,7 +106,8 @@ def make_train_step(
       apply: (params, x, key or None) -> logits; the key is for dropout.
       optimizer: the update rule.
       augment: (x, key) -> x, applied to the training batch on the device.
-      sync: makes a gradient of a shard's rows one of the whole batch, where XLA shall not do so.
+      around: makes the gradient of some rows one of the whole batch, where it needs more than
+        XLA: synchronisation by hand, or accumulation over parts of the batch.
 
     Returns:
       A pure function; its metrics are sums over the batch: `loss`, `correct`, `weight`, each a
@@ -88,7 +125,7 @@ def make_train_step(
 
         return jax.grad(share_of_mean_loss, has_aux=True)(params)
 
-    whole_gradient = sync(gradient)
+    whole_gradient = around(gradient)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
