@@ -56,6 +56,10 @@ def _seconds(default: float, meaning: str) -> Field:
     return _number(default, f"most seconds {meaning}, then exit 75; 0 waits for ever", high=1e9)
 
 
+def _fraction(default: float, meaning: str) -> Field:
+    return Field(default, meaning, "a number above 0 and below 1", lambda v: 0 < v < 1)
+
+
 def _choice(default: str, options: Iterable[str], meaning: str) -> Field:
     options = tuple(options)
     legal = "one of " * (len(options) > 1) + ", ".join(options)
@@ -126,6 +130,41 @@ DATA_SETS: dict[str, dict[str, Field]] = {
     "mnist": _IMAGES,
     "cifar10": _IMAGES
     | {"augment": _flag(True, "flip and shift every training image, anew in every epoch")},
+    "fasta": {
+        "positives": _text("", "FASTA file of bound sequences"),
+        "negatives": _text(
+            "", "FASTA or BED file of unbound ones, or dinucleotide_shuffle, or gc_matched"
+        ),
+        "bed": _text("", "BED or narrowPeak file of bound intervals; needs data.genome"),
+        "genome": _text("", "FASTA file of the genome that the intervals lie on"),
+        "table": _text("", "file with rows of sequence, tab, 0 or 1; instead of the others"),
+        "length": _integer(
+            0, "bases of every example; 0: as the files have it, 500 for intervals", 0, 10**8
+        ),
+        "lengths": _choice(
+            "error", ("error", "center_crop", "pad"), "what to do where lengths differ"
+        ),
+        "ambiguous": _choice(
+            "zero", ("zero", "uniform", "error"), "what N and other ambiguous letters become"
+        ),
+        "validation_fraction": _fraction(0.16, "share of the records for early stopping"),
+        "test_fraction": _fraction(0.2, "share of the records for the reported score"),
+        "valid_chroms": _text("", "instead of a share: chromosomes for validation, as chr8,chr9"),
+        "test_chroms": _text("", "instead of a share: chromosomes for the test"),
+        "split_table": _text(
+            "", "instead of shares: file with columns id and split, as `jaxdna simulate` writes"
+        ),
+        "folds": Field(
+            0,
+            "cross-validation with so many folds; 0 for none",
+            "0, or an integer of 2 or more",
+            lambda v: v == 0 or v >= 2,
+        ),
+        "fold": _integer(-1, "the only fold to train; -1 for each in turn", low=-1),
+        "reverse_complement": _flag(
+            True, "flip every training sequence to its other strand half of the time"
+        ),
+    },
 }
 
 MODELS: dict[str, dict[str, Field]] = {
@@ -218,6 +257,9 @@ _SETTINGS = {
         0, "simulated devices on the CPU; 0 leaves it to jax", low=0, high=4096
     ),
     "runtime.require_accelerator": _flag(False, "refuse to run on the CPU"),
+    "runtime.data_cache": _text(
+        "auto", "folder for converted FASTA files; `auto` is the user's cache folder"
+    ),
     "runtime.compilation_cache": _text(
         "auto", "folder for compiled programs; `auto` is the user's cache folder, `off` none"
     ),
@@ -371,7 +413,7 @@ def _check_together(leaves: Mapping[str, Any]) -> None:
             f"{leaves['data.name']} has ten; legal with it: val_loss, val_accuracy"
         )
     length, width = leaves.get("data.length"), leaves.get("model.width")
-    if length is not None and width is not None and width > length:
+    if length and width is not None and width > length:
         raise UserError(
             f"--config.model.width={width} is longer than the sequences: "
             f"it must be 1 to {length} (--config.data.length)"

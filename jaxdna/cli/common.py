@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from jaxdna.config import COMMON, DATA_SETS, MODELS, Field
 
@@ -26,6 +27,21 @@ def add_workdir(parser: argparse.ArgumentParser, default: str | None = None) -> 
         metavar="DIR",
         help=f"the run folder (default: {default})" if default else "the run folder",
     )
+
+
+def open_trained(arguments: argparse.Namespace, console: Any) -> Any:
+    """Loads the trained model of `--workdir` onto all devices; see `training.trained`."""
+    from jaxdna.config import flat, override, validate
+    from jaxdna.parallel.runtime import describe_devices, start_backend
+    from jaxdna.training.display import loud
+    from jaxdna.training.run_folder import RunFolder
+    from jaxdna.training.trained import load_trained
+
+    folder = RunFolder(arguments.workdir)
+    config = validate(override(flat(folder.read_model_config()), arguments.overrides))
+    devices = start_backend(config, console)
+    console.print(f"devices  {describe_devices(devices)}")
+    return load_trained(folder, config, devices, loud(console))
 
 
 def config_help() -> str:

@@ -9,9 +9,14 @@ from ml_collections import ConfigDict
 
 from jaxdna.cli.common import add_config, add_workdir
 from jaxdna.config import load_config, run_name
+from jaxdna.errors import UserError
+from jaxdna.training.run_lock import RENEW_SECONDS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from jaxdna.training.guard import Guard
+    from jaxdna.training.run_folder import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,18 +40,66 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _train(
     arguments: argparse.Namespace, config: ConfigDict, workdir: Path, guard: "Guard"
 ) -> dict[str, Any]:
-    import jax
     from rich.console import Console
 
-    from jaxdna.parallel.cluster import is_primary, reached_stop
-    from jaxdna.training.display import loud, make_console, results
-    from jaxdna.training.loop import train
-    from jaxdna.training.prepare import prepare, show
+    from jaxdna.training.cross_validation import folds_table
+    from jaxdna.training.display import make_console, results
     from jaxdna.training.run_folder import RunFolder
-    from jaxdna.training.run_lock import RENEW_SECONDS
 
     console = make_console()
+    out = Console(highlight=False)
+    if config.data.get("folds") and config.data.fold == -1:
+        summary = _train_folds(config, workdir, guard, console)
+        if not arguments.json:
+            out.print(folds_table(summary))
+        return summary
     folder = RunFolder(workdir)
+    summary = _train_one(config, folder, guard, console)
+    if not arguments.json:
+        out.print(results(summary))
+    _closing_notes(summary, folder, console)
+    return summary
+
+
+def _train_folds(
+    config: ConfigDict, workdir: Path, guard: "Guard", console: "Console"
+) -> dict[str, Any]:
+    """Trains every fold in a folder of its own."""
+    import jax
+
+    from jaxdna.parallel.runtime import start_backend
+    from jaxdna.training.cross_validation import cross_validate
+    from jaxdna.training.display import loud
+    from jaxdna.training.run_folder import RunFolder
+
+    start_backend(config, console)
+    if jax.process_count() > 1:
+        raise UserError(
+            f"--config.data.folds={config.data.folds} trains the folds one after the other in "
+            "one process; legal with several: --config.data.fold=0 and so on, one run for each"
+        )
+    whole = RunFolder(workdir)
+    whole.check(config)
+    with whole.locked(loud(console)) as held, guard.every(RENEW_SECONDS, held.renew):
+
+        def train_one(fold: ConfigDict, folder: RunFolder) -> dict[str, Any]:
+            guard.enter("start")
+            return _train_one(fold, folder, guard, console)
+
+        return cross_validate(config, whole, train_one)
+
+
+def _train_one(
+    config: ConfigDict, folder: "RunFolder", guard: "Guard", console: "Console"
+) -> dict[str, Any]:
+    """Trains, resumes, or finds the run finished."""
+    import jax
+
+    from jaxdna.parallel.cluster import is_primary, reached_stop
+    from jaxdna.training.display import loud
+    from jaxdna.training.loop import train
+    from jaxdna.training.prepare import prepare, show
+
     changes = folder.check(config)
     for change in changes:
         console.print(f"note     changed since this run began: {change}")
@@ -54,28 +107,28 @@ def _train(
     # A change of layout or of the runtime does not undo what is done; a longer schedule does.
     longer = [line for line in changes if line.startswith(("train.", "optimizer."))]
     if summary is not None and not longer:
-        console.print(f"{workdir} is a finished run: nothing to train (to train anew: --workdir)")
-    else:
-        with ExitStack() as stack:
+        console.print(
+            f"{folder.path} is a finished run: nothing to train (to train anew: --workdir)"
+        )
+        return summary
+    with ExitStack() as stack:
 
-            def joined() -> None:
-                """Before any data are read, and as soon as it is known which process this is."""
-                if jax.process_count() > 1:
-                    guard.share(reached_stop)
-                folder.writes = is_primary()
-                if folder.writes:
-                    held = stack.enter_context(folder.locked(loud(console)))
-                    stack.enter_context(guard.every(RENEW_SECONDS, held.renew))
+        def joined() -> None:
+            """Before any data are read, and as soon as it is known which process this is."""
+            if jax.process_count() > 1:
+                guard.share(reached_stop)
+            folder.writes = is_primary()
+            if folder.writes:
+                held = stack.enter_context(folder.locked(loud(console)))
+                stack.enter_context(guard.every(RENEW_SECONDS, held.renew))
 
-            prepared = prepare(config, console, joined)
-            show(prepared, console)
-            folder.open(config)
-            folder.drop_summary()
-            summary = train(prepared, folder, guard, console)
-    if not arguments.json:
-        Console(highlight=False).print(results(summary))
-    _closing_notes(summary, folder, console)
-    return summary
+        prepared = prepare(config, console, joined)
+        show(prepared, console)
+        folder.check_data(prepared.dataset)
+        folder.open(config)
+        folder.record_data(prepared.dataset)
+        folder.drop_summary()
+        return train(prepared, folder, guard, console)
 
 
 def _closing_notes(summary: dict[str, Any], folder: Any, console: Any) -> None:

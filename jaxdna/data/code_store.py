@@ -23,7 +23,7 @@ from jaxdna.data.streams import display
 from jaxdna.errors import UserError
 
 ANY_LENGTH = "any"
-_FORMAT = 1  # part of the key: a change of the files' meaning makes new stores
+_FORMAT = 2  # part of the key: a change of the files' meaning makes new stores
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class CodeStore:
       counts: records of each input, in the order given.
       digests: SHA-256 of each input's bytes, in the order given.
       notes: for each input, what a person should know (ambiguous letters, repeated ids, ...).
+      shortest: bases of each input's shortest sequence, before any padding or cropping.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class CodeStore:
     counts: tuple[int, ...]
     digests: tuple[str, ...]
     notes: tuple[tuple[str, ...], ...]
+    shortest: tuple[int, ...]
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -87,7 +89,7 @@ def convert(
       UserError: an input is no FASTA, is stdin, or has lengths that the policy refuses.
     """
     check_choice("--config.data.lengths", lengths, (ANY_LENGTH, *LENGTH_POLICIES))
-    digests = tuple(_digest(path) for path in paths)
+    digests = tuple(file_digest(path) for path in paths)
     settings = [_FORMAT, digests, ambiguous, lengths, length]
     target = Path(cache) / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
     if (target / "store.json").is_file():
@@ -112,6 +114,12 @@ def convert(
     return open_store(target)
 
 
+def default_cache() -> Path:
+    """Returns the user's folder of stores."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "jaxdna" / "codes"
+
+
 def open_store(folder: str | Path) -> CodeStore:
     """Returns the store in `folder`, as `convert` made it."""
     folder = Path(folder)
@@ -122,10 +130,12 @@ def open_store(folder: str | Path) -> CodeStore:
         tuple(meta["counts"]),
         tuple(meta["digests"]),
         tuple(tuple(notes) for notes in meta["notes"]),
+        tuple(meta["shortest"]),
     )
 
 
-def _digest(path: str | Path) -> str:
+def file_digest(path: str | Path) -> str:
+    """Returns the SHA-256 of a file's bytes; raises UserError for stdin or an unreadable file."""
     if str(path) == "-":
         raise UserError("stdin cannot be trained on, a rerun must find it again; legal: a file")
     try:
@@ -134,7 +144,7 @@ def _digest(path: str | Path) -> str:
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({(error.strerror or str(error)).lower()}); "
-            "legal: a FASTA file, plain or gzipped"
+            "legal: a file, plain or gzipped"
         ) from error
 
 
@@ -170,6 +180,7 @@ def _write(
     meta = {
         "counts": [stats.records for stats in all_stats],
         "digests": list(digests),
+        "shortest": [stats.shortest for stats in all_stats],
         "notes": [stats.notes() + _fit_notes(stats, length, lengths) for stats in all_stats],
     }
     with _synced(folder / "store.json") as file:

@@ -1,7 +1,8 @@
 """What every data set looks like to the rest of the program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,18 @@ class Split:
         return len(self.y)
 
 
+class Input(NamedTuple):
+    """A file that data were read from.
+
+    Attributes:
+      path: as the user named it.
+      sha256: digest of its bytes.
+    """
+
+    path: str
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Dataset:
     """The splits of a data set and what is known about it.
@@ -35,12 +48,20 @@ class Dataset:
       describe: one line for people: what the data are and where they come from.
       ceiling: best scores that any classifier can expect on a split (`accuracy`, `auroc`, `loss`);
         None where nobody knows them.
+      inputs: the files that the data come from; none for simulated data.
+      notes: sentences about the data that a person should read.
+      best_logits: the logits float64 [examples] of a split that reach that ceiling.
+      ids: names of a split's examples, in order; None where they have none.
     """
 
     splits: dict[str, Split]
     classes: int
     describe: str
     ceiling: Callable[[str], dict[str, float | None]] | None = None
+    inputs: Sequence[Input] = ()
+    notes: Sequence[str] = ()
+    best_logits: Callable[[str], NDArray[np.float64]] | None = None
+    ids: Callable[[str], list[str]] | None = None
 
     @property
     def example_shape(self) -> tuple[int, ...]:

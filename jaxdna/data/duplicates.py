@@ -1,5 +1,6 @@
 """Sequences that occur more than once, on either strand: a leak where they are in two splits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class Duplicates:
     conflicting: int
     examples: tuple[tuple[int, int], ...]
 
-    def notes(self, ids: list[str]) -> list[str]:
+    def notes(self, ids: Sequence[str]) -> list[str]:
         """Returns one sentence for each kind that is there, for records with these ids."""
         shown = ", ".join(f"'{ids[one]}' and '{ids[other]}'" for one, other in self.examples)
         notes = []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jaxdna.data.records import Records, check_choice
 from jaxdna.data.sequences import UNIFORM, UNKNOWN, Codes, encode
-from jaxdna.data.streams import display, read_blocks
+from jaxdna.data.streams import BLOCK_BYTES, display, read_blocks
 from jaxdna.errors import UserError
 
 AMBIGUOUS_POLICIES = ("zero", "uniform", "error")
@@ -70,9 +70,12 @@ class FastaStats:
         """Records whose id an earlier record has; compared as 64-bit hashes, 8 bytes a record."""
         return self.records - np.unique(np.concatenate([[], *self._hashes])).size
 
-    def add(self, block: Records) -> None:
-        """Counts one more block."""
+    def add(self, block: Records, bases: int = 0, ambiguous: int = 0) -> None:
+        """Counts one more block, whose first record began with so many bases before it."""
         lengths = block.lengths
+        lengths[0] += bases
+        self.bases += bases
+        self.ambiguous += ambiguous
         unknown = np.flatnonzero(block.codes >= UNKNOWN)
         shortest = int(lengths.min())
         self.shortest = min(self.shortest, shortest) if self.records else shortest
@@ -81,8 +84,9 @@ class FastaStats:
         self.bases += block.codes.size
         self.ambiguous += unknown.size
         self.empty_records += int((lengths == 0).sum())
-        if unknown.size:
+        if unknown.size or ambiguous:
             in_each = np.diff(np.searchsorted(unknown, block.offsets))
+            in_each[0] += ambiguous
             self.unknown_records += int(((in_each == lengths) & (lengths > 0)).sum())
         self._hashes.append(np.fromiter(map(hash, block.ids), np.int64, len(block)))
 
@@ -140,24 +144,70 @@ def read_fasta_blocks(
         yield block
 
 
+class Piece(NamedTuple):
+    """Some records; the first and the last may be parts of records too long to be held whole.
+
+    Attributes:
+      records: in the order of the file.
+      begun: whether the first one goes on from the piece before.
+      open: whether the last one goes on in the next piece.
+    """
+
+    records: Records
+    begun: bool
+    open: bool
+
+
+def read_fasta_pieces(
+    path: str | Path,
+    ambiguous: str = "zero",
+    stats: FastaStats | None = None,
+    most_bases: int = BLOCK_BYTES,
+) -> Iterator[Piece]:
+    """Yields the records of a FASTA file in order, in memory that no long record makes grow.
+
+    A header without sequence is a record without bases. Records of more than `most_bases` come in
+    pieces, which `stats` counts once; the other arguments are those of `read_fasta`.
+    """
+    for found, begun, is_open in _parse_pieces(path, ambiguous, stats, True, most_bases):
+        yield Piece(found[1], begun, is_open)
+
+
 def _parse(
     path: str | Path, ambiguous: str, stats: FastaStats | None, allow_empty: bool
 ) -> Iterator[tuple[list[bytes], Records]]:
+    for found, _, _ in _parse_pieces(path, ambiguous, stats, allow_empty, None):
+        yield found
+
+
+def _parse_pieces(
+    path: str | Path,
+    ambiguous: str,
+    stats: FastaStats | None,
+    allow_empty: bool,
+    most_bases: int | None,
+) -> Iterator[tuple[tuple[list[bytes], Records], bool, bool]]:
     check_choice("--config.data.ambiguous", ambiguous, AMBIGUOUS_POLICIES)
     parser = _Parser(display(path), ambiguous, allow_empty)
     stats = FastaStats() if stats is None else stats
     first = True
     for chunk in read_blocks(path):
+        before = parser.drained, parser.drained_ambiguous
         found = parser.feed(chunk.removeprefix(b"\xef\xbb\xbf") if first else chunk)
         first = False
         if found:
-            stats.add(found[1])
-            yield found
+            stats.add(found[1], *before)
+            yield found, before[0] > 0, False
+        if most_bases is not None and parser.open_bases() > most_bases:
+            begun = parser.drained > 0
+            yield parser.drain(), begun, True
     if first:
         raise UserError(f"{display(path)} is empty; legal: a FASTA file with at least one record")
+    before = parser.drained, parser.drained_ambiguous
     for found in parser.finish():
-        stats.add(found[1])
-        yield found
+        stats.add(found[1], *before)
+        yield found, before[0] > 0, False
+        before = parser.drained, parser.drained_ambiguous
 
 
 class _Parser:
@@ -177,6 +227,8 @@ class _Parser:
         self.header: bytes | None = None
         self.header_line = 0
         self.parts: list[Codes] = []
+        # Bases of the open record that were handed out before it ended; how many are no base.
+        self.drained = self.drained_ambiguous = 0
 
     def feed(self, chunk: bytes) -> tuple[list[bytes], Records] | None:
         """Takes the next bytes; returns the records that they complete."""
@@ -232,6 +284,15 @@ class _Parser:
         self.lines += newlines.size
         return self._assemble(headers, header_lines, cuts, bases)
 
+    def drain(self) -> tuple[list[bytes], Records]:
+        """Hands out what there is of the open record, which goes on."""
+        codes = np.concatenate([*self.parts, _NO_BASES])
+        self.parts, self.drained = [], self.drained + codes.size
+        self.drained_ambiguous += int((codes >= UNKNOWN).sum())
+        header = self.header or b""
+        offsets = np.array([0, codes.size])
+        return [header], Records([_id(header, self.records + 1)], codes, offsets)
+
     def finish(self) -> Iterator[tuple[list[bytes], Records]]:
         """Yields what the end of the file completes."""
         if self.carry and (found := self.feed(b"\n")):  # a last line without its end
@@ -241,7 +302,8 @@ class _Parser:
                 f"{self.name} holds no record; legal: FASTA, headers that begin with > and their "
                 "sequences"
             )
-        yield self._hand_out([self.header], [self.header_line], self.parts, [self._open_bases()])
+        yield self._hand_out([self.header], [self.header_line], self.parts, [self.open_bases()])
+        self.drained = self.drained_ambiguous = 0
 
     def _assemble(
         self,
@@ -256,13 +318,14 @@ class _Parser:
         lengths = np.diff(cuts)
         done, lines, parts = headers[:-1], header_lines[:-1].tolist(), [bases[: cuts[-1]]]
         if self.header is not None:
-            lengths = np.concatenate([[self._open_bases() + cuts[0]], lengths])
+            lengths = np.concatenate([[self.open_bases() + cuts[0]], lengths])
             done, lines, parts = (
                 [self.header, *done],
                 [self.header_line, *lines],
                 self.parts + parts,
             )
         self.header, self.header_line = headers[-1], int(header_lines[-1])
+        self.drained = self.drained_ambiguous = 0
         self.parts = [bases[cuts[-1] :]]
         return self._hand_out(done, lines, parts, lengths) if done else None
 
@@ -286,7 +349,8 @@ class _Parser:
         codes = parts[0] if len(parts) == 1 else np.concatenate([*parts, _NO_BASES])
         return headers, Records(ids, codes, offsets)
 
-    def _open_bases(self) -> int:
+    def open_bases(self) -> int:
+        """Bases of the open record that were not handed out yet."""
         return sum(part.size for part in self.parts)
 
     def _refuse(self, line: int | np.integer, what: str) -> None:
@@ -314,7 +378,7 @@ class _Parser:
         record = int(np.searchsorted(heads, where)) - 1
         if record < 0:
             header = self.header or b""
-            offset = self._open_bases() + int(keep[:where].sum())
+            offset = self.drained + self.open_bases() + int(keep[:where].sum())
         else:
             header = text[heads[record] + 1 : stops[record]]
             offset = int(keep[heads[record] : where].sum())

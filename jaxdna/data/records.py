@@ -47,6 +47,17 @@ def join(ids: Sequence[str], sequences: Sequence[Codes]) -> Records:
     return Records(ids, np.concatenate([*sequences, np.empty(0, np.uint8)]), offsets)
 
 
+def common_length(records: Records, policy: str) -> int:
+    """Returns the length that a policy of `fit_length` gives where the user names none.
+
+    Args:
+      records: at least one.
+      policy: `error` (the first record's), `center_crop` (the shortest) or `pad` (the longest).
+    """
+    lengths = records.lengths
+    return int({"error": lengths[0], "center_crop": lengths.min(), "pad": lengths.max()}[policy])
+
+
 def fit_length(records: Records, length: int, policy: str, source: str) -> Codes:
     """Returns the records with one common length.
 

@@ -136,3 +136,19 @@ def motif_scan(codes: Array, kernel: Array, bias: Array, *, implementation: str 
             f"implementation={implementation!r}, expected one of {', '.join(IMPLEMENTATIONS)}"
         )
     return IMPLEMENTATIONS[implementation](codes, kernel, bias)
+
+
+def best_windows(codes: Array, kernel: Array, bias: Array) -> tuple[Array, Array]:
+    """Finds each filter's best window in each sequence.
+
+    Args:
+        codes: [batch, length] uint8.
+        kernel: [width, 4, filters] float.
+        bias: [filters] float.
+
+    Returns:
+        Its score [batch, filters] float32 and its first base [batch, filters] int32; of windows
+        with equal scores, any one.
+    """
+    best, position, _ = _platform_search(codes, kernel)
+    return best + bias, position

@@ -113,7 +113,7 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
       UserError: the coordinator's port cannot be used.
       PeerError: the others did not come in time.
     """
-    if start.how == "single":
+    if start.how == "single" or jax.distributed.is_initialized():
         return
     who = "" if start.processes is None else f"process {start.process_id} of {start.processes}, "
     where = f" at {start.coordinator}" if start.coordinator else ""

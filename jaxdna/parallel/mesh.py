@@ -86,6 +86,12 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(_grid(devices, sizes, across), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def flat_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """Returns a mesh with every device on `data`, for work that needs no other split."""
+    grid = np.array(devices, dtype=object).reshape(-1, *[1] * (len(AXES) - 1))
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
 def granule(device: jax.Device) -> tuple[str, int]:
     """The part of the machine that a device shares fast links with: its TPU slice, or its host."""
     slice_index = getattr(device, "slice_index", None)

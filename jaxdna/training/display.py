@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jaxdna.training.measures import NAMES
+
 
 def make_console() -> Console:
     """Returns the console for people: stderr, so that stdout stays free for results."""
@@ -90,3 +92,22 @@ def results(summary: dict[str, Any]) -> Table:
         if summary["test"][key] is not None
     ]
     return table("Test split", columns, rows)
+
+
+def measures_table(summary: dict[str, Any]) -> Table:
+    """Returns the table of `evaluate`: every measure, its interval, and the Bayes ceiling."""
+    found = summary["measures"]
+    if found is None:
+        return results(summary)
+    ceiling = summary["ceiling"] or {}
+    rows = [
+        [
+            label,
+            found[name]["value"],
+            f"{found[name]['low']:.4f} to {found[name]['high']:.4f}",
+            *([ceiling.get(name)] if ceiling else []),
+        ]
+        for name, label in NAMES.items()
+    ]
+    columns = ["", "value", "95 % interval", *(["Bayes ceiling"] if ceiling else [])]
+    return table("Measures", columns, rows)

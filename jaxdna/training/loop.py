@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from jaxdna.analysis.run_report import write_run_report
 from jaxdna.errors import NotFiniteError, Preempted, storage_error
 from jaxdna.models.network import parameter_count
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
@@ -23,7 +24,7 @@ from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.training.feed import Feed, make_feed
 from jaxdna.training.guard import Guard, StopRequested
-from jaxdna.training.metrics import chance_loss
+from jaxdna.training.metrics import chance_loss, scores
 from jaxdna.training.prepare import Prepared
 from jaxdna.training.program import Program
 from jaxdna.training.progress import Progress
@@ -136,13 +137,15 @@ def _train(
         checkpoints.wait()
 
     guard.enter("evaluation")
-    summary = _summarise(run, prepared, guard)
+    summary = _summarise(run, prepared, folder, guard)
     trained = _examples_seen(progress, prepared) - seen
     if trained:
         summary["samples_per_second"] = round(trained / (run.watch.seconds["train"] - seconds))
+    best = program.gather(run.best)
     if folder.writes:
         ceiling = prepared.dataset.ceiling("validation") if prepared.dataset.ceiling else None
         draw_curves(folder.curves, progress.rows, stopping.best_epoch, ceiling)
+        write_run_report(folder, prepared, best, summary)
     folder.write_summary(summary)
     return summary
 
@@ -259,13 +262,17 @@ def _check_finite(losses: NDArray[np.float64], first_step: int) -> None:
         )
 
 
-def _summarise(run: Run, prepared: Prepared, guard: Guard) -> dict[str, Any]:
-    """The summary of a finished run, without its speed."""
+def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) -> dict[str, Any]:
+    """The summary of a finished run, without its speed; leaves the logits of the test split."""
+    dataset = prepared.dataset
     stopping = run.progress.stopping
     with run.watch.on("eval"):
-        evaluator = Evaluator(prepared.program, prepared.dataset.splits["test"])
-        test = evaluator.scores(run.best, guard.wait)
-        ceiling = prepared.dataset.ceiling("test") if prepared.dataset.ceiling else None
+        labels = dataset.splits["test"].y
+        evaluator = Evaluator(prepared.program, dataset.splits["test"])
+        logits = evaluator.logits(run.best, guard.wait)
+        ceiling = dataset.ceiling("test") if dataset.ceiling else None
+    names = dataset.ids("test") if dataset.ids else [f"test_{i}" for i in range(len(labels))]
+    folder.write_test(names, labels, logits)
     return {
         "params": parameter_count(run.best),
         "params_sha256": params_sha256(prepared.program.gather(run.best)),
@@ -273,8 +280,8 @@ def _summarise(run: Run, prepared: Prepared, guard: Guard) -> dict[str, Any]:
         "epochs": run.progress.epoch,
         "stopped_early": stopping.stop,
         "left_plateau": stopping.left_plateau,
-        "data": prepared.dataset.describe,
-        "test": test,
+        "data": dataset.describe,
+        "test": scores(labels, logits),
         "ceiling": ceiling,
         "samples_per_second": None,
         "seconds": run.watch.read(),

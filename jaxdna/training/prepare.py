@@ -53,6 +53,8 @@ def prepare(
     console.print(f"mesh     {layout}")
     dataset = load_dataset(config)
     console.print(f"data     {dataset.describe}")
+    for note in dataset.notes:
+        console.print(f"note     {note}")
     program = Program(
         config, mesh, dataset.example_shape, dataset.logits, len(dataset.splits["train"])
     )

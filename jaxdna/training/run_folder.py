@@ -3,14 +3,17 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
 from jaxdna import config as configs
+from jaxdna.data.dataset import Dataset
 from jaxdna.errors import UserError
 from jaxdna.training.manifest import read_small_json
 from jaxdna.training.progress import is_row
@@ -81,6 +84,7 @@ class RunFolder:
       checkpoints: Orbax' folder.
       tensorboard: event files, one folder each for train and validation.
       curves: the picture of the curves.
+      report: the page that shows the run.
     """
 
     def __init__(self, path: Path):
@@ -90,7 +94,10 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
+        self.report = path / "report.html"
         self._config = path / "config.json"
+        self._data = path / "data.json"
+        self._test = path / "test.tsv"
         self._summary = path / "summary.json"
         self._metrics = path / "metrics.jsonl"
 
@@ -170,6 +177,35 @@ class RunFolder:
             f"--workdir={self.path} cannot be written ({error.strerror}); give another folder"
         )
 
+    def check_data(self, dataset: Dataset) -> None:
+        """Raises UserError where the run was begun with other bytes in one of the data's files."""
+        for source in (self.read_data() or {}).get("inputs", []):
+            for now in dataset.inputs:
+                if now.path == source["path"] and now.sha256 != source["sha256"]:
+                    raise UserError(
+                        f"{now.path} has changed since --workdir={self.path} was begun; "
+                        "give another folder, or the file that it was begun with"
+                    )
+
+    def record_data(self, dataset: Dataset) -> None:
+        """Stores what the data are, their files' digests among it, in data.json."""
+        record = {
+            "describe": dataset.describe,
+            "example_shape": list(dataset.example_shape),
+            "classes": dataset.classes,
+            "splits": {name: len(split) for name, split in dataset.splits.items()},
+            "inputs": [source._asdict() for source in dataset.inputs],
+            "notes": list(dataset.notes),
+        }
+        self._write(self._data, json.dumps(record, indent=2) + "\n")
+
+    def read_data(self) -> dict[str, Any] | None:
+        """Returns what `record_data` stored, or None."""
+        try:
+            return read_small_json(self._data, _MOST_CONFIG_BYTES)
+        except (OSError, ValueError):
+            return None
+
     def read_config(self) -> ConfigDict:
         """Returns the configuration that the run was begun with.
 
@@ -191,6 +227,20 @@ class RunFolder:
                 f"{self._config} is damaged ({error}); train into a new folder"
             ) from None
 
+    def read_model_config(self) -> ConfigDict:
+        """Returns the configuration of a run that has one trained model.
+
+        Raises:
+          UserError: as `read_config`; or this is a cross-validation, which has one for each fold.
+        """
+        config = self.read_config()
+        if config.data.get("folds") and config.data.fold == -1:
+            raise UserError(
+                f"--workdir={self.path} is a cross-validation; legal: the folder of one fold, "
+                f"{self.path / 'fold0'} to {self.path / f'fold{config.data.folds - 1}'}"
+            )
+        return config
+
     def read_summary(self) -> dict[str, Any] | None:
         """Returns what a finished run wrote; None where the run is not finished.
 
@@ -211,6 +261,21 @@ class RunFolder:
         """Marks the run as unfinished again."""
         if self.writes:
             self._summary.unlink(missing_ok=True)
+
+    def write_test(self, ids: Sequence[str], labels: NDArray, logits: NDArray) -> None:
+        """Stores the label and the logits (one column for two classes) of each test example."""
+        count = logits.shape[1]
+        columns = ["logit"] if count == 1 else [f"logit{i}" for i in range(count)]
+        lines = ["\t".join(["id", "label", *columns])]
+        for name, label, row in zip(ids, labels.tolist(), logits.tolist(), strict=True):
+            lines.append("\t".join([name, str(label), *(f"{value:.9g}" for value in row)]))
+        self._write(self._test, "\n".join(lines) + "\n")
+
+    def read_test(self) -> tuple[list[str], NDArray[np.int32], NDArray[np.float32]]:
+        """Returns ids, labels int32 [examples] and logits float32 [examples, logits]."""
+        rows = [line.split("\t") for line in self._test.read_text().splitlines()[1:]]
+        labels = np.array([row[1] for row in rows], dtype=np.int32)
+        return [row[0] for row in rows], labels, np.array([row[2:] for row in rows], np.float32)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns one dict per epoch; what comes after a line that is none of ours is left out."""

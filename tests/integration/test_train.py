@@ -41,7 +41,8 @@ def test_leaves_the_files_and_keys_of_the_contract(finished):
     folder, summary, _ = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "config.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard", "curves.png",
+        "config.json", "data.json", "metrics.jsonl", "test.tsv", "summary.json", "checkpoints",
+        "tensorboard", "curves.png", "report.html",
     }  # fmt: skip
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert set(summary) >= {

@@ -1,0 +1,189 @@
+"""What the filters of a trained network look for: frequency matrices from their best windows.
+
+Source: Alipanahi, Delong, Weirauch and Frey (2015), Predicting the sequence specificities of DNA-
+and RNA-binding proteins by deep learning, Nature Biotechnology 33:831-838: align the windows on
+which a filter fires and count bases. As DragoNN does, a window counts if its activation exceeds
+half of the filter's largest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpy.typing import NDArray
+
+from jaxdna.analysis.motif_match import Hit, match_motif
+from jaxdna.data.motifs import Motif
+from jaxdna.data.sequences import UNKNOWN, Codes, reverse_complement
+from jaxdna.ops.motif_scan import best_windows
+from jaxdna.training.trained import Trained
+
+_BATCH = 64
+_LEAST_SITES = 10  # fewer windows make no frequency matrix
+_THRESHOLD = 0.5  # of the largest activation
+_EDGE_BITS = 0.25  # columns at the ends that tell less are no part of a motif
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Each filter's best window in each sequence, over both strands.
+
+    Attributes:
+      activation: float32 [sequences, filters], after ReLU.
+      start: int32 [sequences, filters], first base of the window on the forward strand.
+      reverse: bool [sequences, filters], whether the window is read on the other strand.
+    """
+
+    activation: NDArray[np.float32]
+    start: NDArray[np.int32]
+    reverse: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class FilterMotif:
+    """A filter as a motif.
+
+    Attributes:
+      number: of the filter, from 0.
+      weight: what one unit of its activation adds to the logit.
+      influence: weight times the activation's standard deviation over the sequences.
+      sites: windows that stand behind the matrix.
+      motif: the frequency matrix; None where the filter fires on too few sequences.
+      core: the motif without columns at its ends that tell next to nothing.
+      hits: known motifs that it resembles, best first.
+    """
+
+    number: int
+    weight: float
+    influence: float
+    sites: int
+    motif: Motif | None
+    core: Motif | None
+    hits: Sequence[Hit]
+
+
+def find_windows(trained: Trained, codes: Codes, both_strands: bool = True) -> Windows:
+    """Returns each filter's best window in each sequence.
+
+    Args:
+      trained: a network that begins with a motif scan.
+      codes: uint8 [sequences, length].
+      both_strands: look at the other strand too, as a network that averages both does.
+    """
+    first = trained.network(trained.params).names[0]
+    params = {name: np.asarray(value) for name, value in trained.params[first].items()}
+    score, start = _scan(codes, params)
+    reverse = np.zeros(score.shape, dtype=bool)
+    if both_strands:
+        other, other_start = _scan(reverse_complement(codes), params)
+        reverse = other > score
+        turned = codes.shape[1] - trained.width - other_start
+        score, start = np.maximum(score, other), np.where(reverse, turned, start)
+    return Windows(np.maximum(score, 0), start, reverse)
+
+
+def filter_motifs(
+    trained: Trained, codes: Codes, windows: Windows, library: Sequence[Motif]
+) -> list[FilterMotif]:
+    """Returns every filter as a motif, the most influential first.
+
+    Args:
+      trained: the network.
+      codes: uint8 [sequences, length], what `windows` were found in.
+      windows: of `find_windows`.
+      library: known motifs to compare with.
+    """
+    names = trained.network(trained.params).names
+    weights = np.asarray(trained.params[names[-1]]["kernel"])[:, 0]
+    spread = windows.activation.std(axis=0)
+    made = []
+    for number, weight in enumerate(weights.tolist()):
+        activation = windows.activation[:, number]
+        firing = np.flatnonzero((activation > _THRESHOLD * activation.max()) & (activation > 0))
+        motif = core = None
+        hits: Sequence[Hit] = ()
+        if firing.size >= _LEAST_SITES:
+            starts = windows.start[firing, number]
+            sites = codes[firing[:, None], starts[:, None] + np.arange(trained.width)]
+            turned = windows.reverse[firing, number]
+            sites[turned] = reverse_complement(sites[turned])
+            motif = _frequencies(sites, f"filter{number}")
+            core = informative_part(motif) if motif else None
+            hits = match_motif(core, library) if core and library else ()
+        influence = weight * float(spread[number])
+        made.append(FilterMotif(number, weight, influence, int(firing.size), motif, core, hits))
+    return sorted(made, key=lambda one: -abs(one.influence))
+
+
+def information(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the information of each position in bits, against equal base frequencies.
+
+    Args:
+      probabilities: float64 [width, 4].
+    """
+    safe = np.maximum(probabilities, np.finfo(np.float64).tiny)
+    return 2 + (probabilities * np.log2(safe)).sum(axis=1)
+
+
+def informative_part(motif: Motif) -> Motif | None:
+    """Cuts columns of little information off both ends; None if nothing is left."""
+    telling = np.flatnonzero(information(motif.probabilities) >= _EDGE_BITS)
+    if not telling.size:
+        return None
+    rows = motif.probabilities[telling[0] : telling[-1] + 1]
+    return Motif(motif.name, motif.source, rows)
+
+
+def found_share(
+    trained: Trained,
+    windows: Windows,
+    starts: NDArray[np.int32],
+    width: int,
+    length: int,
+) -> tuple[float, float]:
+    """Returns how often the network looks at the embedded instance, and how often chance would.
+
+    The network looks at the window that adds most to the logit. It counts as found if the middle
+    of the instance lies in that window.
+
+    Args:
+      trained: the network.
+      windows: of `find_windows`.
+      starts: int32 [sequences], first base of each instance; -1 where there is none.
+      width: bases of an instance.
+      length: bases of a sequence.
+    """
+    names = trained.network(trained.params).names
+    weights = np.asarray(trained.params[names[-1]]["kernel"])[:, 0]
+    top = (windows.activation * weights).argmax(axis=1)
+    place = np.take_along_axis(windows.start, top[:, None], axis=1)[:, 0]
+    bound = starts >= 0
+    middle = starts[bound] + width // 2
+    inside = (place[bound] <= middle) & (middle < place[bound] + trained.width)
+    return float(inside.mean()), trained.width / (length - trained.width + 1)
+
+
+def _frequencies(sites: Codes, name: str) -> Motif | None:
+    counts = np.stack([(sites == base).sum(axis=0) for base in range(4)], axis=1)
+    if (sites < UNKNOWN).sum(axis=0).min() == 0:  # a column of nothing but N
+        return None
+    return Motif(name, "jaxdna", counts / counts.sum(axis=1, keepdims=True))
+
+
+@jax.jit
+def _scan_batches(codes: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple:
+    return lax.map(lambda rows: best_windows(rows, kernel, bias), codes)
+
+
+def _scan(codes: Codes, params: dict[str, NDArray]) -> tuple[NDArray, NDArray]:
+    batches = -(-len(codes) // _BATCH)
+    rows = np.minimum(np.arange(batches * _BATCH), len(codes) - 1)
+    stacked = codes[rows].reshape(batches, _BATCH, -1)
+    found = _scan_batches(
+        jnp.asarray(stacked), jnp.asarray(params["kernel"]), jnp.asarray(params["bias"])
+    )
+    score, start = (np.asarray(part).reshape(len(rows), -1)[: len(codes)] for part in found)
+    return score, start

@@ -1,0 +1,154 @@
+"""The steps of `interpret`, and the files that it leaves."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxdna.analysis.filters import FilterMotif, filter_motifs, find_windows, found_share
+from jaxdna.analysis.logos import write_logos
+from jaxdna.analysis.mutagenesis import draw, mutate, write_table
+from jaxdna.analysis.scorer import Scorer
+from jaxdna.data.dataset import SPLITS
+from jaxdna.data.fasta import read_fasta_blocks
+from jaxdna.data.motif_writers import write_jaspar, write_meme
+from jaxdna.data.motifs import Motif, load_motif
+from jaxdna.data.records import check_minimum, common_length, fit_length, join
+from jaxdna.data.registry import load_dataset, simulation
+from jaxdna.data.sequences import Codes
+from jaxdna.errors import UserError
+from jaxdna.training.trained import Trained
+
+_MOST = 20_000  # sequences: more would change no frequency that a logo shows
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sequences to interpret a network on.
+
+    Attributes:
+      ids: their names.
+      codes: uint8 [sequences, length].
+      starts: int32 [sequences], where the motif was embedded, or -1; None for real sequences.
+      instance: bases of an embedded instance.
+    """
+
+    ids: list[str]
+    codes: Codes
+    starts: NDArray[np.int32] | None = None
+    instance: int = 0
+
+
+def read_sample(trained: Trained, path: str) -> Sample:
+    """Reads a FASTA file; lengths and letters are treated as in training.
+
+    Raises:
+      UserError: the file is wrong, or a sequence is shorter than a filter.
+    """
+    data = trained.config.data
+    blocks = list(read_fasta_blocks(path, data.get("ambiguous", "zero")))
+    ids = [name for block in blocks for name in block.ids]
+    records = join(ids, [block[i] for block in blocks for i in range(len(block))])
+    check_minimum(records, trained.width, path)
+    policy = data.get("lengths", "error")
+    length = common_length(records, policy)
+    return Sample(ids[:_MOST], fit_length(records, length, policy, path)[:_MOST])
+
+
+def test_sample(trained: Trained) -> Sample:
+    """Returns the run's test split, with the places of the motif if it is simulated."""
+    config = trained.config
+    if config.data.name == "tal1":
+        everything, slices = simulation(config)
+        rows = slices[SPLITS[-1]]
+        codes = everything.codes[rows][:_MOST]
+        ids = [f"test_{i}" for i in range(len(codes))]
+        instance = load_motif(config.data.motif).width
+        return Sample(ids, codes, everything.starts[rows][:_MOST], instance)
+    dataset = load_dataset(config)
+    codes = np.asarray(dataset.splits["test"].x[:_MOST])
+    return Sample((dataset.ids("test") if dataset.ids else [])[:_MOST], codes)
+
+
+def interpret(
+    trained: Trained, sample: Sample, library: list[Motif], mutants: int, output: Path
+) -> dict[str, Any]:
+    """Interprets a network and writes what it finds.
+
+    Args:
+      trained: a network that begins with a motif scan.
+      sample: sequences on which the filters fire.
+      library: known motifs.
+      mutants: how many of the top-scoring sequences to mutate.
+      output: the folder; made if absent.
+
+    Returns:
+      `filters` (a dict each, the most influential first) and `embedded` (None for real sequences).
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output={output} cannot be written ({(error.strerror or str(error)).lower()})"
+        ) from error
+    both = trained.config.model.strands != "forward"
+    windows = find_windows(trained, sample.codes, both)
+    filters = filter_motifs(trained, sample.codes, windows, library)
+    motifs = [one.motif for one in filters if one.motif]
+    sites = max([one.sites for one in filters])
+    write_meme(motifs, output / "filters.meme", sites=sites)
+    write_jaspar(motifs, output / "filters.jaspar")
+    write_logos(motifs, output / "logos")
+    rows = [_row(one) for one in filters]
+    _write_rows(output / "filters.tsv", rows)
+    if mutants:
+        _mutate(trained, sample, mutants, output)
+    embedded = None
+    if sample.starts is not None:
+        length = sample.codes.shape[1]
+        share, chance = found_share(trained, windows, sample.starts, sample.instance, length)
+        embedded = {"found": share, "chance": chance}
+    return {"filters": rows, "embedded": embedded, "sequences": len(sample.codes)}
+
+
+def _row(one: FilterMotif) -> dict[str, Any]:
+    return {
+        "filter": one.number,
+        "weight": one.weight,
+        "influence": one.influence,
+        "sites": one.sites,
+        "consensus": one.core.consensus if one.core else "",
+        "match": asdict(one.hits[0]) if one.hits else None,
+    }
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    keys = ("target", "strand", "offset", "overlap", "p_value", "e_value", "q_value")
+    with path.open("w") as stream:
+        print("filter", "weight", "influence", "sites", "consensus", *keys, sep="\t", file=stream)
+        for row in rows:
+            match = row["match"] or {}
+            values = [f"{row['weight']:.6g}", f"{row['influence']:.6g}", row["sites"]]
+            found = [match.get(key, "") for key in keys]
+            cells = [f"{x:.3g}" if isinstance(x, float) else x for x in found]
+            print(row["filter"], *values, row["consensus"], *cells, sep="\t", file=stream)
+
+
+def _mutate(trained: Trained, sample: Sample, mutants: int, output: Path) -> None:
+    scorer = Scorer(trained)
+    count, length = sample.codes.shape
+    starts = np.arange(count, dtype=np.int64) * length
+    logits = scorer.logits(
+        sample.codes.reshape(-1), starts, np.full(count, length - trained.width + 1)
+    )
+    top = np.argsort(-logits, kind="stable")[:mutants].tolist()
+    ids, sequences = [sample.ids[i] for i in top], [sample.codes[i] for i in top]
+    changes = [mutate(scorer, codes) for codes in sequences]
+    with (output / "mutagenesis.tsv").open("w") as stream:
+        write_table(stream, ids, sequences, changes)
+    draw(output / "mutagenesis.png", ids, sequences, changes)

@@ -1,0 +1,79 @@
+"""Sequence logos, drawn with matplotlib alone.
+
+Source of the form: Schneider and Stephens (1990), Sequence logos: a new way to display consensus
+sequences, Nucleic Acids Research 18:6097-6100.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxdna.analysis.filters import information
+from jaxdna.data.motifs import Motif
+from jaxdna.data.sequences import LETTERS
+
+COLOURS = {"A": "#109648", "C": "#255c99", "G": "#f7b32b", "T": "#d62839"}
+
+
+def logo_figure(motif: Motif, title: str = "") -> Any:
+    """Returns a matplotlib figure: letters as high as their share of the position's information."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(0.32 * motif.width + 0.8, 1.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    heights = motif.probabilities * information(motif.probabilities)[:, None]
+    draw_letters(axes, heights)
+    axes.set(xlim=(-0.5, motif.width - 0.5), ylim=(0, 2), ylabel="bits", yticks=(0, 1, 2))
+    axes.set_xticks(range(motif.width), [str(i + 1) for i in range(motif.width)], fontsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=8)
+    return figure
+
+
+def draw_letters(axes: Any, heights: NDArray[np.float64]) -> None:
+    """Stacks letters on positions 0, 1 and so on, the highest on top.
+
+    Args:
+      axes: matplotlib's.
+      heights: float [positions, 4] in units of the vertical axis, 0 or more.
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.patches import PathPatch
+    from matplotlib.textpath import TextPath
+    from matplotlib.transforms import Affine2D
+
+    font = FontProperties(family="DejaVu Sans", weight="bold")
+    shapes = {letter: TextPath((0, 0), letter, size=1, prop=font) for letter in LETTERS}
+    for position, column in enumerate(heights):
+        bottom = 0.0
+        for base in np.argsort(column, kind="stable"):
+            height = float(column[base])
+            if height <= 0:
+                continue
+            letter = LETTERS[base]
+            box = shapes[letter].get_extents()
+            place = (
+                Affine2D()
+                .translate(-box.x0, -box.y0)
+                .scale(0.92 / box.width, height / box.height)
+                .translate(position - 0.46, bottom)
+            )
+            patch = PathPatch(place.transform_path(shapes[letter]), fc=COLOURS[letter], lw=0)
+            axes.add_patch(patch)
+            bottom += height
+
+
+def write_logos(motifs: Sequence[Motif], folder: Path) -> None:
+    """Writes NAME.png and NAME.svg for every motif."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for motif in motifs:
+        figure = logo_figure(motif, motif.name)
+        figure.savefig(folder / f"{motif.name}.png", dpi=150)
+        # Without a date two runs write the same bytes.
+        figure.savefig(folder / f"{motif.name}.svg", metadata={"Date": None})

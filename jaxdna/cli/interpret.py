@@ -1,0 +1,74 @@
+"""Shows what a trained network looks for: filters as motifs, and in-silico mutagenesis.
+
+Leaves in WORKDIR/interpret (or --output): filters.tsv, filters.meme, filters.jaspar, logos/,
+mutagenesis.tsv and mutagenesis.png.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from jaxdna.cli.common import add_workdir
+from jaxdna.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's flags."""
+    add_workdir(parser)
+    parser.add_argument(
+        "--sequences", metavar="X.fa", help="FASTA of one length (default: the run's test split)"
+    )
+    parser.add_argument(
+        "--motifs", metavar="FILE", help="MEME or JASPAR file to compare with (default: presets)"
+    )
+    parser.add_argument(
+        "--mutate", type=int, default=3, metavar="N", help="sequences to mutate, the top-scoring"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: WORKDIR/interpret")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Interprets; returns the filters."""
+    if arguments.mutate < 0:
+        raise UserError(f"--mutate={arguments.mutate} is not legal: it must be 0 or more")
+
+    from rich.console import Console
+
+    from jaxdna.analysis import interpretation
+    from jaxdna.analysis.motif_match import library_note
+    from jaxdna.cli.common import open_trained
+    from jaxdna.data.motifs import presets, read_motifs
+    from jaxdna.training.display import make_console, table
+
+    notes = make_console()
+    library = read_motifs(arguments.motifs) if arguments.motifs else list(presets().values())
+    trained = open_trained(arguments, notes)
+    sample = (
+        interpretation.read_sample(trained, arguments.sequences)
+        if arguments.sequences
+        else interpretation.test_sample(trained)
+    )
+    output = arguments.output or arguments.workdir / "interpret"
+    found = interpretation.interpret(trained, sample, library, arguments.mutate, output)
+    if note := library_note(library):
+        notes.print(f"note     {note}")
+    console = Console(highlight=False, stderr=arguments.json)
+    if not console.is_terminal:
+        console.width = 120
+    rows = []
+    for row in found["filters"][:20]:
+        best = row["match"] or {}
+        place = f"{best['strand']} {best['offset']}" if best else None
+        p_value = f"{best['p_value']:.1e}" if best else None
+        cells = (row["weight"], row["sites"], row["consensus"], best.get("target"), place, p_value)
+        rows.append([f"filter{row['filter']}", *cells])
+    columns = ("", "weight", "sites", "consensus", "resembles", "strand, offset", "p")
+    console.print(table("Filters, the most influential first", columns, rows))
+    if found["embedded"]:
+        share, chance = found["embedded"]["found"], found["embedded"]["chance"]
+        console.print(
+            f"the window that adds most to the logit holds the embedded motif in {share:.1%} of "
+            f"the bound sequences ({chance:.1%} by chance)"
+        )
+    console.print(f"tables, motif files, logos and the heat-map are in {output}")
+    return found | {"output": str(output)}

@@ -1,0 +1,155 @@
+"""Scores sequences with the best checkpoint of a run folder, or the alleles of a VCF file.
+
+One row per record, in order: id, probability, logit, note; NA and the reason for what cannot be
+scored. Records are read as in training (its --config.data.lengths and .ambiguous); with --window,
+one row per window.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxdna.cli.common import add_workdir
+from jaxdna.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's flags."""
+    add_workdir(parser)
+    parser.add_argument(
+        "--sequences", metavar="X.fa[.gz]", help="FASTA, plain, gzip or bgzip, or - for stdin"
+    )
+    parser.add_argument(
+        "--output", default="-", metavar="Y.tsv[.gz]",
+        help="TSV, or with --window .bed or .bedGraph; - for stdout (default)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--strands", choices=("average", "forward", "max"), help="default: as it was trained"
+    )
+    parser.add_argument("--window", type=int, metavar="BASES", help="score windows of this length")
+    parser.add_argument(
+        "--stride", type=int, metavar="BASES", help="from window to window (default: half of one)"
+    )
+    parser.add_argument("--variants", metavar="X.vcf[.gz]", help="score these alleles instead")
+    parser.add_argument("--genome", type=Path, metavar="G.fa", help="what the variants refer to")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Predicts; returns what was counted."""
+    _check(arguments)
+
+    from jaxdna.analysis.predictions import Lengths, score_records, score_windows
+    from jaxdna.analysis.scorer import Scorer
+    from jaxdna.cli.common import open_trained
+    from jaxdna.data.fasta import FastaStats, read_fasta_pieces
+    from jaxdna.data.prediction_files import (
+        HEADER,
+        bed_lines,
+        make_bedgraph,
+        open_output,
+        output_format,
+        tsv_lines,
+    )
+    from jaxdna.data.streams import BLOCK_BYTES
+    from jaxdna.training.display import make_console
+
+    console = make_console()
+    form = output_format(arguments.output, arguments.window is not None)
+    trained = open_trained(arguments, console)
+    scorer = Scorer(trained, arguments.strands)
+    if arguments.variants:
+        return _variants(arguments, trained, scorer, console)
+    if arguments.window is not None and arguments.window < trained.width:
+        raise UserError(
+            f"--window={arguments.window} is shorter than a filter; legal: {trained.width} or more"
+        )
+    data, stats = trained.config.data, FastaStats()
+    lengths = Lengths(data.get("lengths", "error"), trained.length)
+    # A record that is cropped to its middle must be seen whole.
+    whole = lengths.policy == "center_crop" and arguments.window is None
+    pieces = read_fasta_pieces(
+        arguments.sequences,
+        data.get("ambiguous", "zero"),
+        stats,
+        10**15 if whole else max(BLOCK_BYTES, 2 * trained.length, 2 * (arguments.window or 0)),
+    )
+    begin = time.perf_counter()
+    counts = {"rows": 0, "skipped": 0}
+    if arguments.window is None:
+        scored = score_records(pieces, scorer, lengths)
+    else:
+        stride = arguments.stride or max(1, arguments.window // 2)
+        scored = score_windows(pieces, scorer, arguments.window, stride)
+        place = bed_lines if form == "bed" else make_bedgraph(stride)
+    with open_output(arguments.output) as stream:
+        if form == "tsv":
+            stream.write(HEADER)
+        for rows in scored:
+            counts["rows"] += len(rows)
+            counts["skipped"] += int((rows.logits != rows.logits).sum())
+            if form != "tsv":
+                stream.write(place(rows.ids, rows.starts, rows.stops, rows.logits))
+                continue
+            names = rows.ids
+            if arguments.window is not None:
+                spans = zip(names, rows.starts.tolist(), rows.stops.tolist(), strict=True)
+                names = [f"{name}:{start}-{stop}" for name, start, stop in spans]
+            stream.write(tsv_lines(names, rows.logits, rows.notes))
+    seconds = time.perf_counter() - begin
+    for note in stats.notes():
+        console.print(f"note     {note}")
+    console.print(
+        f"{counts['rows']:,} rows ({counts['skipped']:,} without a score), "
+        f"{stats.bases:,} bases in {seconds:.1f} s: "
+        f"{stats.bases / seconds / 1e6:.1f} million bases a second"
+    )
+    return {
+        **counts,
+        "bases": stats.bases,
+        "seconds": round(seconds, 3),
+        "output": arguments.output,
+    }
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses flags that do not go together; touches nothing."""
+    if bool(arguments.sequences) == bool(arguments.variants):
+        raise UserError("one of --sequences=X.fa and --variants=X.vcf is needed, and only one")
+    if arguments.variants and not arguments.genome:
+        raise UserError(f"--variants={arguments.variants} needs --genome=G.fa")
+    if arguments.genome and not arguments.variants:
+        raise UserError(f"--genome={arguments.genome} needs --variants=X.vcf")
+    if arguments.window is not None and arguments.variants:
+        raise UserError("--window goes with --sequences; variants have the model's length")
+    if arguments.stride is not None and (
+        arguments.window is None or not 1 <= arguments.stride <= arguments.window
+    ):
+        raise UserError(
+            f"--stride={arguments.stride} is not legal: it must be 1 to --window, which it needs"
+        )
+    if arguments.json and arguments.output == "-":
+        raise UserError("--json and the rows would both go to stdout; legal: --output=Y.tsv")
+
+
+def _variants(arguments: argparse.Namespace, trained: Any, scorer: Any, console: Any) -> dict:
+    from jaxdna.analysis.variant_effects import HEADER, score_variants, variant_lines
+    from jaxdna.data.genome import Genome
+    from jaxdna.data.prediction_files import open_output
+    from jaxdna.data.variants import read_variants
+
+    genome = Genome(arguments.genome, trained.config.data.get("ambiguous", "zero"))
+    variants = read_variants(arguments.variants, genome, trained.length)
+    counts = {"rows": 0, "skipped": 0, "mismatches": 0}
+    with open_output(arguments.output) as stream:
+        stream.write(HEADER)
+        for scored in score_variants(variants, scorer):
+            stream.write(variant_lines(scored))
+            counts["rows"] += len(scored.variants)
+            counts["skipped"] += int((scored.reference != scored.reference).sum())
+            counts["mismatches"] += sum("mismatch" in v.note for v in scored.variants)
+    console.print(
+        f"{counts['rows']:,} alleles ({counts['skipped']:,} without a score, "
+        f"{counts['mismatches']:,} with another reference than the genome's)"
+    )
+    return {**counts, "output": arguments.output}

@@ -1,0 +1,348 @@
+"""A data set from the user's own files: FASTA by class, intervals on a genome, or a table."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from jaxdna.data.code_store import convert, default_cache, file_digest
+from jaxdna.data.dataset import SPLITS, Dataset, Input, Split
+from jaxdna.data.duplicates import find_duplicates, sequence_keys
+from jaxdna.data.fasta import read_fasta
+from jaxdna.data.genome import Genome
+from jaxdna.data.intervals import read_intervals, read_windows
+from jaxdna.data.mapped_rows import MappedRows
+from jaxdna.data.negatives import gc_matched
+from jaxdna.data.records import Records, check_minimum, common_length, fit_length, join
+from jaxdna.data.sequences import UNKNOWN, Codes
+from jaxdna.data.shuffle import dinucleotide_shuffle, shuffle_records
+from jaxdna.data.split_table import read_split_table
+from jaxdna.data.splits import chromosome_split, fold_split, random_split
+from jaxdna.data.streams import read_blocks
+from jaxdna.data.tables import read_table
+from jaxdna.errors import UserError
+
+SHUFFLE, GC_MATCHED = "dinucleotide_shuffle", "gc_matched"
+WINDOW_BASES = 500  # length of a window around an interval where the user names none
+_IN_MEMORY_BYTES = 2**30  # larger data stay on disk, and each process reads its own rows
+_WAYS = (
+    "legal: --config.data.positives=A.fa --config.data.negatives=B.fa, or "
+    "--config.data.bed=X.bed --config.data.genome=G.fa, or --config.data.table=T.tsv"
+)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Sequences of one length with their classes.
+
+    Attributes:
+      codes: uint8 [records, length], in memory or memory-mapped.
+      labels: int32 [records], 1 for bound.
+      ids: makes the records' names, in order.
+      inputs: the files that were read.
+      notes: sentences about them.
+      groups: integer [records]; records of one group must stay in one split. None: no groups.
+      chromosomes: text [records]; None where they are not known.
+    """
+
+    codes: Codes
+    labels: NDArray[np.int32]
+    ids: Callable[[], Sequence[str]]
+    inputs: list[Input]
+    notes: list[str]
+    groups: NDArray[np.int64] | None = None
+    chromosomes: NDArray[np.str_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_files(config: ConfigDict) -> Dataset:
+    """Returns the data set of `config.data`, whose name is `fasta`.
+
+    Raises:
+      UserError: a file or a setting is wrong, or they do not fit each other.
+    """
+    labelled = read_labelled(config)
+    rows, notes = _split_rows(labelled, config)
+    split = np.full(len(labelled), -1, dtype=np.int8)
+    for index, name in enumerate(SPLITS):
+        split[rows[name]] = index
+    duplicates = find_duplicates(_keys(labelled.codes), split, labelled.labels)
+
+    def ids(name: str) -> list[str]:
+        names = labelled.ids()
+        return [names[row] for row in rows[name].tolist()]
+
+    bound, length = int(labelled.labels.sum()), labelled.codes.shape[1]
+    files = ", ".join(Path(source.path).name for source in labelled.inputs)
+    return Dataset(
+        {name: _split(labelled, rows[name]) for name in SPLITS},
+        classes=2,
+        describe=f"{bound:,} bound and {len(labelled) - bound:,} unbound sequences of {length:,} "
+        f"bases ({files})",
+        inputs=labelled.inputs,
+        notes=labelled.notes + notes + duplicates.notes(_Lazy(labelled.ids)),
+        ids=ids,
+    )
+
+
+def read_labelled(config: ConfigDict) -> Labelled:
+    """Reads the files of `config.data` without splitting them.
+
+    Raises:
+      UserError: a file or a setting is wrong, or they do not fit each other.
+    """
+    data = config.data
+    given = [key for key in ("positives", "bed", "table") if data[key]]
+    if len(given) != 1:
+        shown = " and ".join(f"--config.data.{key}={data[key]}" for key in given)
+        raise UserError(f"{shown or 'no data'} given; {_WAYS}")
+    for key, needs in (("genome", "bed"), ("valid_chroms", "bed"), ("test_chroms", "bed")):
+        if data[key] and not data[needs]:
+            raise UserError(f"--config.data.{key}={data[key]} needs --config.data.{needs} as well")
+    if data.table and data.negatives:
+        raise UserError(
+            f"--config.data.negatives={data.negatives} does not go with --config.data.table, "
+            "whose rows have both classes; legal: one of them"
+        )
+    if data.table:
+        return _from_table(config)
+    if not data.negatives:
+        legal = f"a FASTA file or {SHUFFLE}"
+        if data.bed:
+            legal = f"a BED or FASTA file, {SHUFFLE} or {GC_MATCHED}"
+        raise UserError(f"--config.data.negatives is missing; legal: {legal}")
+    return _from_intervals(config) if data.bed else _from_fasta(config)
+
+
+def _from_table(config: ConfigDict) -> Labelled:
+    data = config.data
+    table = read_table(data.table, data.ambiguous)
+    codes, notes = _fit([table.records], [data.table], config)
+    source = Input(data.table, file_digest(data.table))
+    return Labelled(codes, table.labels, lambda: table.records.ids, [source], notes)
+
+
+def _from_fasta(config: ConfigDict) -> Labelled:
+    data = config.data
+    if data.negatives == GC_MATCHED:
+        raise UserError(
+            f"--config.data.negatives={GC_MATCHED} draws from a genome and needs "
+            "--config.data.bed and --config.data.genome; legal with data.positives: a FASTA file "
+            f"or {SHUFFLE}"
+        )
+    if data.negatives == SHUFFLE:
+        return _from_shuffled(config)
+    paths = [data.positives, data.negatives]
+    store = convert(paths, _cache(config), data.ambiguous, data.lengths, data.length)
+    if min(store.shortest) < config.model.get("width", 1):
+        _refuse_short(paths, config)
+    return Labelled(
+        store.codes,
+        np.repeat(np.array([1, 0], np.int32), store.counts),
+        lambda: store.ids,
+        [Input(path, digest) for path, digest in zip(paths, store.digests, strict=True)],
+        [
+            f"{path}: {note}"
+            for path, notes in zip(paths, store.notes, strict=True)
+            for note in notes
+        ],
+    )
+
+
+def _from_shuffled(config: ConfigDict) -> Labelled:
+    data = config.data
+    store = convert([data.positives], _cache(config), data.ambiguous, lengths="any")
+    positives = store.records()
+    negatives = shuffle_records(positives, np.random.default_rng([config.seed, 0x5F1E]))
+    codes, notes = _fit([positives, negatives], [data.positives, SHUFFLE], config)
+    count = len(positives)
+    return Labelled(
+        codes,
+        np.repeat(np.array([1, 0], np.int32), count),
+        lambda: [*positives.ids, *(f"{name}_shuffled" for name in positives.ids)],
+        [Input(data.positives, store.digests[0])],
+        [f"{data.positives}: {note}" for note in store.notes[0]] + notes,
+        groups=np.tile(np.arange(count), 2),
+    )
+
+
+def _from_intervals(config: ConfigDict) -> Labelled:
+    data = config.data
+    if not data.genome:
+        raise UserError(f"--config.data.bed={data.bed} needs --config.data.genome, a FASTA file")
+    length = data.length or WINDOW_BASES
+    genome = Genome(data.genome, data.ambiguous)
+    peaks = read_intervals(data.bed)
+    bound = read_windows(peaks, genome, length, data.bed)
+    inputs = [Input(path, file_digest(path)) for path in (data.bed, data.genome)]
+    notes = [f"{data.bed}: {note}" for note in bound.notes()]
+    bound_ids = [peaks.ids[row] for row in bound.rows.tolist()]
+    groups = None
+    chromosomes: NDArray[np.str_] | None
+    if data.negatives == SHUFFLE:
+        rng = np.random.default_rng([config.seed, 0x5F1E])
+        unbound, chromosomes = dinucleotide_shuffle(bound.codes, rng), bound.chromosomes
+        ids = [f"{name}_shuffled" for name in bound_ids]
+        groups = np.tile(np.arange(len(bound_ids)), 2)
+    elif data.negatives == GC_MATCHED:
+        matched = gc_matched(bound, genome, config.seed, peaks)
+        unbound, chromosomes = matched.codes, matched.chromosomes
+        notes += [f"{GC_MATCHED}: {note}" for note in matched.notes()]
+        places = zip(matched.chromosomes.tolist(), matched.starts.tolist(), strict=True)
+        ids = [f"{name}:{start}-{start + length}" for name, start in places]
+        groups = np.concatenate([np.arange(len(bound_ids)), matched.partners])
+    else:
+        inputs.append(Input(data.negatives, file_digest(data.negatives)))
+        if next(read_blocks(data.negatives), b"").lstrip()[:1] == b">":
+            store = convert([data.negatives], _cache(config), data.ambiguous, data.lengths, length)
+            unbound, chromosomes, ids = store.codes, None, store.ids
+            notes += [f"{data.negatives}: {note}" for note in store.notes[0]]
+        else:
+            others = read_intervals(data.negatives)
+            windows = read_windows(others, genome, length, data.negatives)
+            unbound, chromosomes = windows.codes, windows.chromosomes
+            ids = [others.ids[row] for row in windows.rows.tolist()]
+            notes += [f"{data.negatives}: {note}" for note in windows.notes()]
+    if chromosomes is not None:
+        chromosomes = np.concatenate([bound.chromosomes, chromosomes])
+    return Labelled(
+        np.concatenate([bound.codes, unbound]),
+        np.repeat(np.array([1, 0], np.int32), [len(bound.codes), len(unbound)]),
+        lambda: bound_ids + list(ids),
+        inputs,
+        notes,
+        groups,
+        chromosomes,
+    )
+
+
+def _fit(
+    parts: Sequence[Records], sources: Sequence[str], config: ConfigDict
+) -> tuple[Codes, list[str]]:
+    """Returns all records with one length, uint8 [records, length], and notes."""
+    data = config.data
+    everything = parts[0]
+    if len(parts) > 1:
+        everything = join(
+            [name for part in parts for name in part.ids],
+            [part[i] for part in parts for i in range(len(part))],
+        )
+    for part, source in zip(parts, sources, strict=True):
+        check_minimum(part, config.model.get("width", 1), source)
+    length = data.length or common_length(everything, data.lengths)
+    notes = []
+    unknown = int((everything.codes >= UNKNOWN).sum())
+    if unknown:
+        notes.append(f"{unknown} of {everything.codes.size} letters are N or another ambiguous one")
+    shortest, longest = int(everything.lengths.min()), int(everything.lengths.max())
+    if not shortest == longest == length:
+        done = "padded" if data.lengths == "pad" else "cropped to their middle"
+        notes.append(f"sequences of {shortest} to {longest} bases are {done}: {length} bases")
+    return fit_length(everything, length, data.lengths, sources[0]), notes
+
+
+def _refuse_short(paths: Sequence[str], config: ConfigDict) -> None:
+    """Reads the files once more to name the records that are shorter than a filter."""
+    for path in paths:
+        records = [(record.id, record.codes.copy()) for record in read_fasta(path)]
+        names, codes = zip(*records, strict=True)
+        check_minimum(join(names, codes), config.model.width, path)
+
+
+def _split_rows(
+    labelled: Labelled, config: ConfigDict
+) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
+    """Returns the records of each split, in order, and notes."""
+    data, labels = config.data, labelled.labels
+    ways = [key for key in ("split_table", "test_chroms", "folds") if data[key]]
+    if len(ways) > 1:
+        raise UserError(
+            f"--config.data.{ways[0]}={data[ways[0]]} and --config.data.{ways[1]}={data[ways[1]]} "
+            "both say what the test split is; legal: one of them"
+        )
+    if bool(data.valid_chroms) != bool(data.test_chroms):
+        raise UserError(
+            "--config.data.valid_chroms and --config.data.test_chroms go together; "
+            "legal: both, or none"
+        )
+    if data.split_table:
+        return read_split_table(data.split_table, labelled.ids())
+    if data.test_chroms:
+        if labelled.chromosomes is None:
+            raise UserError(
+                f"--config.data.test_chroms={data.test_chroms} needs to know where the negatives "
+                f"lie, and --config.data.negatives={data.negatives} does not say; "
+                f"legal: a BED file, {SHUFFLE} or {GC_MATCHED}"
+            )
+        split = chromosome_split(
+            labelled.chromosomes, labels, _names(data.valid_chroms), _names(data.test_chroms)
+        )
+    elif data.folds:
+        split = _fold(labelled, data, config.seed)
+    else:
+        train = 1 - data.validation_fraction - data.test_fraction
+        if train <= 0:
+            raise UserError(
+                f"--config.data.validation_fraction={data.validation_fraction} and "
+                f"--config.data.test_fraction={data.test_fraction} leave nothing to train on; "
+                "legal: a sum below 1"
+            )
+        shares = (train, data.validation_fraction, data.test_fraction)
+        split = random_split(labels, shares, config.seed, labelled.groups)
+    return {name: np.flatnonzero(split == index) for index, name in enumerate(SPLITS)}, []
+
+
+def _fold(labelled: Labelled, data: Any, seed: int) -> NDArray[np.int8]:
+    """One fold is the test split; the validation split is drawn from the others."""
+    if data.fold >= data.folds:
+        raise UserError(
+            f"--config.data.fold={data.fold} is not legal: it must be -1 to {data.folds - 1} "
+            f"(--config.data.folds={data.folds})"
+        )
+    labels, groups = labelled.labels, labelled.groups
+    held_out = fold_split(labels, data.folds, seed, groups) == max(data.fold, 0)
+    split = np.full(len(labelled), SPLITS.index("test"), dtype=np.int8)
+    rest = np.flatnonzero(~held_out)
+    shares = (1 - data.validation_fraction, data.validation_fraction, 0)
+    split[rest] = random_split(labels[rest], shares, seed, None if groups is None else groups[rest])
+    return split
+
+
+def _split(labelled: Labelled, rows: NDArray[np.int64]) -> Split:
+    if labelled.codes.nbytes <= _IN_MEMORY_BYTES:
+        return Split(np.asarray(labelled.codes[rows]), labelled.labels[rows])
+    mapped = MappedRows(labelled.codes, rows)
+    return Split(cast(NDArray[np.uint8], mapped), labelled.labels[rows])
+
+
+def _keys(codes: Codes) -> NDArray[np.uint64]:
+    offsets = np.arange(len(codes) + 1, dtype=np.int64) * codes.shape[1]
+    return sequence_keys(Records(range(len(codes)), codes.reshape(-1), offsets))  # type: ignore[arg-type]
+
+
+class _Lazy(Sequence[str]):
+    """Names that are made only if one is asked for."""
+
+    def __init__(self, make: Callable[[], Sequence[str]]):
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._make())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._make()[index]
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _cache(config: ConfigDict) -> Path:
+    folder = config.runtime.data_cache
+    return default_cache() if folder == "auto" else Path(folder)

@@ -1,0 +1,153 @@
+"""Scored rows as text: TSV, BED or bedGraph by the file's suffix, gzipped or not, or to stdout."""
+
+import gzip
+import io
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxdna.errors import UserError
+
+HEADER = "id\tprobability\tlogit\tnote\n"
+_GZIP_LEVEL = 4  # half the time of the default, five in a hundred more bytes
+_LEGAL = ".tsv, .bed or .bedGraph, each with or without .gz, or - for stdout"
+
+
+def output_format(path: str, windows: bool) -> str:
+    """Returns `tsv`, `bed` or `bedgraph`.
+
+    Args:
+      path: the file, or `-`.
+      windows: whether there are windows along long sequences, which BED and bedGraph need.
+
+    Raises:
+      UserError: the suffix is none of these, or needs windows.
+    """
+    suffix = Path(path.removesuffix(".gz")).suffix.lower().lstrip(".")
+    if path == "-" or suffix in ("", "tsv", "txt"):
+        return "tsv"
+    if suffix in ("bw", "bigwig"):
+        raise UserError(
+            f"--output={path}: bigWig is made by bedGraphToBigWig from a bedGraph; legal: {_LEGAL}"
+        )
+    if suffix not in ("bed", "bedgraph", "bdg"):
+        raise UserError(f"--output={path} has an unknown suffix; legal: {_LEGAL}")
+    if not windows:
+        raise UserError(f"--output={path} needs --window, which gives positions; legal: .tsv")
+    return "bed" if suffix == "bed" else "bedgraph"
+
+
+@contextmanager
+def open_output(path: str) -> Iterator[IO[str]]:
+    """Opens a text file that appears whole, under its name, only if nothing fails; or stdout.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    if path == "-":
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    target = Path(path)
+    if target.exists() and not target.is_file():  # a pipe, /dev/null: nothing to rename
+        if target.is_dir():
+            raise UserError(f"--output={path} is a folder; legal: {_LEGAL}")
+        with target.open("w") as stream:
+            yield stream
+        return
+    try:
+        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise UserError(
+            f"--output={path} cannot be written ({(error.strerror or str(error)).lower()}); "
+            "legal: a file in a folder that exists"
+        ) from error
+    try:
+        with ExitStack() as files:
+            raw = files.enter_context(os.fdopen(handle, "wb"))
+            packed: Any = raw
+            if path.endswith(".gz"):
+                packed = gzip.GzipFile(target.stem, "wb", _GZIP_LEVEL, raw, mtime=0)
+                files.enter_context(packed)
+            yield files.enter_context(io.TextIOWrapper(packed, encoding="utf-8", newline=""))
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)
+        os.replace(partial, target)
+    except OSError as error:
+        raise UserError(
+            f"--output={path} cannot be written ({(error.strerror or str(error)).lower()})"
+        ) from error
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns 1 / (1 + exp(-logit)), NaN where the logit is."""
+    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+
+
+def tsv_lines(ids: Sequence[str], logits: NDArray[np.float32], notes: dict[int, str]) -> str:
+    """Returns one line per row: id, probability, logit, note; NA for a logit that is NaN."""
+    lines = [
+        f"{name}\t{chance:.6g}\t{logit:.6g}\t\n"
+        for name, chance, logit in zip(
+            ids, probabilities(logits).tolist(), logits.tolist(), strict=True
+        )
+    ]
+    for row, note in notes.items():
+        lines[row] = f"{lines[row][:-1]}{note}\n"
+    for row in np.flatnonzero(np.isnan(logits)).tolist():
+        lines[row] = f"{ids[row]}\tNA\tNA\t{notes.get(row, '')}\n"
+    return "".join(lines)
+
+
+def bed_lines(
+    ids: Sequence[str], starts: NDArray, stops: NDArray, logits: NDArray[np.float32]
+) -> str:
+    """Returns one line per window that has a score: BED6, the score 1000 times the probability."""
+    rows = zip(ids, starts.tolist(), stops.tolist(), probabilities(logits).tolist(), strict=True)
+    return "".join(
+        f"{name}\t{start}\t{stop}\t.\t{round(1000 * chance)}\t.\n"
+        for name, start, stop, chance in rows
+        if not math.isnan(chance)
+    )
+
+
+def make_bedgraph(stride: int) -> Callable[..., str]:
+    """Returns a function like `bed_lines` whose intervals do not overlap.
+
+    Each window gives its probability to the `stride` bases in its middle; the last window of
+    a record to what is left of its middle.
+    """
+    previous = ("", 0)
+
+    def lines(
+        ids: Sequence[str], starts: NDArray, stops: NDArray, logits: NDArray[np.float32]
+    ) -> str:
+        nonlocal previous
+        made = []
+        chances = probabilities(logits).tolist()
+        for name, start, stop, chance in zip(
+            ids, starts.tolist(), stops.tolist(), chances, strict=True
+        ):
+            first = start + max(0, (stop - start - stride) // 2)
+            last = min(first + stride, stop)
+            if previous[0] == name and first < previous[1]:
+                first = previous[1]
+            if first >= last:
+                continue
+            previous = (name, last)
+            if not math.isnan(chance):
+                made.append(f"{name}\t{first}\t{last}\t{chance:.6g}\n")
+        return "".join(made)
+
+    return lines

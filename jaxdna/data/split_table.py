@@ -1,0 +1,61 @@
+"""A split that the user has decided: a table of record names and splits."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxdna.data.dataset import SPLITS
+from jaxdna.data.streams import read_lines
+from jaxdna.errors import UserError
+
+
+def read_split_table(
+    path: str, ids: Sequence[str]
+) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
+    """Reads which record belongs to which split.
+
+    Args:
+      path: tab-separated with a header; columns `id` and `split` are read, others passed over.
+      ids: the records' names, each once.
+
+    Returns:
+      The rows of `ids` in each split, in the order of the table, and notes.
+
+    Raises:
+      UserError: the table or a name in it is wrong, or two records share a name.
+    """
+    row_of = {name: row for row, name in enumerate(ids)}
+    if len(row_of) < len(ids):
+        twice = next(name for row, name in enumerate(ids) if row_of[name] != row)
+        raise UserError(
+            f"two records are called '{twice}', so --config.data.split_table={path} cannot tell "
+            "them apart; legal: names that differ"
+        )
+    lines = read_lines(path)
+    _, header = next(lines)
+    columns = header.split("\t")
+    if not {"id", "split"} <= set(columns):
+        raise UserError(f"{path}, line 1 has no columns id and split; legal: a header with both")
+    name_column, split_column = columns.index("id"), columns.index("split")
+    rows: dict[str, list[int]] = {name: [] for name in SPLITS}
+    seen: set[str] = set()
+    for number, line in lines:
+        if not line.strip():
+            continue
+        fields = line.split("\t")
+        name = fields[name_column]
+        split = fields[split_column] if split_column < len(fields) else ""
+        if split not in rows:
+            raise UserError(f"{path}, line {number}: split {split!r}; legal: {', '.join(SPLITS)}")
+        if name not in row_of or name in seen:
+            what = "is there twice" if name in seen else "is no record of the data"
+            raise UserError(f"{path}, line {number}: '{name}' {what}; legal: each record once")
+        seen.add(name)
+        rows[split].append(row_of[name])
+    for split, members in rows.items():
+        if not members:
+            raise UserError(f"{path} gives no record to {split}; legal: one or more for each")
+    left_out = len(ids) - len(seen)
+    notes = [f"{path}: {left_out} of {len(ids)} records are in no split"] if left_out else []
+    return {split: np.array(members, dtype=np.int64) for split, members in rows.items()}, notes

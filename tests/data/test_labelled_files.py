@@ -1,0 +1,245 @@
+"""The user's own files become a data set, or one sentence."""
+
+import gzip
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdna.config import flat, load_config, validate
+from jaxdna.data import labelled_files
+from jaxdna.data.dataset import SPLITS
+from jaxdna.data.mapped_rows import MappedRows
+from jaxdna.data.registry import load_dataset
+from jaxdna.data.sequences import decode, reverse_complement
+from jaxdna.errors import UserError
+from jaxdna.parallel.mesh import make_mesh
+from jaxdna.training.feed import evaluation_batches
+
+
+def letters(rng, records, low, high):
+    return ["".join(rng.choice(list("ACGT"), rng.integers(low, high + 1))) for _ in range(records)]
+
+
+def fasta(path, sequences, prefix):
+    path.write_text("".join(f">{prefix}{i}\n{text}\n" for i, text in enumerate(sequences)))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    chromosomes = {f"chr{i}": "".join(rng.choice(list("ACGT"), 3000)) for i in range(1, 5)}
+    (tmp_path / "g.fa").write_text("".join(f">{k}\n{v}\n" for k, v in chromosomes.items()))
+    rows = [f"{name}\t{at}\t{at + 40}\n" for name in chromosomes for at in range(300, 2500, 200)]
+    (tmp_path / "x.bed").write_text("".join(rows))
+    others = [f"{name}\t{at}\t{at + 40}\n" for name in chromosomes for at in range(400, 2500, 200)]
+    (tmp_path / "y.bed").write_text("".join(others))
+    positives, negatives = letters(rng, 50, 40, 60), letters(rng, 40, 30, 60)
+    fasta(tmp_path / "p.fa", positives, "p")
+    fasta(tmp_path / "n.fa", negatives, "n")
+    table = [f"{text}\t1\n" for text in positives] + [f"{text}\t0\n" for text in negatives]
+    (tmp_path / "t.tsv").write_text("".join(table))
+    return tmp_path
+
+
+def config(files, **data):
+    """Settings of data.*; a value that is the name of one of the files becomes its path."""
+    leaves = flat(load_config("configs/fasta.py"))
+    for key, value in data.items():
+        there = isinstance(value, str) and value and (files / value).is_file()
+        leaves[f"data.{key}"] = str(files / value) if there else value
+    return validate(leaves)
+
+
+def load(files, **data):
+    return load_dataset(config(files, **data))
+
+
+def everything(dataset):
+    return sorted(
+        (decode(row).strip("N"), int(label))
+        for split in dataset.splits.values()
+        for row, label in zip(split.x, split.y, strict=True)
+    )
+
+
+def test_fasta_and_table_give_every_sequence_once_with_its_class(files):
+    two = load(files, positives="p.fa", negatives="n.fa", lengths="pad")
+    table = load(files, table="t.tsv", lengths="pad")
+    expected = sorted(
+        (line, int(name == "p"))
+        for name in "pn"
+        for line in (files / f"{name}.fa").read_text().split()[1::2]
+    )
+    assert everything(two) == everything(table) == expected
+    assert {name: len(split) for name, split in two.splits.items()} == {
+        "train": 58, "validation": 14, "test": 18,
+    }  # fmt: skip
+    for name in SPLITS:
+        assert [text[0] == "p" for text in two.ids(name)] == two.splits[name].y.tolist()
+    assert len(two.inputs[0].sha256) == 64
+    assert any("are padded" in note for note in two.notes)
+
+
+def test_data_that_do_not_fit_into_memory_stay_on_disk(files, monkeypatch):
+    settings = {"positives": "p.fa", "negatives": "n.fa", "lengths": "center_crop"}
+    inside = load(files, **settings)
+    monkeypatch.setattr(labelled_files, "_IN_MEMORY_BYTES", 100)
+    mapped = load(files, **settings)
+    for name in SPLITS:
+        rows = mapped.splits[name].x
+        assert isinstance(rows, MappedRows)
+        assert isinstance(rows.values, np.memmap)
+        np.testing.assert_array_equal(rows, inside.splits[name].x)
+        assert (rows.shape, rows.nbytes) == (
+            inside.splits[name].x.shape, inside.splits[name].x.nbytes
+        )  # fmt: skip
+    mesh = make_mesh(load_config("configs/tal1.py"), jax.devices())
+    test = inside.splits["test"].x
+    fed = np.asarray(evaluation_batches(mapped.splits["test"].x, 16, mesh))
+    np.testing.assert_array_equal(fed.reshape(-1, test.shape[1])[: len(test)], test)
+
+
+@pytest.mark.parametrize("negatives", ["dinucleotide_shuffle", "gc_matched", "y.bed", "n60.fa"])
+def test_intervals_with_every_kind_of_negatives(files, negatives):
+    fasta(files / "n60.fa", letters(np.random.default_rng(1), 30, 60, 60), "n")
+    data = load(files, bed="x.bed", genome="g.fa", negatives=negatives, length=60)
+    assert data.example_shape == (60,)
+    assert sum(split.y.sum() for split in data.splits.values()) == 44
+    genome = (files / "g.fa").read_text().split()[1::2]
+    for name, split in data.splits.items():
+        for text, row, label in zip(data.ids(name), split.x, split.y, strict=True):
+            if label:
+                chromosome, span = text.split(":")
+                center = sum(map(int, span.split("-"))) // 2
+                there = genome[int(chromosome[3:]) - 1][center - 30 : center + 30]
+                assert decode(row) == there
+
+
+@pytest.mark.parametrize("source", [{"positives": "p.fa"}, {"bed": "x.bed", "genome": "g.fa"}])
+def test_a_sequence_and_its_shuffle_share_a_split_and_a_fold(files, source):
+    settings = source | {"negatives": "dinucleotide_shuffle", "lengths": "pad"}
+    for more in ({}, {"folds": 4, "fold": 2}):
+        data = load(files, **settings, **more)
+        for name in SPLITS:
+            ids = data.ids(name)
+            bound = {text for text in ids if not text.endswith("_shuffled")}
+            assert {f"{text}_shuffled" for text in bound} == set(ids) - bound
+
+
+def test_folds_hold_out_every_record_once(files):
+    held_out = []
+    for fold in range(5):
+        data = load(files, positives="p.fa", negatives="n.fa", lengths="pad", folds=5, fold=fold)
+        held_out += data.ids("test")
+        names = [text for name in SPLITS for text in data.ids(name)]
+        assert len(names) == len(set(names)) == 90
+        assert data.splits["test"].y.sum() == 10
+    assert len(set(held_out)) == 90
+
+
+def test_split_by_chromosome(files):
+    data = load(
+        files, bed="x.bed", genome="g.fa", negatives="gc_matched", length=60,
+        valid_chroms="chr2", test_chroms="chr3, chr4",
+    )  # fmt: skip
+    for name, chromosomes in {
+        "train": {"chr1"}, "validation": {"chr2"}, "test": {"chr3", "chr4"}
+    }.items():  # fmt: skip
+        assert {text.split(":")[0] for text in data.ids(name)} == chromosomes
+
+
+def test_split_table_decides_rows_and_order(files):
+    (files / "s.tsv").write_text(
+        "id\tlabel\tsplit\nn3\t0\ttest\np7\t1\ttrain\nn0\t0\ttrain\np1\t1\tvalidation\n"
+    )
+    data = load(files, positives="p.fa", negatives="n.fa", lengths="pad", split_table="s.tsv")
+    assert [data.ids(name) for name in SPLITS] == [["p7", "n0"], ["p1"], ["n3"]]
+    assert any("86 of 90 records are in no split" in note for note in data.notes)
+
+
+def test_the_same_sequence_in_two_splits_is_reported(files):
+    first = (files / "p.fa").read_text().split()[1]
+    copy = decode(reverse_complement(np.array(["ACGT".index(b) for b in first], np.uint8)))
+    with (files / "p.fa").open("a") as stream:
+        stream.write("".join(f">copy{i}\n{copy}\n" for i in range(12)))
+    data = load(files, positives="p.fa", negatives="n.fa", lengths="pad")
+    assert any("in two splits" in note and "'p0'" in note for note in data.notes)
+
+
+TWO = {"positives": "p.fa", "negatives": "n.fa"}
+PEAKS = {"bed": "x.bed", "genome": "g.fa"}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({}, "no data given"),
+        ({"positives": "p.fa", "table": "t.tsv"}, "data.positives="),
+        ({"positives": "p.fa"}, "legal: a FASTA file or dinucleotide_shuffle"),
+        ({"positives": "p.fa", "negatives": "gc_matched"}, "needs --config.data.bed"),
+        ({"bed": "x.bed", "negatives": "y.bed"}, "data.genome"),
+        (PEAKS, "dinucleotide_shuffle or gc_matched"),
+        (TWO | {"genome": "g.fa"}, "needs --config.data.bed"),
+        ({"table": "t.tsv", "negatives": "n.fa"}, "whose rows have both classes"),
+        (TWO, "center_crop or pad"),
+        (TWO | {"lengths": "pad", "folds": 5, "fold": 5}, "-1 to 4"),
+        (TWO | {"lengths": "pad", "folds": 5, "test_chroms": "chr1"}, "needs --config.data.bed"),
+        (PEAKS | {"negatives": "y.bed", "length": 60, "test_chroms": "chr3"}, "go together"),
+        (
+            PEAKS | {"negatives": "y.bed", "folds": 3, "test_chroms": "3", "valid_chroms": "2"},
+            "both say",
+        ),
+        (
+            PEAKS | {"negatives": "y.bed", "length": 60, "test_chroms": "3", "valid_chroms": "2"},
+            "chr2",
+        ),
+        (TWO | {"lengths": "pad", "validation_fraction": 0.6, "test_fraction": 0.4}, "below 1"),
+        (TWO | {"positives": "empty.fa"}, "is empty"),
+        (TWO | {"positives": "protein.fa"}, "(a protein?)"),
+        (TWO | {"positives": "bare.fa"}, "has no sequence"),
+        (TWO | {"positives": "junk.fa"}, "this is no text"),
+        (TWO | {"positives": "cut.fa.gz"}, "truncated gzip"),
+        (TWO | {"positives": "short.fa", "lengths": "pad"}, "shorter than a filter"),
+        (TWO | {"positives": "p.fa", "negatives": "absent.fa"}, "absent.fa cannot be read"),
+        (TWO | {"negatives": "few.fa", "lengths": "pad"}, "gets no record of class 0"),
+        ({"table": "one.tsv"}, "class 1 only"),
+        (TWO | {"lengths": "pad", "split_table": "t.tsv"}, "no columns id and split"),
+        (TWO | {"lengths": "pad", "split_table": "bad.tsv"}, "is no record of the data"),
+        ({"bed": "far.bed", "genome": "g.fa", "negatives": "y.bed"}, "leaves its chromosome"),
+        ({"bed": "style.bed", "genome": "g.fa", "negatives": "y.bed"}, "it is called chr1"),
+    ],
+)
+def test_bad_input_is_one_sentence(files, data, words):
+    (files / "empty.fa").write_bytes(b"")
+    (files / "protein.fa").write_text(">a\nMKLV\n")
+    (files / "bare.fa").write_text(">a\n>b\nACGT\n")
+    (files / "junk.fa").write_bytes(bytes(range(256)) * 4)
+    (files / "cut.fa.gz").write_bytes(gzip.compress((files / "p.fa").read_bytes())[:-9])
+    (files / "short.fa").write_text((files / "p.fa").read_text() + ">tiny\nACGT\n")
+    (files / "few.fa").write_text(">a\n" + "ACGT" * 10 + "\n")
+    (files / "one.tsv").write_text(("ACGT" * 10 + "\t1\n") * 20)
+    (files / "bad.tsv").write_text("id\tsplit\nnobody\ttest\n")
+    (files / "far.bed").write_text("chr1\t900000\t900100\n")
+    (files / "style.bed").write_text("1\t900\t1000\n")
+    with pytest.raises(UserError) as raised:
+        load(files, **data)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_odd_but_legal_input_is_counted_and_noted(files):
+    """Soft-masked letters, CRLF, a record of one long line, repeated ids, all N."""
+    rng = np.random.default_rng(3)
+    texts = letters(rng, 30, 50, 50)
+    cut = [f"{text[:20].lower()}\r\n{text[20:]}" for text in texts]
+    body = "".join(f">p{i % 29}\r\n{lines}\r\n" for i, lines in enumerate(cut))
+    (files / "odd.fa").write_bytes(body.encode() + b">allN\r\n" + b"N" * 50 + b"\r\n")
+    data = load(files, positives="odd.fa", negatives="n.fa", lengths="pad", length=60)
+    notes = " ".join(data.notes)
+    assert "repeat an earlier id" in notes
+    assert "1 of 31 sequences are all N" in notes
+    bound = [text for text, label in everything(data) if label]
+    assert sorted(bound) == sorted([*texts, ""])

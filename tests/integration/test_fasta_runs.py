@@ -1,0 +1,92 @@
+"""From FASTA files to a trained model: the same numbers as the simulator, and cross-validation."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxdna.training.metrics import auroc
+
+TRAIN = [
+    "--config.data.length=60",
+    "--config.train.epochs=3",
+    "--config.optimizer.weight_decay=0.1",
+    "--config.optimizer.learning_rate=0.02",
+]
+SIMULATED = [
+    "--config=configs/tal1.py",
+    "--config.data.train_examples=1200",
+    "--config.data.validation_examples=300",
+    "--config.data.test_examples=300",
+]
+
+
+@pytest.fixture(scope="module")
+def run(jaxdna, tmp_path_factory):
+    """Runs the command with caches of this module; returns it finished, and what --json printed."""
+    caches = tmp_path_factory.mktemp("caches")
+    flags = [f"--config.runtime.{key}_cache={caches / key}" for key in ("compilation", "data")]
+
+    def call(verb, *arguments, code=0):
+        flagged = flags if any("--config=" in str(part) for part in arguments) else []
+        done = jaxdna(verb, *arguments, *flagged, "--json")
+        assert done.returncode == code, done.stderr
+        return done, json.loads(done.stdout.splitlines()[-1]) if code == 0 else None
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def simulated(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated") / "files"
+    run("simulate", *SIMULATED, TRAIN[0], f"--output={folder}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def from_fasta(simulated):
+    return [
+        "--config=configs/fasta.py",
+        f"--config.data.positives={simulated}/positives.fa",
+        f"--config.data.negatives={simulated}/negatives.fa",
+    ]
+
+
+def test_cross_validation_trains_each_fold_and_pools(run, from_fasta, tmp_path):
+    folder = tmp_path / "cv"
+    command = ["train", *from_fasta, *TRAIN, "--config.data.folds=3", f"--workdir={folder}"]
+    _, summary = run(*command)
+    assert [row["examples"] for row in summary["folds"]] == [600, 600, 600]
+    rows = [line.split("\t") for line in (folder / "test.tsv").read_text().splitlines()]
+    assert rows[0] == ["id", "label", "logit"]
+    assert len({row[0] for row in rows[1:]}) == 1800
+    labels, logits = np.array([row[1:] for row in rows[1:]], dtype=np.float64).T
+    assert summary["test"]["auroc"] == auroc(labels, logits)
+    mean = np.mean([row["auroc"] for row in summary["folds"]])
+    assert summary["mean"]["auroc"] == pytest.approx(mean)
+
+    again, same = run(*command)
+    assert again.stderr.count("is a finished run") == 3
+    assert same == summary
+    done, _ = run("evaluate", f"--workdir={folder}", code=2)
+    assert f"{folder}/fold0 to {folder}/fold2" in done.stderr
+
+
+def test_the_simulated_files_train_to_the_simulator_s_own_bits(
+    run, simulated, from_fasta, tmp_path
+):
+    _, built_in = run("train", *SIMULATED, *TRAIN, f"--workdir={tmp_path}/a")
+    table = f"--config.data.split_table={simulated}/labels.tsv"
+    command = ["train", *from_fasta, table, *TRAIN, f"--workdir={tmp_path}/b"]
+    _, files = run(*command)
+    assert files["params_sha256"] == built_in["params_sha256"]
+    assert files["test"] == built_in["test"]
+    record = json.loads((tmp_path / "b" / "data.json").read_text())
+    assert record["splits"] == {"train": 1200, "validation": 300, "test": 300}
+    assert [len(source["sha256"]) for source in record["inputs"]] == [64, 64]
+
+    # A run must not go on with other bytes under the same names.
+    with (simulated / "positives.fa").open("a") as stream:
+        stream.write(">train_0_again\n" + "ACGT" * 15 + "\n")
+    done, _ = run(*command, "--config.train.epochs=4", code=2)
+    assert "positives.fa has changed since" in done.stderr
