@@ -33,6 +33,7 @@ def open_trained(arguments: argparse.Namespace, console: Any) -> Any:
     """Loads the trained model of `--workdir` onto all devices; see `training.trained`."""
     from jaxdna.config import flat, override, validate
     from jaxdna.parallel.runtime import describe_devices, start_backend
+    from jaxdna.training.display import loud
     from jaxdna.training.run_folder import RunFolder
     from jaxdna.training.trained import load_trained
 
@@ -40,7 +41,7 @@ def open_trained(arguments: argparse.Namespace, console: Any) -> Any:
     config = validate(override(flat(folder.read_model_config()), arguments.overrides))
     devices = start_backend(config, console)
     console.print(f"devices  {describe_devices(devices)}")
-    return load_trained(folder, config, devices)
+    return load_trained(folder, config, devices, loud(console))
 
 
 def config_help() -> str:

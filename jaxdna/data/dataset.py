@@ -50,6 +50,7 @@ class Dataset:
         None where nobody knows them.
       inputs: the files that the data come from; none for simulated data.
       notes: sentences about the data that a person should read.
+      best_logits: the logits float64 [examples] of a split that reach that ceiling.
       ids: names of a split's examples, in order; None where they have none.
     """
 
@@ -59,6 +60,7 @@ class Dataset:
     ceiling: Callable[[str], dict[str, float | None]] | None = None
     inputs: Sequence[Input] = ()
     notes: Sequence[str] = ()
+    best_logits: Callable[[str], NDArray[np.float64]] | None = None
     ids: Callable[[str], list[str]] | None = None
 
     @property

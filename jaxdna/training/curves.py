@@ -5,6 +5,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+QUANTITIES = {"loss": "cross-entropy (nats)", "accuracy": "share"}
+
 
 def draw_curves(
     path: Path, rows: list[dict[str, Any]], best_epoch: int, ceiling: dict[str, float | None] | None
@@ -19,25 +21,35 @@ def draw_curves(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    epochs = [row["epoch"] for row in rows]
-    for axes, quantity, unit in zip(
-        figure.subplots(1, 2), ("loss", "accuracy"), ("cross-entropy (nats)", "share"), strict=True
-    ):
-        for split, label, colour in (("train", "train", "C0"), ("val", "validation", "C1")):
-            values = [row[f"{split}_{quantity}"] for row in rows]
-            axes.plot(epochs, values, label=label, color=colour, marker=".", linewidth=1.5)
-        if ceiling:
-            axes.axhline(ceiling[quantity], color="0.4", linestyle=":", label="Bayes ceiling")
-        axes.axvline(best_epoch, color="0.8", zorder=0, label="best epoch")
-        axes.set(xlabel="epoch", ylabel=unit, title=quantity.capitalize())
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+    for axes, quantity in zip(figure.subplots(1, 2), QUANTITIES, strict=True):
+        draw_quantity(axes, quantity, rows, best_epoch, ceiling)
     figure.savefig(path, dpi=150)
+
+
+def draw_quantity(
+    axes: Any,
+    quantity: str,
+    rows: list[dict[str, Any]],
+    best_epoch: int,
+    ceiling: dict[str, float | None] | None,
+) -> None:
+    """Draws one of `QUANTITIES` on matplotlib's `axes`; see `draw_curves`."""
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [row["epoch"] for row in rows]
+    for split, label, colour in (("train", "train", "C0"), ("val", "validation", "C1")):
+        values = [row[f"{split}_{quantity}"] for row in rows]
+        axes.plot(epochs, values, label=label, color=colour, marker=".", linewidth=1.5)
+    if ceiling:
+        axes.axhline(ceiling[quantity], color="0.4", linestyle=":", label="Bayes ceiling")
+    axes.axvline(best_epoch, color="0.8", zorder=0, label="best epoch")
+    axes.set(xlabel="epoch", ylabel=QUANTITIES[quantity], title=quantity.capitalize())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
 
 
 class TensorBoard:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from jaxdna.analysis.run_report import write_run_report
 from jaxdna.errors import NotFiniteError, Preempted, storage_error
 from jaxdna.models.network import parameter_count
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
@@ -140,9 +141,11 @@ def _train(
     trained = _examples_seen(progress, prepared) - seen
     if trained:
         summary["samples_per_second"] = round(trained / (run.watch.seconds["train"] - seconds))
+    best = program.gather(run.best)
     if folder.writes:
         ceiling = prepared.dataset.ceiling("validation") if prepared.dataset.ceiling else None
         draw_curves(folder.curves, progress.rows, stopping.best_epoch, ceiling)
+        write_run_report(folder, prepared, best, summary)
     folder.write_summary(summary)
     return summary
 

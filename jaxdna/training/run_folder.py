@@ -84,6 +84,7 @@ class RunFolder:
       checkpoints: Orbax' folder.
       tensorboard: event files, one folder each for train and validation.
       curves: the picture of the curves.
+      report: the page that shows the run.
     """
 
     def __init__(self, path: Path):
@@ -93,6 +94,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
+        self.report = path / "report.html"
         self._config = path / "config.json"
         self._data = path / "data.json"
         self._test = path / "test.tsv"

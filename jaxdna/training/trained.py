@@ -1,5 +1,6 @@
 """A trained model from its run folder alone: no training data, on whatever devices are here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +48,16 @@ class Trained:
         return nnx.merge(self.graph, nnx.State(params))
 
 
-def load_trained(folder: RunFolder, config: ConfigDict, devices: list[jax.Device]) -> Trained:
+def load_trained(
+    folder: RunFolder, config: ConfigDict, devices: list[jax.Device], note: Callable[[str], None]
+) -> Trained:
     """Loads the best parameters of a run.
 
     Args:
       folder: of the run.
       config: the run's own.
       devices: where to.
+      note: is told of checkpoints that are damaged and passed over.
 
     Raises:
       UserError: the run's network is not one that begins with a motif scan.
@@ -75,6 +79,6 @@ def load_trained(folder: RunFolder, config: ConfigDict, devices: list[jax.Device
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
 
     abstract = jax.tree.map(place, nnx.to_pure_dict(state))
-    params = load_best(folder.checkpoints, abstract)
+    params = load_best(folder.checkpoints, abstract, note)
     length = record.get("example_shape", [config.data.get("length")])[0]
     return Trained(config, mesh, graph, params, length)

@@ -1,0 +1,154 @@
+"""A trained model as files that run without jaxdna: a StableHLO program, and the weights."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import export
+from numpy.typing import NDArray
+
+from jaxdna.data.sequences import UNIFORM, UNKNOWN, encode
+from jaxdna.errors import UserError
+from jaxdna.ops.motif_scan import motif_scan
+from jaxdna.training.step import STRANDS, complement_strand
+from jaxdna.training.trained import Trained
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+_README = """# {name}
+
+`model.stablehlo` is the whole model: letters in, logits out, for any number of sequences of any
+length from {width} bases on (pad none of them: one call for each length). It runs with jax alone,
+on {platforms}:
+
+```python
+import jax, numpy as np
+model = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+print(model.call(np.frombuffer(b"{example}", np.uint8)[None]))  # logits; P = 1 / (1 + exp(-logit))
+```
+
+`model.safetensors` holds the weights: {weights}. With numpy and safetensors, the logit of one
+strand of one sequence ({strands_note}):
+
+```python
+import numpy as np; from safetensors.numpy import load_file; w = load_file("model.safetensors")
+one_hot = np.eye(4)[["ACGT".index(base) for base in "{example}"]]
+windows = np.lib.stride_tricks.sliding_window_view(one_hot, {width}, axis=0)
+scores = np.einsum("pcw,wcf->pf", windows, w["conv.kernel"]) + w["conv.bias"]
+print(np.maximum(scores.max(axis=0), 0) @ w["dense.kernel"] + w["dense.bias"])
+```
+"""
+_STRANDS_NOTE = {
+    "average": "the model's is the mean of this and that of the reverse complement",
+    "max": "the model's is the larger of this and that of the reverse complement",
+    "forward": "the model looks at this strand only",
+}
+
+
+def write_export(trained: Trained, folder: Path, name: str) -> list[str]:
+    """Writes model.stablehlo, model.safetensors and README.md with a short example for each.
+
+    Args:
+      trained: the model.
+      folder: made if absent.
+      name: the title of the README.
+
+    Returns:
+      The files' names.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    weights = {
+        f"{layer}.{key}": np.asarray(value, dtype="<f4")
+        for layer, leaves in trained.params.items()
+        for key, value in leaves.items()
+    }
+    strands = trained.config.model.strands
+    readme = _README.format(
+        name=name,
+        width=trained.width,
+        platforms=", ".join(PLATFORMS),
+        example="ACGT" * max(5, -(-trained.width // 4)),
+        weights=", ".join(f"`{key}` {list(value.shape)}" for key, value in weights.items()),
+        strands_note=_STRANDS_NOTE[strands],
+    )
+    metadata = {"strands": strands, "letters": "ACGT", "producer": "jaxdna"}
+    files = {
+        "model.stablehlo": stablehlo(trained),
+        "model.safetensors": safetensors(weights, metadata),
+        "README.md": readme.encode(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+    except OSError as error:
+        raise UserError(
+            f"--output={folder} cannot be written ({(error.strerror or str(error)).lower()})"
+        ) from error
+    return list(files)
+
+
+def stablehlo(trained: Trained) -> bytes:
+    """Returns the serialised program: letters uint8 [batch, length] to logits float32 [batch].
+
+    Upper and lower case, U for T, and the run's own treatment of ambiguous letters are part of it;
+    what is no letter of a sequence counts as ambiguous. The plain form of the convolution is
+    exported, which leaves batch and length open.
+
+    Raises:
+      UserError: flatbuffers, in which jax serialises, is not installed.
+    """
+    ambiguous = trained.config.data.get("ambiguous", "zero")
+    other = UNIFORM if ambiguous == "uniform" else UNKNOWN
+    table = np.full(256, other, dtype=np.uint8)
+    letters = b"ACGTUacgtu"
+    table[np.frombuffer(letters, np.uint8)] = encode(letters)
+    first, *rest = trained.network(trained.params).names
+    strands = trained.config.model.strands
+
+    def model(text: jax.Array) -> jax.Array:
+        network = nnx.merge(trained.graph, nnx.State(jax.tree.map(np.asarray, trained.params)))
+        scan = getattr(network, first)
+
+        def one_strand(codes: jax.Array) -> jax.Array:
+            x = motif_scan(codes, scan.kernel[...], scan.bias[...], implementation="plain")
+            x = nnx.relu(x)
+            for layer in rest:
+                x = getattr(network, layer)(x)
+            return x[:, 0]
+
+        codes = jnp.asarray(table)[text]
+        forward = one_strand(codes)
+        if strands == "forward":
+            return forward
+        return STRANDS[strands](forward, one_strand(complement_strand(codes)))
+
+    batch, length = export.symbolic_shape(
+        "batch, length", constraints=[f"length >= {trained.width}"]
+    )
+    argument = jax.ShapeDtypeStruct((batch, length), jnp.uint8)
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise UserError("StableHLO files need flatbuffers; legal: pip install jaxdna[export]")
+    return bytes(export.export(jax.jit(model), platforms=PLATFORMS)(argument).serialize())
+
+
+def safetensors(tensors: dict[str, NDArray], metadata: dict[str, str]) -> bytes:
+    """Returns a safetensors file of float32 arrays.
+
+    Format: https://huggingface.co/docs/safetensors: the header's length as 8 bytes little-endian,
+    the header as JSON (padded with blanks so that the data begin at a multiple of 8), the data.
+    """
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, value in tensors.items():
+        start, end = end, end + value.nbytes
+        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    data = b"".join(np.ascontiguousarray(value, "<f4").tobytes() for value in tensors.values())
+    return len(text).to_bytes(8, "little") + text + data

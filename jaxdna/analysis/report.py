@@ -1,0 +1,233 @@
+"""report.html: one page that shows a finished run, and asks nobody for anything."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from jaxdna.analysis.filters import FilterMotif
+from jaxdna.analysis.report_figures import curve_svgs, logo_svg, roc_and_pr_svgs
+from jaxdna.config import flat
+from jaxdna.training.measures import NAMES, measure
+
+_MOST_LOGOS = 8
+_STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1f; background: #fff; margin: 0 auto;
+  max-width: 60rem; padding: 1rem; }
+h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+p { margin: .5rem 0; overflow-wrap: anywhere; }
+figure { margin: 0; } figure svg { width: 100%; height: auto; display: block; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { padding: .25rem .75rem .25rem 0; text-align: left; border-bottom: 1px solid #ddd;
+  vertical-align: top; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.panels, .logos { display: grid; gap: 1rem; }
+.panels { grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
+.logos { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
+.headline { display: flex; flex-wrap: wrap; gap: .5rem 2rem; }
+.headline b { display: block; font-size: 1.6rem; line-height: 1.2; }
+details { margin: .5rem 0; } code { font-size: .85rem; overflow-wrap: anywhere; }
+"""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the page shows.
+
+    Attributes:
+      name: of the run folder.
+      config: what was trained.
+      summary: as in summary.json.
+      data: as in data.json.
+      rows: as in metrics.jsonl.
+      labels: int32 [examples] of the test split.
+      logits: float [examples, logits] of the test split.
+      best_logits: float [examples] of the best possible classifier; None where nobody knows it.
+      ceiling: best expected loss and accuracy on the validation split, for the curves, or None.
+      filters: motifs of the filters; empty for networks without.
+      devices: one line.
+    """
+
+    name: str
+    config: ConfigDict
+    summary: dict[str, Any]
+    data: dict[str, Any]
+    rows: list[dict[str, Any]]
+    labels: NDArray[np.int32]
+    logits: NDArray[np.floating]
+    best_logits: NDArray[np.floating] | None
+    ceiling: dict[str, float | None] | None
+    filters: list[FilterMotif]
+    devices: str
+
+
+def report_html(report: ReportData) -> str:
+    """Returns the page."""
+    summary, name = report.summary, escape(report.name)
+    parts = [
+        f"<h1>{name}</h1>",
+        f"<p>{escape(report.data['describe'])}</p>",
+        _headline(report),
+        _section("Scores on the test split", _scores(report)),
+        _section("Curves", _figures(_curves(report))),
+    ]
+    binary = report.logits.shape[1] == 1 and 0 < report.labels.sum() < len(report.labels)
+    if binary:
+        svgs = roc_and_pr_svgs(report.labels, report.logits[:, 0], report.best_logits)
+        parts.append(_section("ROC, precision and recall", _figures(svgs)))
+    parts.append(_section("Confusion table of the test split", _confusion(report)))
+    if report.filters:
+        parts.append(_section("What the filters look for", _logos(report.filters)))
+    parts += [
+        _section("Data", _data(report.data)),
+        _section("Layout and time", _layout(report)),
+        _section("Configuration and versions", _settings(report)),
+    ]
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    # The icon is empty, so that no browser asks a server for one.
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{viewport}'
+        f'<link rel="icon" href="data:,"><title>{name}</title><style>{_STYLE}</style></head>'
+        f"<body>{''.join(parts)}<p>jaxdna {escape(summary['versions']['jaxdna'])}</p></body></html>"
+    )
+
+
+def write_report(path: Path, report: ReportData) -> None:
+    """Writes the page."""
+    path.write_text(report_html(report), encoding="utf-8")
+
+
+def _headline(report: ReportData) -> str:
+    summary = report.summary
+    shown = [("accuracy", f"{summary['test']['accuracy']:.2%}")]
+    if summary["test"]["auroc"] is not None:
+        shown.append(("AUROC", f"{summary['test']['auroc']:.4f}"))
+    if summary["ceiling"]:
+        shown.append(("AUROC's ceiling", f"{summary['ceiling']['auroc']:.4f}"))
+    shown.append(("parameters", f"{summary['params']:,}"))
+    cells = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in shown)
+    warning = (
+        ""
+        if summary["left_plateau"]
+        else "<p><strong>This run never left the plateau of chance: it has learnt nothing."
+        "</strong></p>"
+    )
+    return f'<div class="headline">{cells}</div>{warning}'
+
+
+def _scores(report: ReportData) -> str:
+    ceiling = report.summary["ceiling"] or {}
+    if report.logits.shape[1] > 1 or not 0 < report.labels.sum() < len(report.labels):
+        test = report.summary["test"]
+        return _table(["", "value"], [[key, test[key]] for key in ("loss", "accuracy")])
+    found = measure(report.labels, report.logits[:, 0])
+    rows = [
+        [
+            label,
+            found[key].value,
+            f"{found[key].low:.4f} to {found[key].high:.4f}",
+            *([ceiling.get(key)] if ceiling else []),
+        ]
+        for key, label in NAMES.items()
+    ]
+    return _table(["", "value", "95 % interval", *(["Bayes ceiling"] if ceiling else [])], rows)
+
+
+def _curves(report: ReportData) -> list[str]:
+    return curve_svgs(report.rows, report.summary["best_epoch"], report.ceiling)
+
+
+def _confusion(report: ReportData) -> str:
+    one_logit = report.logits.shape[1] == 1
+    guess = report.logits[:, 0] > 0 if one_logit else report.logits.argmax(axis=1)
+    classes = 2 if one_logit else report.logits.shape[1]
+    counts = np.zeros((classes, classes), dtype=int)
+    np.add.at(counts, (report.labels, guess.astype(int)), 1)
+    names = ["unbound", "bound"] if one_logit else [str(i) for i in range(classes)]
+    rows = [[f"is {name}", *row.tolist()] for name, row in zip(names, counts, strict=True)]
+    return _table(["", *(f"called {name}" for name in names)], rows)
+
+
+def _logos(filters: list[FilterMotif]) -> str:
+    shown = [one for one in filters if one.core][:_MOST_LOGOS]
+    cards = []
+    for one in shown:
+        assert one.core is not None
+        best = one.hits[0] if one.hits else None
+        match = (
+            f"resembles {escape(best.target)} ({best.strand} {best.offset}, p {best.p_value:.1g})"
+            if best
+            else ""
+        )
+        cards.append(
+            f"<figure>{logo_svg(one.core)}<figcaption>filter {one.number}, weight "
+            f"{one.weight:+.2f}, {one.sites:,} sites<br>{match}</figcaption></figure>"
+        )
+    note = (
+        f"<p>{len(shown)} of {len(filters)} filters, the most influential first; from the best "
+        "windows of the test split, columns of little information cut off.</p>"
+    )
+    return f'{note}<div class="logos">{"".join(cards)}</div>'
+
+
+def _data(data: dict[str, Any]) -> str:
+    rows: list[list[Any]] = [[f"{split} examples", size] for split, size in data["splits"].items()]
+    rows.append(["shape of one", " x ".join(map(str, data["example_shape"]))])
+    files = [[source["path"], source["sha256"]] for source in data["inputs"]]
+    notes = "".join(f"<p>{escape(note)}</p>" for note in data["notes"])
+    return _table(["", ""], rows) + notes + (_table(["file", "SHA-256"], files) if files else "")
+
+
+def _layout(report: ReportData) -> str:
+    summary = report.summary
+    mesh = "  ".join(f"{axis}={size}" for axis, size in summary["mesh"].items())
+    rows: list[list[Any]] = [
+        ["devices", report.devices],
+        ["processes", summary["processes"]],
+        ["mesh", mesh],
+        ["global batch", report.config.train.batch_size],
+        ["epochs", summary["epochs"]],
+        ["best epoch", summary["best_epoch"]],
+        ["examples a second", summary["samples_per_second"]],
+        *([f"seconds: {key}", round(value, 2)] for key, value in summary["seconds"].items()),
+    ]
+    return _table(["", ""], rows)
+
+
+def _settings(report: ReportData) -> str:
+    versions = _table(["package", "version"], [list(i) for i in report.summary["versions"].items()])
+    keys = _table(["key", "value"], [[key, str(v)] for key, v in flat(report.config).items()])
+    digest = f"<p>parameters: <code>{report.summary['params_sha256']}</code></p>"
+    return f"{digest}{versions}<details><summary>every key</summary>{keys}</details>"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<h2>{escape(title)}</h2>{content}"
+
+
+def _figures(svgs: Iterable[str]) -> str:
+    cards = "".join(f"<figure>{svg}</figure>" for svg in svgs)
+    return f'<div class="panels">{cards}</div>'
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    start = f"<thead><tr>{head}</tr></thead>" if any(columns) else ""
+    return f'<div class="scroll"><table>{start}<tbody>{body}</tbody></table></div>'
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "<td>-</td>"
+    if isinstance(value, bool | str):
+        return f"<td>{escape(str(value))}</td>"
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    return f'<td class="n">{text}</td>'

@@ -1,0 +1,101 @@
+"""The figures of the report, as SVG text that stands inside a page."""
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxdna.analysis.logos import logo_figure
+from jaxdna.data.motifs import Motif
+from jaxdna.training.curves import QUANTITIES, draw_quantity
+
+
+def curve_svgs(
+    rows: list[dict[str, Any]], best_epoch: int, ceiling: dict[str, float | None] | None
+) -> list[str]:
+    """Returns loss, and accuracy, over the epochs; see `training.curves.draw_curves`."""
+    made = []
+    for quantity in QUANTITIES:
+        figure, axes = _panel()
+        draw_quantity(axes, quantity, rows, best_epoch, ceiling)
+        made.append(_svg(figure, quantity))
+    return made
+
+
+def roc_and_pr_svgs(
+    labels: NDArray[np.int32],
+    logits: NDArray[np.floating],
+    best_logits: NDArray[np.floating] | None,
+) -> list[str]:
+    """Returns the ROC, and the precision-recall curve, with the Bayes ceiling's where known.
+
+    Args:
+      labels: [examples], 0 or 1, both present.
+      logits: [examples].
+      best_logits: [examples], of the best possible classifier, or None.
+    """
+    (roc_figure, roc), (pr_figure, pr) = _panel(), _panel()
+    kinds: list[tuple[str, NDArray, dict[str, Any]]] = [("model", logits, {"color": "C0"})]
+    if best_logits is not None:
+        kinds.append(("Bayes ceiling", best_logits, {"color": "0.4", "linestyle": ":"}))
+    for name, scores, style in kinds:
+        true, false = _counts(labels, scores)
+        roc.plot(false / max(false[-1], 1), true / true[-1], label=name, **style)
+        called = np.maximum(true + false, 1)
+        pr.plot(true[1:] / true[-1], (true / called)[1:], label=name, **style)
+    roc.plot([0, 1], [0, 1], color="0.85", zorder=0)
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    pr.axhline(labels.mean(), color="0.85", zorder=0)
+    pr.set(xlabel="recall", ylabel="precision", title="Precision and recall", ylim=(0, 1.02))
+    for axes in (roc, pr):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="lower center")
+    return [_svg(roc_figure, "roc"), _svg(pr_figure, "pr")]
+
+
+def logo_svg(motif: Motif) -> str:
+    """Returns a sequence logo."""
+    return _svg(logo_figure(motif), motif.name)
+
+
+def _panel() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _counts(
+    labels: NDArray[np.int32], scores: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """True and false positives above each threshold, from none to all; few enough to draw."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(scores[order][1:] != scores[order][:-1], True)
+    true = np.append(0.0, np.cumsum(labels[order] == 1)[last])
+    false = np.append(0.0, np.cumsum(labels[order] == 0)[last])
+    if len(true) > 1000:  # keep every corner that a screen can show
+        keep = np.unique(np.linspace(0, len(true) - 1, 1000).astype(int))
+        true, false = true[keep], false[keep]
+    return true, false
+
+
+def _svg(figure: Any, prefix: str) -> str:
+    """Returns a figure as SVG without a prolog, its ids unique among several on one page."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": prefix, "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for mark in ('id="', 'href="#', "url(#"):
+        text = text.replace(mark, f"{mark}{prefix}-")
+    # The size is the page's business; the shape stays in the viewBox.
+    return re.sub(r'(<svg[^>]*?) (?:height|width)="[^"]*"', r"\1", text, count=1).replace(
+        "<svg ", f'<svg role="img" aria-label="{prefix}" ', 1
+    )

@@ -1,0 +1,64 @@
+"""Collects what report.html shows from a run that has just ended, and writes it."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxdna.analysis.filters import FilterMotif, filter_motifs, find_windows
+from jaxdna.analysis.report import ReportData, write_report
+from jaxdna.data.motifs import presets
+from jaxdna.models.motif_cnn import MotifScan
+from jaxdna.parallel.runtime import describe_devices
+from jaxdna.training.prepare import Prepared
+from jaxdna.training.run_folder import RunFolder
+from jaxdna.training.state import Params
+from jaxdna.training.trained import Trained
+
+_MOST_SEQUENCES = 4000  # of the test split, to draw the filters from
+
+
+def write_run_report(
+    folder: RunFolder, prepared: Prepared, best: Params, summary: dict[str, Any]
+) -> None:
+    """Writes report.html.
+
+    Args:
+      folder: of the run; its test.tsv, data.json and metrics.jsonl are there.
+      prepared: data and functions.
+      best: the parameters that were kept, whole on this host.
+      summary: as in summary.json.
+    """
+    dataset, config = prepared.dataset, prepared.program.config
+    _, labels, logits = folder.read_test()
+    write_report(
+        folder.report,
+        ReportData(
+            name=folder.path.resolve().name,
+            config=config,
+            summary=summary,
+            data=folder.read_data() or {},
+            rows=folder.read_metrics(),
+            labels=labels,
+            logits=logits,
+            best_logits=dataset.best_logits("test") if dataset.best_logits else None,
+            ceiling=dataset.ceiling("validation") if dataset.ceiling else None,
+            filters=_filters(prepared, best),
+            devices=describe_devices(list(prepared.mesh.devices.flat)),
+        ),
+    )
+
+
+def _filters(prepared: Prepared, best: Params) -> list[FilterMotif]:
+    """The filters of a network that begins with a motif scan, as motifs; of others none."""
+    network = nnx.eval_shape(prepared.program.network)
+    if not isinstance(getattr(network, network.names[0]), MotifScan):
+        return []
+    config, codes = prepared.program.config, prepared.dataset.splits["test"].x
+    local = jax.tree.map(np.asarray, best)
+    graph = nnx.split(network)[0]
+    trained = Trained(config, prepared.mesh, graph, local, codes.shape[1])
+    sample = np.asarray(codes[:_MOST_SEQUENCES])
+    windows = find_windows(trained, sample, config.model.strands != "forward")
+    return filter_motifs(trained, sample, windows, list(presets().values()))

@@ -1,0 +1,33 @@
+"""Writes a trained model as files that run without jaxdna.
+
+Leaves in --output model.stablehlo (the whole model, letters in and logits out, for jax alone),
+model.safetensors (the weights) and README.md with a short example for each.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from jaxdna.cli.common import add_workdir
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's flags."""
+    add_workdir(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: WORKDIR/export")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Exports; returns the files."""
+    from rich.console import Console
+
+    from jaxdna.analysis.export import write_export
+    from jaxdna.cli.common import open_trained
+    from jaxdna.training.display import make_console
+
+    trained = open_trained(arguments, make_console())
+    output = arguments.output or arguments.workdir / "export"
+    files = write_export(trained, output, name=arguments.workdir.name)
+    if not arguments.json:
+        Console(highlight=False).print(f"{output}: {', '.join(files)}")
+    return {"output": str(output), "files": files}
