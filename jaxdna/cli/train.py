@@ -38,7 +38,7 @@ def _train(
     import jax
     from rich.console import Console
 
-    from jaxdna.parallel.cluster import is_primary, reached_stop
+    from jaxdna.parallel.cluster import is_primary, one_fate, reached_stop
     from jaxdna.training.display import loud, make_console, results
     from jaxdna.training.loop import train
     from jaxdna.training.prepare import prepare, show
@@ -56,7 +56,7 @@ def _train(
     if summary is not None and not longer:
         console.print(f"{workdir} is a finished run: nothing to train (to train anew: --workdir)")
     else:
-        with ExitStack() as stack:
+        with one_fate(), ExitStack() as stack:
 
             def joined() -> None:
                 """Before any data are read, and as soon as it is known which process this is."""

@@ -14,6 +14,8 @@ from jaxdna.errors import EXIT_PEER
 
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 15
+# How a process ends that another one has left: told so by it, or aborted by jax.
+_AFTER_ANOTHER = (EXIT_PEER, -signal.SIGABRT)
 
 
 def launch(
@@ -117,7 +119,7 @@ def _wait(children: Sequence[subprocess.Popen[bytes]], grace_seconds: float) -> 
         if first is None:
             # Of two that ended between two looks, one that only noticed the other is not the cause.
             failed = [i for i, child in enumerate(children) if child.returncode]
-            failed.sort(key=lambda i: children[i].returncode == EXIT_PEER)
+            failed.sort(key=lambda i: children[i].returncode in _AFTER_ANOTHER)
             if failed:
                 first, deadline = failed[0], time.monotonic() + grace_seconds
         elif time.monotonic() > deadline:
