@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from jaxdna.parallel.cluster import free_port
+from jaxdna.parallel.launcher import Ended, supervise
 from jaxdna.training.checkpoint import positions
-from tests.faults.conftest import rows, sha
+from tests.faults.conftest import SHORT, rows, sha
 
 LONG = ["--config.train.epochs=100000"]
 
@@ -143,3 +144,39 @@ def test_fault_22_a_port_in_use_is_named(runner, tmp_path):
             "--config.cluster.processes=2", code=2,
         )  # fmt: skip
     assert f"port {port} cannot be used (Address already in use)" in output
+
+
+def test_fault_09_the_launcher_starts_again_after_a_kill_and_ends_with_the_same_bits(
+    runner, tmp_path
+):
+    more = ["--config.train.epochs=12"]
+    reference, workdir = tmp_path / "reference", tmp_path / "run"
+    for job in pair(runner, reference, *more):
+        job.end()
+    with runner.start(
+        "launch", "--processes=2", "--max-restarts=3", "--grace-seconds=2", "--", "train", *SHORT,
+        *more, f"--workdir={workdir}",
+    ) as launcher:  # fmt: skip
+        assert launcher.until(lambda job: "\nepoch 3/" in job.output)
+        for child in psutil.Process(launcher.pid).children():
+            if "--config.cluster.process_id=0" in child.cmdline():  # the coordinator
+                child.kill()
+        assert launcher.end(200) == 0, launcher.output
+    assert "process 0 of 2 failed first, with exit code 137" in launcher.output
+    assert "restart 1 of 3" in launcher.output
+    assert "restart 2 of 3" not in launcher.output
+    assert sha(workdir) == sha(reference)
+    assert rows(workdir) == rows(reference)
+
+
+def test_the_launcher_gives_up_where_there_is_no_progress():
+    starts = []
+
+    def start():
+        starts.append(75)
+        return Ended(75, told=False)
+
+    assert supervise(start, 9, lambda: "nothing new") == 75
+    assert len(starts) == 2
+    assert supervise(lambda: Ended(2, told=False), 9, list) == 2
+    assert supervise(lambda: Ended(78, told=True), 9, list) == 78
