@@ -2,6 +2,8 @@
 
 import difflib
 import shutil
+import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -49,6 +51,21 @@ class Preempted(JaxdnaError):
     """The run was asked to stop and has saved its state."""
 
     exit_code = EXIT_PREEMPTED
+
+
+def report(error: BaseException) -> int:
+    """Prints an error for the person at the terminal and returns the exit code.
+
+    What we foresaw is one sentence; what we did not is our mistake, and has its traceback.
+    """
+    if isinstance(error, JaxdnaError):
+        print(f"jaxdna: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        print("jaxdna: interrupted", file=sys.stderr, flush=True)
+        return EXIT_INTERRUPTED
+    traceback.print_exception(error)
+    return 1
 
 
 class StorageError(JaxdnaError):

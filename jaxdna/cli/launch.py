@@ -24,6 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how long the others may take to end after one has failed (default: 10)",
     )
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="starts again after a lost process, a hang or a preemption, while there is progress "
+        "(default: 0)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,23 +45,32 @@ def run(arguments: argparse.Namespace) -> int:
             "the command and all its flags come after `--`: "
             "jaxdna launch --processes=2 -- train --config=configs/tal1.py"
         )
+    if not 0 <= arguments.max_restarts <= 10**6:
+        raise UserError(
+            f"--max-restarts={arguments.max_restarts} is not legal: it must be 0 to {10**6}"
+        )
     from jaxdna.parallel.cluster import free_port
-    from jaxdna.parallel.launcher import launch
+    from jaxdna.parallel.launcher import launch, supervise
 
-    return launch(
-        arguments.command,
-        arguments.processes,
-        arguments.port or free_port(),
-        arguments.logs or _logs_of(arguments.command),
-        arguments.grace_seconds,
+    workdir = _workdir_of(arguments.command)
+    checkpoints = workdir / "checkpoints"
+    return supervise(
+        lambda: launch(
+            arguments.command,
+            arguments.processes,
+            arguments.port or free_port(),
+            # Beside the run folder, which belongs to the run.
+            arguments.logs or workdir.with_name(workdir.name + ".logs"),
+            arguments.grace_seconds,
+        ),
+        arguments.max_restarts,
+        lambda: {path.name for path in checkpoints.glob("epoch-*") if not path.suffix},
     )
 
 
-def _logs_of(command: list[str]) -> Path:
-    """The run folder's name with `.logs`: beside the folder, which belongs to the run."""
+def _workdir_of(command: list[str]) -> Path:
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--workdir")
     flags.add_argument("--config", default="launch")
     known, _ = flags.parse_known_args(command)
-    workdir = Path(known.workdir or Path("runs") / run_name(known.config))
-    return workdir.with_name(workdir.name + ".logs")
+    return Path(known.workdir or Path("runs") / run_name(known.config))

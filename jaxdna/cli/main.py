@@ -8,7 +8,7 @@ import sys
 from typing import Any, NoReturn
 
 from jaxdna import __version__
-from jaxdna.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, JaxdnaError, nearest
+from jaxdna.errors import EXIT_OK, EXIT_USER, JaxdnaError, nearest, report
 
 # Verb -> the line that `jaxdna --help` shows. Each verb is a module of this package with
 # `add_arguments(parser)` and `run(arguments) -> result or None`.
@@ -108,12 +108,8 @@ def main(arguments: list[str]) -> int:
     parsed.overrides, parsed.command = overrides, command
     try:
         result: dict[str, Any] | int | None = module.run(parsed)
-    except JaxdnaError as error:
-        print(f"jaxdna: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("jaxdna: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except (JaxdnaError, KeyboardInterrupt) as error:
+        return report(error)
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK

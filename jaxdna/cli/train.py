@@ -95,7 +95,7 @@ def _train_one(
     """Trains, resumes, or finds the run finished."""
     import jax
 
-    from jaxdna.parallel.cluster import is_primary, reached_stop
+    from jaxdna.parallel.cluster import is_primary, one_fate, reached_stop
     from jaxdna.training.display import loud
     from jaxdna.training.loop import train
     from jaxdna.training.prepare import prepare, show
@@ -111,7 +111,7 @@ def _train_one(
             f"{folder.path} is a finished run: nothing to train (to train anew: --workdir)"
         )
         return summary
-    with ExitStack() as stack:
+    with one_fate(), ExitStack() as stack:
 
         def joined() -> None:
             """Before any data are read, and as soon as it is known which process this is."""

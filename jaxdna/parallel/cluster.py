@@ -1,17 +1,24 @@
 """Several processes as one program: how they find each other. The one caller of jax.distributed."""
 
 import os
+import re
 import socket
-from collections.abc import Mapping
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
+from jax._src import distributed
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxdna.errors import PeerError, UserError
+from jaxdna.errors import EXIT_PEER, PeerError, Preempted, UserError, report
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -128,24 +135,35 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
         bind = start.coordinator if host in _LOOPBACK else None
         if start.process_id == 0:
             _check_port(host if bind else "", int(port))
+    # Where its own time is over jax aborts the process; so ours is over first.
+    patience = threading.Timer(cluster.start_seconds, _nobody_came, (who, where, cluster))
+    patience.daemon = True
+    patience.start()
     try:
         jax.distributed.initialize(
             start.coordinator,
             num_processes=start.processes if start.coordinator else None,
             process_id=start.process_id if start.coordinator else None,
-            initialization_timeout=cluster.start_seconds,
+            initialization_timeout=cluster.start_seconds + 60,
             heartbeat_timeout_seconds=cluster.heartbeat_seconds,
             shutdown_timeout_seconds=cluster.heartbeat_seconds,
             coordinator_bind_address=bind,
             cluster_detection_method="deactivate" if start.coordinator else None,
         )
     except (RuntimeError, ValueError) as error:
-        cause = str(error).strip().splitlines()[0]
-        raise PeerError(
-            f"{who}waited {cluster.start_seconds} s for the other processes{where} and not all "
-            f"came ({cause}); is every one of them running, with the same coordinator, and does "
-            "no firewall close its port?"
-        ) from error
+        raise PeerError(f"{who}could not join the other processes{where} ({error})") from error
+    finally:
+        patience.cancel()
+    _joined.set()
+
+
+def _nobody_came(who: str, where: str, cluster: ConfigDict) -> None:
+    error = PeerError(
+        f"{who}waited {cluster.start_seconds} s for the other processes{where} and not all came; "
+        "is every one of them running, with the same coordinator, and does no firewall close its "
+        "port?"
+    )
+    os._exit(report(error))
 
 
 def _check_port(host: str, port: int) -> None:
@@ -191,13 +209,76 @@ def agreed(pair: tuple[int, int] | None) -> tuple[int, int] | None:
     return None if first < 0 else (first, second)
 
 
-def reached_stop(step: int) -> bool:
-    """Whether every process stops before this step, since one of them heard SIGTERM.
+def reached_stop(call: int) -> bool:
+    """Whether every process stops at this call, since one of them heard SIGTERM.
 
     Args:
-      step: the same on every process, at every call; it only grows.
-
-    Returns:
-      The same on every process: jax asks all of them how far they are.
+      call: 1, 2, 3 … on every process. Jax asks all of them how far they are, and lets them stop at
+        the first number that none has passed; it is true at that very number only.
     """
-    return multihost_utils.reached_preemption_sync_point(step)
+    return multihost_utils.reached_preemption_sync_point(call)
+
+
+_joined = threading.Event()  # a client that is asked before it is connected aborts the process
+_FAILURE = "jaxdna/failure"
+_LOOK_SECONDS = 0.5
+# What the transports of XLA's collective operations say where the other end has gone.
+_PEER_LOST = r"[Gg]loo|Connection (closed|reset|refused)|Socket closed|[Hh]eartbeat"
+
+
+@contextmanager
+def one_fate() -> Iterator[None]:
+    """Ends all processes where one of them fails, and tells each why; does nothing in a single one.
+
+    By itself a process that fails leaves the others waiting for it in a collective operation, and
+    the cause in a log that nobody looks at. So the cause goes into the key-value store of the
+    coordinator, where a thread of each process looks for it.
+
+    Entered before the processes have joined; a failure of joining is not for the others to hear.
+    """
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(ended,), name="peers", daemon=True).start()
+    try:
+        yield
+    except BaseException as error:
+        if _client() is None or isinstance(error, Preempted | SystemExit):  # all of them stop
+            raise
+        if re.search(_PEER_LOST, str(error)):
+            time.sleep(2 * _LOOK_SECONDS)  # meanwhile the thread may hear why, and end this process
+            error = PeerError(f"a connection to another process is lost ({_one_line(error)})")
+        ended.set()
+        _fail(error)
+    finally:
+        ended.set()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _client() -> Any:
+    """The connection to the coordinator; jax has no public way to its key-value store."""
+    return distributed.global_state.client if _joined.is_set() else None
+
+
+def _watch(ended: threading.Event) -> None:
+    while not ended.wait(_LOOK_SECONDS):
+        if _client() is None:
+            continue
+        try:
+            cause = _client().key_value_try_get(_FAILURE)
+        except jax.errors.JaxRuntimeError:  # no such key; and without its coordinator jax aborts
+            continue
+        if not ended.is_set():
+            print(f"\njaxdna: another process failed first: {cause}", file=sys.stderr, flush=True)
+            os._exit(EXIT_PEER)
+
+
+def _fail(error: BaseException) -> NoReturn:
+    """Tells the others and ends this process, without waiting for them as jax would."""
+    code = report(error)
+    with suppress(jax.errors.JaxRuntimeError):  # somebody else was first, or there is nobody
+        _client().key_value_set(_FAILURE, f"process {jax.process_index()}: {_one_line(error)}")
+    if jax.process_index() == 0:
+        time.sleep(3 * _LOOK_SECONDS)  # with this process the coordinator goes, and all abort
+    os._exit(code)

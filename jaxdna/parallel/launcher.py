@@ -8,17 +8,72 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, NamedTuple
 
-from jaxdna.errors import EXIT_PEER
+from jaxdna.errors import EXIT_PEER, EXIT_PREEMPTED, EXIT_WATCHDOG
 
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 15
+# How a process ends that another one has left: told so by it, or aborted by jax.
+_AFTER_ANOTHER = (EXIT_PEER, -signal.SIGABRT)
+
+
+# What another start can mend: a lost peer, a hang, a preemption, a signal (128 + n).
+_WORTH_A_RESTART = (EXIT_PEER, EXIT_WATCHDOG, EXIT_PREEMPTED, *range(129, 160))
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds, doubled from restart to restart
+_STARTS_WITHOUT_PROGRESS = 2
+
+
+class Ended(NamedTuple):
+    """How a launch ended.
+
+    Attributes:
+      code: 0, or the exit code of the process that failed first (128 + n for signal n).
+      told: whether this process was asked to stop.
+    """
+
+    code: int
+    told: bool
+
+
+def supervise(start: Callable[[], Ended], restarts: int, progress: Callable[[], object]) -> int:
+    """Starts a run again where that can help: after a lost peer, a hang, a preemption or a kill.
+
+    Args:
+      start: runs to the end of the run, whatever that is.
+      restarts: how often it may be started again.
+      progress: a value that changes whenever something new was saved; where two starts in a row
+        leave it as it was, another one would end as they did.
+
+    Returns:
+      The exit code of the last start.
+    """
+    idle, saved, pause = 0, progress(), _FIRST_PAUSE
+    for restart in range(1, restarts + 1):
+        ended = start()
+        if ended.told or ended.code not in _WORTH_A_RESTART:
+            return ended.code
+        before, saved = saved, progress()
+        if saved != before:
+            idle, pause = 0, _FIRST_PAUSE
+        else:
+            idle += 1
+        if idle == _STARTS_WITHOUT_PROGRESS:
+            _say(f"exit code {ended.code} and no progress in {idle} starts: giving up")
+            return ended.code
+        _say(f"exit code {ended.code}: restart {restart} of {restarts} in {pause:g} s")
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    return start().code
+
+
+def _say(text: str) -> None:
+    print(f"jaxdna: {text}", file=sys.stderr, flush=True)
 
 
 def launch(
     command: Sequence[str], processes: int, port: int, logs: Path, grace_seconds: float
-) -> int:
+) -> Ended:
     """Runs `jaxdna COMMAND` in several processes that find each other over the loopback interface.
 
     Process 0's output is shown as it comes; each process has a log of its own. When one fails, the
@@ -32,7 +87,7 @@ def launch(
       grace_seconds: how long the survivors of a failure may take.
 
     Returns:
-      0, or the exit code of the process that failed first (128 + n for signal n).
+      How it ended. Logs that are there already are continued.
     """
     logs.mkdir(parents=True, exist_ok=True)
     paths = [logs / f"process-{i}.log" for i in range(processes)]
@@ -50,7 +105,7 @@ def launch(
             stdin=subprocess.DEVNULL,
         )
         children.append(child)
-        log = path.open("wb")
+        log = path.open("ab")
         for source, shown in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
             assert source is not None
             relay = threading.Thread(
@@ -58,7 +113,7 @@ def launch(
             )
             relay.start()
             relays.append(relay)
-    restore = _forward_signals(children)
+    told, restore = _forward_signals(children)
     try:
         first = _wait(children, grace_seconds)
     finally:
@@ -69,7 +124,7 @@ def launch(
         for relay in relays:
             relay.join(timeout=5)
     if first is None:
-        return 0
+        return Ended(0, told.is_set())
     code = children[first].returncode
     code = 128 - code if code < 0 else code
     tail = paths[first].read_text(errors="replace").splitlines()[-_TAIL_LINES:]
@@ -80,7 +135,7 @@ def launch(
         sep="\n",
         file=sys.stderr,
     )
-    return code
+    return Ended(code, told.is_set())
 
 
 def _relay(source: IO[bytes], log: IO[bytes], shown: IO[bytes] | None) -> None:
@@ -91,10 +146,18 @@ def _relay(source: IO[bytes], log: IO[bytes], shown: IO[bytes] | None) -> None:
                 sink.flush()
 
 
-def _forward_signals(children: Sequence[subprocess.Popen[bytes]]) -> Callable[[], None]:
-    """Hands SIGTERM and SIGINT on to all children; returns what puts the old handlers back."""
+def _forward_signals(
+    children: Sequence[subprocess.Popen[bytes]],
+) -> tuple[threading.Event, Callable[[], None]]:
+    """Hands SIGTERM and SIGINT on to all children.
+
+    Returns:
+      An event that says whether one came, and what puts the old handlers back.
+    """
+    told = threading.Event()
 
     def forward(number: int, frame: FrameType | None) -> None:
+        told.set()
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
@@ -105,7 +168,7 @@ def _forward_signals(children: Sequence[subprocess.Popen[bytes]]) -> Callable[[]
         for number, handler in previous.items():
             signal.signal(number, handler)
 
-    return restore
+    return told, restore
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]], grace_seconds: float) -> int | None:
@@ -117,7 +180,7 @@ def _wait(children: Sequence[subprocess.Popen[bytes]], grace_seconds: float) -> 
         if first is None:
             # Of two that ended between two looks, one that only noticed the other is not the cause.
             failed = [i for i, child in enumerate(children) if child.returncode]
-            failed.sort(key=lambda i: children[i].returncode == EXIT_PEER)
+            failed.sort(key=lambda i: children[i].returncode in _AFTER_ANOTHER)
             if failed:
                 first, deadline = failed[0], time.monotonic() + grace_seconds
         elif time.monotonic() > deadline:

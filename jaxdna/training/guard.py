@@ -53,6 +53,7 @@ class Guard:
         self.requested: str | None = None
         self._reached: Callable[[int], bool] | None = None
         self._stops = False
+        self._asked = 0
         self._limits = limits
         self._now = ("start", time.monotonic())
         self._regular: dict[Callable[[], None], tuple[float, float]] = {}  # when next, how often
@@ -102,18 +103,19 @@ class Guard:
         """Says that this is one of several processes.
 
         Args:
-          reached: whether all of them stop before a step, since one of them heard SIGTERM.
+          reached: whether all of them stop at the n-th call, n from 1, since one heard SIGTERM.
         """
         self._reached = reached
 
-    def stops_at(self, step: int) -> bool:
-        """Whether the run stops before this step: the same answer in every process of a run."""
+    def stops_here(self) -> bool:
+        """Whether the run stops now: the same answer in every process, which all ask as often."""
+        self._asked += 1
         if not self._stops:
-            self._stops = self._reached(step) if self._reached else self.requested is not None
+            self._stops = self._reached(self._asked) if self._reached else bool(self.requested)
         return self._stops
 
     def check(self) -> None:
-        """Raises StopRequested where `stops_at` has said so."""
+        """Raises StopRequested where `stops_here` has said so."""
         if self._stops:
             raise StopRequested(self.requested or "SIGTERM to one of the processes")
 

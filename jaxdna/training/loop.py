@@ -241,7 +241,7 @@ def _train_epoch(
     guard.enter("step")
     for steps in calls_left(steps_per_epoch, program.most_steps, progress.epoch_step):
         checkpoints.check()
-        if guard.stops_at(step):
+        if guard.stops_here():
             break
         run.state, metrics = compiled[steps](run.state, feed(step, steps))
         step += steps

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -254,13 +255,16 @@ def test_fault_18_a_failed_save_surfaces_at_the_next_step_and_is_no_latest(tmp_p
     checkpoints = Checkpoints(folder, keep=2)
     checkpoints.save(state, state.params, begun(1))
     checkpoints.wait()
-    checkpoints.save(state, state.params, begun(2))
-    (folder / "epoch-2.unfinished").rename(tmp_path / "gone")  # while it is written
-    (folder / "epoch-2.unfinished").touch()  # or Orbax would make the folder anew
-    with pytest.raises(StorageError, match=f"the checkpoint cannot be written to {folder}"):
-        poll(checkpoints)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))  # no file may grow beyond 64 KiB
+    try:
+        checkpoints.save(state, state.params, begun(2))
+        with pytest.raises(StorageError, match=f"the checkpoint cannot be written to {folder}"):
+            poll(checkpoints)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in folder.iterdir()] == ["epoch-1"]
     assert positions(folder) == [(1, 0)]
-    (folder / "epoch-2.unfinished").unlink()
     checkpoints.save(state, state.params, begun(2))  # and the next save is as good as any
     checkpoints.wait()
     assert positions(folder) == [(1, 0), (2, 0)]

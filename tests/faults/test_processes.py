@@ -1,0 +1,182 @@
+"""Rows 2, 9 to 12, 21 and 22 of the table of faults: several processes of one run."""
+
+import ipaddress
+import re
+import signal
+import socket
+import time
+
+import psutil
+import pytest
+
+from jaxdna.parallel.cluster import free_port
+from jaxdna.parallel.launcher import Ended, supervise
+from jaxdna.training.checkpoint import positions
+from tests.faults.conftest import SHORT, rows, sha
+
+LONG = ["--config.train.epochs=100000"]
+
+
+def pair(runner, workdir, *changes, only=(0, 1), heartbeat=5, **of_one):
+    """Starts the short run as two processes, by hand, so that each can get flags of its own."""
+    port = free_port()
+    return [
+        runner.train(
+            workdir,
+            *changes,
+            f"--config.cluster.coordinator=127.0.0.1:{port}",
+            "--config.cluster.processes=2",
+            f"--config.cluster.process_id={i}",
+            f"--config.cluster.heartbeat_seconds={heartbeat}",
+            *of_one.get(f"process_{i}", ()),
+        )
+        for i in only
+    ]
+
+
+def trains(workdir):
+    return lambda job: "\nepoch 2/" in job.output
+
+
+def seconds_until_all_end(jobs):
+    start = time.monotonic()
+    codes = [job.end(60) for job in jobs]
+    return codes, time.monotonic() - start
+
+
+def test_fault_02_all_processes_stop_at_the_same_step_and_the_rerun_has_the_same_bits(
+    runner, tmp_path
+):
+    reference, workdir = tmp_path / "reference", tmp_path / "run"
+    more = ["--config.train.epochs=20", "--config.checkpoint.every_epochs=5"]
+    for job in (jobs := pair(runner, reference, *more)):
+        job.end()
+    assert "resuming" not in jobs[0].output
+    jobs = pair(runner, workdir, *more)
+    assert jobs[0].until(trains(workdir))
+    jobs[1].send(signal.SIGTERM)  # to one of them only
+    codes, _ = seconds_until_all_end(jobs)
+    assert codes == [78, 78], [job.output for job in jobs]
+    stops = {re.search(r"stopped by .* after step (\d+)", job.output)[1] for job in jobs}
+    assert len(stops) == 1
+    jobs = pair(runner, workdir, *more)
+    codes, _ = seconds_until_all_end(jobs)
+    assert codes == [0, 0], [job.output for job in jobs]
+    assert "resuming after epoch" in jobs[1].output
+    assert sha(workdir) == sha(reference)
+    assert rows(workdir) == rows(reference)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_fault_09_a_killed_process_ends_the_others_within_the_heartbeat(runner, tmp_path, victim):
+    jobs = pair(runner, tmp_path / "run", *LONG)
+    assert jobs[0].until(trains(tmp_path / "run"))
+    jobs[victim].send(signal.SIGKILL)
+    codes, seconds = seconds_until_all_end(jobs)
+    assert codes[victim] == -signal.SIGKILL
+    # 70 where the survivor could say so, SIGABRT where jax ends it with the coordinator.
+    assert codes[1 - victim] in (70, -signal.SIGABRT), jobs[1 - victim].output
+    assert seconds < 5 + 5
+
+
+def test_fault_10_a_stuck_peer_is_noticed_by_the_watchdog(runner, tmp_path):
+    limits = [f"--config.watchdog.{phase}=3" for phase in ("step", "evaluation", "save")]
+    jobs = pair(runner, tmp_path / "run", *LONG, *limits, heartbeat=60)
+    assert jobs[0].until(trains(tmp_path / "run"))
+    jobs[1].send(signal.SIGSTOP)
+    assert jobs[0].end(60) == 75, jobs[0].output
+    assert "no progress for" in jobs[0].output
+    assert "(most recent call first)" in jobs[0].output
+    jobs[1].send(signal.SIGKILL)
+    jobs[1].end()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_fault_11_an_error_on_one_process_ends_the_others_with_its_cause(runner, tmp_path, victim):
+    """A motif file that only one of the machines lacks."""
+    of_one = {f"process_{victim}": ["--config.data.motif=/no/such.meme"]}
+    jobs = pair(runner, tmp_path / "run", *LONG, **of_one)
+    assert jobs[victim].end() == 2
+    start = time.monotonic()
+    assert jobs[1 - victim].end() == 70, jobs[1 - victim].output
+    assert time.monotonic() - start < 2
+    assert (
+        f"another process failed first: process {victim}: --config.data.motif=/no/such.meme is "
+        "neither a preset nor a file" in jobs[1 - victim].output
+    )
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_fault_12_a_process_that_never_starts_is_waited_for_and_named(runner, tmp_path):
+    (job,) = pair(runner, tmp_path / "run", "--config.cluster.start_seconds=2", only=(0,))
+    assert job.end(60) == 70, job.output
+    assert re.search(
+        r"process 0 of 2, waited 2 s for the other processes at 127.0.0.1:\d+", job.output
+    )
+
+
+def test_fault_21_the_coordinator_listens_on_loopback_only(runner, tmp_path):
+    jobs = pair(runner, tmp_path / "run", *LONG)
+    assert jobs[0].until(trains(tmp_path / "run"))
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for job in jobs
+        for connection in psutil.Process(job.pid).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    for job in jobs:
+        job.send(signal.SIGKILL)
+        job.end()
+    assert listening
+    for ip, _ in listening:
+        address = ipaddress.ip_address(ip)
+        assert (getattr(address, "ipv4_mapped", None) or address).is_loopback, listening
+    assert positions(tmp_path / "run" / "checkpoints")
+
+
+def test_fault_22_a_port_in_use_is_named(runner, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        output = runner.finish(
+            tmp_path / "run", f"--config.cluster.coordinator=127.0.0.1:{port}",
+            "--config.cluster.processes=2", code=2,
+        )  # fmt: skip
+    assert f"port {port} cannot be used (Address already in use)" in output
+
+
+def test_fault_09_the_launcher_starts_again_after_a_kill_and_ends_with_the_same_bits(
+    runner, tmp_path
+):
+    more = ["--config.train.epochs=12"]
+    reference, workdir = tmp_path / "reference", tmp_path / "run"
+    for job in pair(runner, reference, *more):
+        job.end()
+    with runner.start(
+        "launch", "--processes=2", "--max-restarts=3", "--grace-seconds=2", "--", "train", *SHORT,
+        *more, f"--workdir={workdir}",
+    ) as launcher:  # fmt: skip
+        assert launcher.until(lambda job: "\nepoch 3/" in job.output)
+        for child in psutil.Process(launcher.pid).children():
+            if "--config.cluster.process_id=0" in child.cmdline():  # the coordinator
+                child.kill()
+        assert launcher.end(200) == 0, launcher.output
+    assert "process 0 of 2 failed first, with exit code 137" in launcher.output
+    assert "restart 1 of 3" in launcher.output
+    assert "restart 2 of 3" not in launcher.output
+    assert sha(workdir) == sha(reference)
+    assert rows(workdir) == rows(reference)
+
+
+def test_the_launcher_gives_up_where_there_is_no_progress():
+    starts = []
+
+    def start():
+        starts.append(75)
+        return Ended(75, told=False)
+
+    assert supervise(start, 9, lambda: "nothing new") == 75
+    assert len(starts) == 2
+    assert supervise(lambda: Ended(2, told=False), 9, list) == 2
+    assert supervise(lambda: Ended(78, told=True), 9, list) == 78
