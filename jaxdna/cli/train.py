@@ -47,6 +47,7 @@ def _train(
 
     console = make_console()
     folder = RunFolder(workdir)
+    config = folder.settle(config)
     changes = folder.check(config)
     for change in changes:
         console.print(f"note     changed since this run began: {change}")
@@ -69,7 +70,7 @@ def _train(
 
             prepared = prepare(config, console, joined)
             show(prepared, console)
-            folder.open(config)
+            folder.open(prepared.program.config)
             folder.drop_summary()
             summary = train(prepared, folder, guard, console)
     if not arguments.json:
