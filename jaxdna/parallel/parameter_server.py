@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -21,41 +22,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxdna.config import flat, validate
-from jaxdna.data.batches import batch_rows
 from jaxdna.data.dataset import Split
-from jaxdna.data.registry import load_dataset
 from jaxdna.errors import UserError
-from jaxdna.parallel.mesh import make_mesh, nearest_multiples
-from jaxdna.parallel.parameter_store import (
-    Gate,
-    Store,
-    Variables,
-    assign,
-    choose,
-    merge,
-    paths_of,
-    take,
-)
+from jaxdna.parallel.mesh import nearest_multiples
+from jaxdna.parallel.parameter_store import Gate, Store, assign, choose, merge, paths_of, take
+from jaxdna.parallel.part_gradient import PartGradient, Ticket, worker_config
 from jaxdna.parallel.runtime import start_backend
-from jaxdna.parallel.sharding import replicated, stacked_inputs, stacked_rows
 from jaxdna.training.display import table
 from jaxdna.training.optimizer import make_optimizer
 from jaxdna.training.program import Program, TrainCall
-from jaxdna.training.state import TrainState
-from jaxdna.training.step import batch_sums, piece_keys, step_keys
+from jaxdna.training.state import Params, TrainState
 
 _HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 try:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, RaySystemError
+    from ray.exceptions import GetTimeoutError, RayActorError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ModuleNotFoundError as error:
     raise UserError(
         f"--config.strategy=parameter_server needs {error.name}, which is not installed; "
@@ -66,13 +55,6 @@ if threading.current_thread() is threading.main_thread():
         signal.signal(_number, _handler)
 
 METRICS = ("loss", "correct", "weight")
-
-
-class Ticket(NamedTuple):
-    """What a worker is asked for: a gradient of one part of the batch of one step."""
-
-    step: int
-    part: int
 
 
 class Steps(NamedTuple):
@@ -114,7 +96,7 @@ class Worker:
     """A Ray actor that computes gradients on its own devices."""
 
     def __init__(
-        self, settings: dict[str, Any], rank: int, parts: int, servers: list[tuple[Any, list[str]]]
+        self, settings: dict[str, Any], rank: int, parts: int, servers: list[tuple[str, list[str]]]
     ):
         """Starts jax, loads the data and compiles the gradient.
 
@@ -122,32 +104,24 @@ class Worker:
           settings: the flat configuration of the run.
           rank: number of the worker.
           parts: pieces of each batch.
-          servers: handles and the paths of their variables.
+          servers: their names and the paths of their variables.
         """
-        config = _worker_config(settings)
-        devices = start_backend(config, Console(quiet=True))
-        mesh, dataset = make_mesh(config, devices), load_dataset(config)
-        split = dataset.splits["train"]
-        program = Program(config, mesh, dataset.example_shape, dataset.logits, len(split))
-        self._config, self._program, self._split = config, program, split
-        self._servers = servers
-        delays = _delays(config)
+        self._config = worker_config(settings, gpus=bool(ray.get_gpu_ids()))
+        self._gradient = PartGradient(self._config, parts)
+        self._servers = [(ray.get_actor(name), paths) for name, paths in servers]
+        delays = [float(text) for text in self._config.parameter_server.delays.split(",") if text]
         self._delay = delays[rank] if rank < len(delays) else 0.0
-        self._gradient = jax.jit(make_part_gradient(program, parts))
-        self._pulled: dict[Ticket, tuple[list[int], Any]] = {}
-        zeros = jax.tree.map(
-            lambda leaf: np.zeros(leaf.shape, leaf.dtype), program.abstract_state.params
-        )
-        self._compute(Ticket(0, 0), zeros)
+        self._pulled: dict[Ticket, tuple[list[int], Params]] = {}
 
     def about(self) -> dict[str, Any]:
         """The process and its devices."""
-        return {"pid": os.getpid(), "devices": [str(d) for d in self._program.mesh.devices.flat]}
+        devices = self._gradient.program.mesh.devices.flat
+        return {"pid": os.getpid(), "devices": [str(device) for device in devices]}
 
     def pull(self, ticket: Ticket) -> None:
         """Fetches the newest values for a ticket."""
         answers = [_patiently(self._config, server, "pull") for server, _ in self._servers]
-        params = self._program.abstract_state.params
+        params = self._gradient.program.abstract_state.params
         whole = merge([own for _, own in answers], params, params)
         self._pulled[ticket] = [version for version, _ in answers], whole
 
@@ -155,10 +129,10 @@ class Worker:
         """Computes the gradient with the values pulled and sends it to every server.
 
         Returns:
-          `sums` of METRICS, and `applied`: whether each server has made the step's update.
+          `sums` of the metrics, and `applied`: whether each server has made the step's update.
         """
         versions, params = self._pulled.pop(ticket)
-        gradients, sums = self._compute(ticket, params)
+        gradients, sums = self._gradient(ticket, params)
         if self._delay:
             time.sleep(self._delay)
         applied = []
@@ -171,78 +145,6 @@ class Worker:
         """Pulls and pushes."""
         self.pull(ticket)
         return self.push(ticket)
-
-    def _compute(self, ticket: Ticket, params: Any) -> tuple[Any, Any]:
-        """Returns the gradients and METRICS of one part of a batch, as NumPy arrays."""
-        config, mesh = self._config, self._program.mesh
-        rows, weight = batch_rows(
-            config.seed, ticket.step, 1, len(self._split), config.train.batch_size
-        )
-        batch = {
-            "x": jax.device_put(self._split.x[rows], stacked_inputs(mesh)),
-            "y": jax.device_put(self._split.y[rows], stacked_rows(mesh)),
-            "weight": jax.device_put(weight, stacked_rows(mesh)),
-        }
-        params = jax.device_put(params, replicated(mesh))
-        made = self._gradient(params, np.int32(ticket.step), np.int32(ticket.part), batch)
-        return jax.tree.map(np.asarray, made)
-
-
-def make_part_gradient(program: Program, parts: int) -> Callable[..., Any]:
-    """Returns (params, step, part, batch) -> (gradients, sums of METRICS).
-
-    The gradients of all parts add up to those of the mean loss over the whole batch; one part alone
-    is the gradient of the ordinary step.
-
-    Args:
-      program: of the worker.
-      parts: pieces of each batch.
-    """
-    rng = jax.random.key_data(jax.random.key(program.config.seed))
-
-    def gradient(params: Any, step: jax.Array, part: jax.Array, stacked: Any) -> Any:
-        batch = jax.tree.map(lambda leaf: leaf[0], stacked)
-        augment_key, dropout_key = step_keys(rng, step)
-        if program.augment:
-            batch["x"] = program.augment(batch["x"], augment_key)
-        total = jnp.sum(batch["weight"])
-        if parts > 1:
-            rows = batch["y"].shape[0] // parts
-            batch = jax.tree.map(
-                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, part * rows, rows), batch
-            )
-        key = piece_keys(dropout_key, parts)[part]
-
-        def loss(params: Any) -> Any:
-            sums = batch_sums(program.apply(params, batch["x"], key), batch)
-            return sums["loss"] / total, sums
-
-        return jax.grad(loss, has_aux=True)(params)
-
-    return gradient
-
-
-def _worker_config(settings: dict[str, Any]) -> ConfigDict:
-    """The configuration inside a worker: the same run on the worker's own devices."""
-    config = validate(settings)
-    for axis in config.mesh:
-        if axis != "dcn":
-            config.mesh[axis] = 1
-    config.mesh.data = -1
-    for axis in config.mesh.dcn:
-        config.mesh.dcn[axis] = 1
-    on_cpu = config.runtime.platform in ("auto", "cpu") and not _gpus()
-    config.runtime.cpu_devices = config.parameter_server.devices_per_worker if on_cpu else 0
-    return config
-
-
-def _gpus() -> int:
-    """GPUs that Ray has given to this process or found on this machine."""
-    return len(ray.get_gpu_ids()) if ray.is_initialized() else 0
-
-
-def _delays(config: ConfigDict) -> list[float]:
-    return [float(text) for text in config.parameter_server.delays.split(",") if text.strip()]
 
 
 def _patiently(config: ConfigDict, server: Any, method: str, *arguments: Any) -> Any:
@@ -257,6 +159,11 @@ def _patiently(config: ConfigDict, server: Any, method: str, *arguments: Any) ->
                 raise
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
+
+
+def _about(actor: Any) -> Any:
+    """Asks an actor about itself; if it is being started again, it answers when it is back."""
+    return actor.about.options(max_task_retries=-1).remote()
 
 
 class Cluster:
@@ -283,17 +190,23 @@ class Cluster:
         sizes = {path: leaf.size for path, leaf in paths_of(params).items()}
         self.shares = assign(sizes, settings.servers)
         self.parts = settings.workers if settings.max_staleness == 0 else 1
-        forever = {"max_restarts": -1, "num_cpus": 1, "scheduling_strategy": "SPREAD"}
-        server: Any = ray.remote(Server).options(**forever)
-        self.servers: list[Any] = [
-            server.remote(
-                flat(config), program.steps_per_epoch, program.head, self._folder / f"server-{i}"
+        forever = {"max_restarts": -1, "num_cpus": 1}
+        # Servers stay on this machine, where their checkpoints are; workers go where there is room.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.servers: list[Any] = []
+        for i in range(settings.servers):
+            server: Any = ray.remote(Server).options(
+                name=f"server-{i}", scheduling_strategy=here, **forever
             )
-            for i in range(settings.servers)
-        ]
+            checkpoint = self._folder / f"server-{i}"
+            self.servers.append(
+                server.remote(flat(config), program.steps_per_epoch, program.head, checkpoint)
+            )
         gpus = settings.devices_per_worker if ray.cluster_resources().get("GPU") else 0
-        worker: Any = ray.remote(Worker).options(**forever, num_gpus=gpus)
-        known = list(zip(self.servers, self.shares, strict=True))
+        worker: Any = ray.remote(Worker).options(
+            num_gpus=gpus, scheduling_strategy="SPREAD", **forever
+        )
+        known = [(f"server-{i}", share) for i, share in enumerate(self.shares)]
         self.workers: list[Any] = [
             worker.remote(flat(config), rank, self.parts, known) for rank in range(settings.workers)
         ]
@@ -307,7 +220,7 @@ class Cluster:
           UserError: one of them is not ready in time.
         """
         settings = self._program.config.parameter_server
-        asked = [actor.about.remote() for actor in [*self.servers, *self.workers]]
+        asked = [_about(actor) for actor in [*self.servers, *self.workers]]
         try:
             answers = ray.get(asked, timeout=settings.patience)
         except GetTimeoutError:
@@ -350,10 +263,9 @@ class Cluster:
         """Returns the state after `steps` more steps, from the servers."""
         config = self._program.config
         got = [_patiently(config, server, "state") for server in self.servers]
-        variables: list[Variables] = [own for own, _ in got]
+        variables = [own for own, _ in got]
         for server in self.servers:
-            about = ray.get(server.about.remote())
-            self._staleness += Counter(about["staleness"])
+            self._staleness += Counter(ray.get(_about(server))["staleness"])
         abstract = self._program.abstract_state
         merged = TrainState(
             state.step + steps,
@@ -417,8 +329,7 @@ class Cluster:
                     gate.end(ticket, pushed=False)
                     tickets.appendleft(ticket)
                     self._lost += 1
-                    again = self.workers[rank].about.options(max_task_retries=-1).remote()
-                    returning[again] = rank
+                    returning[_about(self.workers[rank])] = rank
                     continue
                 gate.end(ticket)
                 idle[rank] = time.perf_counter()
@@ -446,36 +357,44 @@ class Cluster:
 def _start_ray(config: ConfigDict) -> None:
     """Starts a local Ray without dashboard, or joins the cluster that the config names."""
     settings = config.parameter_server
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if ray.is_initialized():
-        return
-    if not settings.address:
-        actors = settings.workers + settings.servers
-        with warnings.catch_warnings():
-            # jax warns of every fork; Ray's are followed by exec at once.
-            warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
-            ray.init(
-                num_cpus=actors, include_dashboard=False, _node_ip_address="127.0.0.1", **options
-            )
-        return
-    refused = UserError(
-        f"--config.parameter_server.address={settings.address} does not answer within "
-        f"{settings.patience:g} s; give HOST:PORT of a head started with "
-        "`ray start --head --port=PORT`, or leave it empty to start Ray here"
-    )
-    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
-    try:
-        healthy = subprocess.run(
-            [*check, "--address", settings.address],
-            timeout=settings.patience,
-            capture_output=True,
-            check=False,
-        )
-        if healthy.returncode:
-            raise refused
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "namespace": f"jaxdna-{uuid.uuid4().hex}",  # names of actors are this run's own
+    }
+    if settings.address:
+        check_answers(settings.address, settings.patience)
         ray.init(address=settings.address, **options)
-    except (subprocess.TimeoutExpired, ConnectionError, RaySystemError, ValueError):
-        raise refused from None
+        return
+    actors = settings.workers + settings.servers
+    with warnings.catch_warnings():
+        # jax warns of every fork; Ray's are followed by exec at once.
+        warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
+        ray.init(num_cpus=actors, include_dashboard=False, _node_ip_address="127.0.0.1", **options)
+
+
+def check_answers(address: str, patience: float) -> None:
+    """Asks a cluster for its health, in a process that can be given up.
+
+    Args:
+      address: HOST:PORT of its head.
+      patience: most seconds to wait.
+
+    Raises:
+      UserError: no healthy head answers.
+    """
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        healthy = subprocess.run(ask, timeout=patience, capture_output=True, check=False)
+        answers = healthy.returncode == 0
+    except subprocess.TimeoutExpired:
+        answers = False
+    if not answers:
+        raise UserError(
+            f"--config.parameter_server.address={address} does not answer within {patience:g} s; "
+            "give HOST:PORT of a head started with `ray start --head --port=PORT`, or leave it "
+            "empty to start Ray here"
+        )
 
 
 @dataclass(frozen=True)
@@ -505,7 +424,8 @@ class ParameterServerProgram(Program):
 
     def feed(self, split: Split) -> Callable[[int, int], Steps]:
         """Starts the cluster, whose workers load the data themselves; only step numbers travel."""
-        self.clusters.append(Cluster(self))
+        if not self.clusters:
+            self.clusters.append(Cluster(self))
         return Steps
 
     def compiled(self, steps: int) -> TrainCall:

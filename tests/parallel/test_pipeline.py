@@ -21,6 +21,7 @@ from jaxdna.parallel.mesh import make_mesh
 from jaxdna.parallel.pipeline import PipelineProgram
 from jaxdna.parallel.schedules import timetable
 from jaxdna.training.checkpoint import params_sha256
+from jaxdna.training.guard import Guard
 from jaxdna.training.loop import train
 from jaxdna.training.prepare import Prepared
 from jaxdna.training.program import Program
@@ -233,7 +234,7 @@ def test_spectrain_predicts_with_the_momentum(optimizer):
     """Two stages written out by hand in float64: NumPy's own chain rule and optimizers."""
     program_ = program(
         PipelineProgram, 2, 1, f"optimizer.name={optimizer}", "optimizer.learning_rate=0.05",
-        "optimizer.schedule=constant", "data.reverse_complement=false",
+        "optimizer.schedule=constant", "optimizer.weight_decay=0", "data.reverse_complement=false",
     )  # fmt: skip
     stacked = batches(program_, 6)
     stacked["weight"][:] = 1
@@ -340,8 +341,10 @@ def trained(dataset, folder, *overrides):
     size = len(dataset.splits["train"])
     prepared = Prepared(mesh, dataset, PipelineProgram(config, mesh, (500,), 1, size))
     opened = RunFolder(folder)
-    opened.open(prepared.program.config)
-    return train(prepared, opened, Console(quiet=True))
+    console = Console(quiet=True)
+    with Guard(config.watchdog) as guard, opened.locked(console):
+        opened.open(prepared.program.config)
+        return train(prepared, opened, guard, console)
 
 
 def test_tal1_reaches_its_score_under_every_schedule(tal1, tmp_path):
