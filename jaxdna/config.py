@@ -95,6 +95,13 @@ def _axis(default: int, meaning: str) -> Field:
     )
 
 
+def _are_seconds(text: str) -> bool:
+    try:
+        return all(0 <= float(part) < math.inf for part in text.split(",") if part.strip())
+    except ValueError:
+        return False
+
+
 def _identity(fields: Mapping[str, Field]) -> dict[str, Field]:
     return {key: replace(field, identity=True) for key, field in fields.items()}
 
@@ -242,7 +249,7 @@ _SETTINGS = {
     "mesh.fsdp": _axis(1, "shards of each batch, parameters and optimizer state sharded as well"),
     "mesh.model": _axis(1, "shards of filters and features"),
     "mesh.seq": _axis(1, "shards of each sequence's positions (of an image's rows)"),
-    "mesh.stage": _axis(1, "stages of a pipeline"),
+    "mesh.stage": _axis(1, "stages that the layers are cut into (strategy=pipeline)"),
     "mesh.dcn.data": _integer(1, "the part of mesh.data that crosses hosts or slices"),
     "mesh.dcn.fsdp": _integer(1, "the part of mesh.fsdp that crosses hosts or slices"),
     "mesh.dcn.stage": _integer(1, "the part of mesh.stage that crosses hosts or slices"),
@@ -250,6 +257,35 @@ _SETTINGS = {
         "auto", ("auto", "ring", "hierarchical"), "how gradients are summed; auto is XLA's own"
     ),
     "gradient_sync.bucket_mb": _number(0.0, "MiB of gradients that travel together; 0: each alone"),
+    "strategy": _choice(
+        "spmd", ("spmd", "pipeline", "parameter_server"), "how the devices share the work"
+    ),
+    "pipeline.schedule": _choice(
+        "1f1b",
+        ("sequential", "gpipe", "1f1b", "pipedream", "2bw", "spectrain"),
+        "order of the stages' passes; the first three give the numbers of one device",
+    ),
+    "pipeline.microbatches": _integer(4, "pieces that each batch is cut into", high=10**6),
+    "pipeline.boundaries": _text(
+        "", "layers (names or numbers from 0) that begin the later stages; empty: measured balance"
+    ),
+    "parameter_server.workers": _integer(2, "processes that compute gradients", high=10**4),
+    "parameter_server.servers": _integer(1, "processes that share the variables", high=10**4),
+    "parameter_server.max_staleness": _integer(
+        8, "updates between a worker's pull and its push at most; 0 is synchronous", low=0
+    ),
+    "parameter_server.devices_per_worker": _integer(1, "devices of each worker", high=4096),
+    "parameter_server.checkpoint_every": _integer(
+        50, "updates between a server's checkpoints: fewer are lost when it dies"
+    ),
+    "parameter_server.address": _text("", "HOST:PORT of a Ray cluster; empty starts one here"),
+    "parameter_server.patience": _positive(60.0, "seconds to wait for a cluster or a server"),
+    "parameter_server.delays": Field(
+        "",
+        "for experiments: seconds that each worker sleeps in every step, with commas",
+        "numbers of 0 or more, with commas",
+        _are_seconds,
+    ),
     "checkpoint.every_epochs": _integer(1, "epochs between checkpoints"),
     "checkpoint.keep": _integer(3, "checkpoints to keep; each holds the best parameters too"),
     "cluster.coordinator": _text("", "HOST:PORT of process 0, where nothing else tells"),
@@ -405,6 +441,10 @@ def validate(leaves: Mapping[str, Any]) -> ConfigDict:
     return _nested(checked)
 
 
+# What the other strategies do not offer, with the value that they need.
+_SPMD_ONLY = {"gradient_sync.method": "auto", "train.accumulate": 1, "train.precision": "float32"}
+
+
 def _check_together(leaves: Mapping[str, Any]) -> None:
     """Refuses combinations that no device count could make right."""
     images = leaves["data.name"] in IMAGE_SETS
@@ -419,11 +459,41 @@ def _check_together(leaves: Mapping[str, Any]) -> None:
             "--config.train.early_stopping.metric=val_auroc is for two classes, and "
             f"{leaves['data.name']} has ten; legal with it: val_loss, val_accuracy"
         )
+    for key, legal in _SPMD_ONLY.items():
+        if leaves["strategy"] != "spmd" and leaves[key] != legal:
+            raise UserError(
+                f"--config.{key}={leaves[key]} needs --config.strategy=spmd; with strategy="
+                f"{leaves['strategy']} the only legal value is {legal}"
+            )
+    if leaves["strategy"] == "pipeline":
+        _check_pipeline(leaves)
+    elif leaves["mesh.stage"] != 1:
+        raise UserError(
+            f"--config.mesh.stage={leaves['mesh.stage']} needs --config.strategy=pipeline; "
+            f"with strategy={leaves['strategy']} the only legal value is 1"
+        )
     length, width = leaves.get("data.length"), leaves.get("model.width")
     if length and width is not None and width > length:
         raise UserError(
             f"--config.model.width={width} is longer than the sequences: "
             f"it must be 1 to {length} (--config.data.length)"
+        )
+
+
+def _check_pipeline(leaves: Mapping[str, Any]) -> None:
+    batch, pieces = leaves["train.batch_size"], leaves["pipeline.microbatches"]
+    if batch % pieces:
+        divisors = [n for n in range(1, batch + 1) if batch % n == 0]
+        below = max(n for n in divisors if n < pieces)
+        above = [n for n in divisors if n > pieces][:1]
+        raise UserError(
+            f"--config.pipeline.microbatches={pieces} does not divide the batch of {batch}; "
+            f"nearest legal: {' or '.join(map(str, [below, *above]))}"
+        )
+    if leaves["pipeline.schedule"] == "spectrain" and leaves["optimizer.name"] == "sgd":
+        raise UserError(
+            "--config.pipeline.schedule=spectrain predicts weights from momentum, which "
+            "--config.optimizer.name=sgd has none of; legal: adam, momentum"
         )
 
 

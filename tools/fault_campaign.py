@@ -27,9 +27,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from jaxdna.parallel.cluster import free_port  # noqa: E402
-from jaxdna.training.checkpoint import positions  # noqa: E402
-from tools.jobs import Job  # noqa: E402
+from jaxdna.parallel.cluster import free_port
+from jaxdna.training.checkpoint import positions
+from tools.jobs import Job
 
 CONFIG = [
     "--config=configs/tal1.py",
@@ -79,8 +79,8 @@ class Report:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items()))
         return (
             f"{self.runs} runs, {self.starts} starts, {self.faults.total()} faults ({kinds}), "
-            f"{self.resumes} resumes, {self.fallbacks} fallbacks, {len(self.losses)} lost or wrong, "
-            f"{self.seconds:.0f} s"
+            f"{self.resumes} resumes, {self.fallbacks} fallbacks, "
+            f"{len(self.losses)} lost or wrong, {self.seconds:.0f} s"
         )
 
 

@@ -100,6 +100,7 @@ def _train_one(
     from jaxdna.training.loop import train
     from jaxdna.training.prepare import prepare, show
 
+    config = folder.settle(config)
     changes = folder.check(config)
     for change in changes:
         console.print(f"note     changed since this run began: {change}")
@@ -125,7 +126,7 @@ def _train_one(
         prepared = prepare(config, console, joined)
         show(prepared, console)
         folder.check_data(prepared.dataset)
-        folder.open(config)
+        folder.open(prepared.program.config)
         folder.record_data(prepared.dataset)
         folder.drop_summary()
         return train(prepared, folder, guard, console)

@@ -4,6 +4,7 @@ A layer computes in the type of its kernel, so whoever hands it bfloat16 paramet
 products.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -120,5 +121,18 @@ class Dropout(Layer):
         """Maps [batch, ...] to [batch, ...]."""
         if rngs is None or not self.rate:
             return x
-        kept = jax.random.bernoulli(rngs.dropout(), 1 - self.rate, x.shape)
-        return jnp.where(kept, x / (1 - self.rate), 0)
+        return jnp.where(_draw_rows(rngs.dropout(), 1 - self.rate, x), x / (1 - self.rate), 0)
+
+
+def _draw_rows(key: jax.Array, chance: float, x: jax.Array) -> jax.Array:
+    """Draws bool of the shape of `x`, each row as the whole batch would draw it.
+
+    Inside `shard_map` a device sees its own rows only; it draws for all and takes its part, so that
+    the numbers do not depend on the layout.
+    """
+    shards = jax.sharding.get_abstract_mesh().manual_axes
+    count = math.prod(jax.lax.axis_size(axis) for axis in shards)
+    drawn = jax.random.bernoulli(key, chance, (count * len(x), *x.shape[1:]))
+    if count == 1:
+        return drawn
+    return jax.lax.dynamic_slice_in_dim(drawn, jax.lax.axis_index(shards) * len(x), len(x))

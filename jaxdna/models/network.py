@@ -1,6 +1,7 @@
 """A network is a sequence of named layers: easy to read, to tabulate, to shard and to cut."""
 
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -47,11 +48,23 @@ class Network(nnx.Module):
         for name, layer in layers.items():
             setattr(self, name, layer)
 
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Maps inputs uint8 [batch, ...] to logits [batch, logits]."""
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Maps inputs uint8 [batch, ...] to logits [batch, logits].
+
+        Each layer draws from its own key, made from `key` and its name, so that a part of a network
+        draws the same numbers as the whole.
+        """
         for name in self.names:
-            x = getattr(self, name)(x, rngs)
+            x = getattr(self, name)(x, None if key is None else _layer_rngs(key, name))
         return x
+
+    def part(self, names: Iterable[str]) -> "Network":
+        """Returns a network of some of the layers, which it shares."""
+        return Network({name: getattr(self, name) for name in names})
+
+
+def _layer_rngs(key: jax.Array, name: str) -> nnx.Rngs:
+    return nnx.Rngs(dropout=jax.random.fold_in(key, zlib.crc32(name.encode())))
 
 
 def parameter_count(tree: Any) -> int:

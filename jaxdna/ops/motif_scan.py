@@ -58,9 +58,14 @@ def _platform_search(codes: Array, kernel: Array) -> tuple[Array, Array, Array]:
     )
 
 
+# The barriers below keep XLA from choosing the layout of the scores by what the next layer does to
+# them: its sums would run in another order, and the last bits would depend on whether both layers
+# are compiled together, as on one device, or apart, as in a pipeline.
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _fused(search: Search, codes: Array, kernel: Array, bias: Array) -> Array:
-    return (search(codes, kernel)[0] + bias).astype(kernel.dtype)
+    return (lax.optimization_barrier(search(codes, kernel)[0]) + bias).astype(kernel.dtype)
 
 
 Residuals = tuple[Array, Array, Array, Array, Array]
@@ -69,13 +74,13 @@ Residuals = tuple[Array, Array, Array, Array, Array]
 def _fused_forward(
     search: Search, codes: Array, kernel: Array, bias: Array
 ) -> tuple[Array, Residuals]:
-    best, position, tied = search(codes, kernel)
+    best, position, tied = lax.optimization_barrier(search(codes, kernel))
     return (best + bias).astype(kernel.dtype), (codes, kernel, bias, position, tied)
 
 
 def _fused_backward(_: Search, residuals: Residuals, gradient: Array) -> tuple[None, Array, Array]:
     codes, kernel, bias, position, tied = residuals
-    gradient = gradient.astype(jnp.float32)
+    gradient = lax.optimization_barrier(gradient.astype(jnp.float32))
     alone = _winners_gradient(codes, position, gradient, kernel.shape[0])
     any_tied = jnp.any(tied & (gradient != 0))
 

@@ -75,8 +75,29 @@ class TensorBoard:
             for prefix, split in (("train_", "train"), ("val_", "validation")):
                 if key.startswith(prefix) and value is not None and split in self._writers:
                     self._writers[split].add_scalar(key.removeprefix(prefix), value, row["epoch"])
+            own = not key.startswith(("train_", "val_")) and key not in ("epoch", "step", "seconds")
+            if own and self._writers:
+                if isinstance(value, list):
+                    self._counts(key, value, row["epoch"])
+                else:
+                    self._writers["train"].add_scalar(key, value, row["epoch"])
         for writer in self._writers.values():
             writer.flush()
+
+    def _counts(self, key: str, counts: list[int], epoch: int) -> None:
+        """Adds a histogram of whole numbers: `counts[n]` of the value n."""
+        values = range(len(counts))
+        self._writers["train"].add_histogram_raw(
+            key,
+            min=0,
+            max=len(counts) - 1,
+            num=sum(counts),
+            sum=sum(n * count for n, count in zip(values, counts, strict=True)),
+            sum_squares=sum(n * n * count for n, count in zip(values, counts, strict=True)),
+            bucket_limits=[n + 0.5 for n in values],
+            bucket_counts=counts,
+            global_step=epoch,
+        )
 
     def close(self) -> None:
         """Closes the files."""

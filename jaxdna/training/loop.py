@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,11 +22,10 @@ from jaxdna.training.dispatch import calls_left
 from jaxdna.training.display import EpochProgress, loud
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.evaluation import Evaluator
-from jaxdna.training.feed import Feed, make_feed
 from jaxdna.training.guard import Guard, StopRequested
 from jaxdna.training.metrics import chance_loss, scores
 from jaxdna.training.prepare import Prepared
-from jaxdna.training.program import Program
+from jaxdna.training.program import Program, TrainCall
 from jaxdna.training.progress import Progress
 from jaxdna.training.run_folder import RunFolder
 from jaxdna.training.state import Params, TrainState
@@ -101,7 +100,7 @@ def _train(
     program, splits, progress = prepared.program, prepared.dataset.splits, run.progress
     config, stopping = program.config, run.progress.stopping
     guard.enter("compile")
-    feed = make_feed(splits["train"], config, prepared.mesh)
+    feed = program.feed(splits["train"])
     evaluator = Evaluator(program, splits["validation"])
     with run.watch.on("compile"):
         compiled = _compile(program, progress.epoch_step)
@@ -110,7 +109,7 @@ def _train(
     board = TensorBoard(folder.tensorboard, progress.epoch + 1, folder.writes)
     line = EpochProgress(console, config.train.epochs, progress.epoch)
     seen, seconds = _examples_seen(progress, prepared), run.watch.seconds["train"]
-    with closing(board), line.shown:
+    with closing(board), closing(program), line.shown:
         while progress.epoch < config.train.epochs and not stopping.stop:
             start = time.perf_counter()
             try:
@@ -121,7 +120,7 @@ def _train(
                     validated = evaluator.scores(run.state.params, guard.wait)
             finally:
                 progress.epoch_seconds += time.perf_counter() - start
-            row = _row(progress, program.steps_per_epoch, validated)
+            row = _row(progress, program.steps_per_epoch, validated) | program.report()
             improved = stopping.update(row["epoch"], row)
             if improved:
                 run.best = _copy(run.state.params)
@@ -203,12 +202,10 @@ def _copy(params: Params) -> Params:
     return jax.tree.map(jnp.copy, params)
 
 
-def _compile(program: Program, done: int) -> dict[int, Any]:
+def _compile(program: Program, done: int) -> dict[int, TrainCall]:
     """Compiles the training call for each number of steps that a call has."""
     return {
-        steps: program.train_call.lower(
-            program.abstract_state, program.abstract_batches(steps)
-        ).compile()
+        steps: program.compiled(steps)
         for first in (0, done)
         for steps in set(calls_left(program.steps_per_epoch, program.most_steps, first))
     }
@@ -217,8 +214,8 @@ def _compile(program: Program, done: int) -> dict[int, Any]:
 def _train_epoch(
     run: Run,
     program: Program,
-    compiled: dict[int, Any],
-    feed: Feed,
+    compiled: dict[int, TrainCall],
+    feed: Callable[[int, int], Any],
     checkpoints: Checkpoints,
     guard: Guard,
 ) -> None:

@@ -1,8 +1,10 @@
 """`config.optimizer` as an optax gradient transformation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -38,6 +40,9 @@ def make_optimizer(
     Weight decay is decoupled (Loshchilov and Hutter, 2019, arXiv 1711.05101) and shrinks kernels
     only, and of them not the last layer's: there it would shrink the logits themselves.
 
+    Every variable is updated by itself, and the numbers do not depend on which are updated
+    together: a stage or a server that holds some finds the bits of one device that holds all.
+
     Args:
       config: a whole configuration.
       steps_per_epoch: batches in one pass over the training split.
@@ -45,7 +50,7 @@ def make_optimizer(
     """
     settings = config.optimizer
     directions = {
-        "adam": lambda: optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps),
+        "adam": lambda: _scale_by_adam(settings.b1, settings.b2, settings.eps),
         "sgd": optax.identity,
         "momentum": lambda: optax.trace(decay=settings.momentum),
     }
@@ -61,3 +66,55 @@ def make_optimizer(
         *(decay if settings.weight_decay else []),
         optax.scale_by_learning_rate(learning_rate(config, steps_per_epoch)),
     )
+
+
+def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` with products in place of quotients.
+
+    XLA turns the division of one variable by 1 - b^t into a product with the inverse, and leaves it
+    a division where several variables share the divisor: the last bit would depend on their number.
+    """
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        count = optax.safe_increment(state.count)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, gradients)
+        first, second = 1 / (1 - b1**count), 1 / (1 - b2**count)
+        updates = jax.tree.map(lambda m, v: m * first / (jnp.sqrt(v * second) + eps), mu, nu)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)
+
+
+def momentum_update(config: ConfigDict, steps_per_epoch: int) -> Callable[[Any], Any]:
+    """Returns (optimizer state) -> the update that its momentum alone would make next.
+
+    For momentum that is -rate * trace, for Adam -rate * m / (sqrt(v) + eps) of the bias-corrected
+    moments. `spectrain` predicts weights from it (arXiv 1809.02839).
+
+    Args:
+      config: a whole configuration whose optimizer has momentum.
+      steps_per_epoch: batches in one pass over the training split.
+    """
+    rate = learning_rate(config, steps_per_epoch)
+    settings = config.optimizer
+
+    def of(opt_state: Any) -> Any:
+        kinds = (optax.TraceState, optax.ScaleByAdamState, optax.ScaleByScheduleState)
+        found = {
+            type(part): part
+            for part in jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, kinds))
+        }
+        done = found[optax.ScaleByScheduleState].count
+        if optax.TraceState in found:
+            return jax.tree.map(lambda m: -rate(done) * m, found[optax.TraceState].trace)
+        adam = found[optax.ScaleByAdamState]
+        steps = jnp.maximum(done, 1)  # before the first step both moments are 0, and so is m / v
+
+        def one(m: jax.Array, v: jax.Array) -> jax.Array:
+            m, v = m / (1 - settings.b1**steps), v / (1 - settings.b2**steps)
+            return -rate(done) * m / (jnp.sqrt(v) + settings.eps)
+
+        return jax.tree.map(one, adam.mu, adam.nu)
+
+    return of

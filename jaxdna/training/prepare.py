@@ -45,6 +45,7 @@ def prepare(
     Raises:
       UserError: something that the user gave does not fit.
     """
+    kind = program_of(config.strategy)
     devices = start_backend(config, console)
     started()
     mesh = make_mesh(config, devices)
@@ -55,10 +56,27 @@ def prepare(
     console.print(f"data     {dataset.describe}")
     for note in dataset.notes:
         console.print(f"note     {note}")
-    program = Program(
+    program = kind(
         config, mesh, dataset.example_shape, dataset.logits, len(dataset.splits["train"])
     )
     return Prepared(mesh, dataset, program)
+
+
+def program_of(strategy: str) -> type[Program]:
+    """Returns the kind of program that `config.strategy` names; imports no other.
+
+    Raises:
+      UserError: what it needs is not installed.
+    """
+    if strategy == "pipeline":
+        from jaxdna.parallel.pipeline import PipelineProgram
+
+        return PipelineProgram
+    if strategy == "parameter_server":
+        from jaxdna.parallel.parameter_server import ParameterServerProgram
+
+        return ParameterServerProgram
+    return Program
 
 
 def show(prepared: Prepared, console: Console) -> None:
@@ -73,6 +91,8 @@ def show(prepared: Prepared, console: Console) -> None:
     made.add_section()
     made.add_row("total", "", f"{parameter_count(program.abstract_state.params):,}")
     console.print(made)
+    for shown in program.tables():
+        console.print(shown)
     batch = program.config.train.batch_size
     shards = batch_shards(prepared.mesh.shape)
     sizes = {name: len(split) for name, split in prepared.dataset.splits.items()}

@@ -1,7 +1,13 @@
-"""From a config and a mesh to compiled functions: shapes first, shardings second, arrays last."""
+"""From a config and a mesh to compiled functions: shapes first, shardings second, arrays last.
+
+`Program` is `strategy=spmd`. Another strategy is a subclass that says otherwise where its state is
+(`abstract_state`, `init`), how batches reach it (`feed`), how it takes the steps of one call
+(`compiled`) and how it predicts (`predict_call`); the loop, the evaluation and the checkpoints see
+no difference.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +21,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxdna.data.batches import steps_per_epoch
+from jaxdna.data.dataset import Split
 from jaxdna.models.layers import Conv2D
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
@@ -29,6 +36,7 @@ from jaxdna.parallel.sharding import (
 )
 from jaxdna.training.augment import flip_and_shift
 from jaxdna.training.dispatch import convolution_options, loops_well, most_steps
+from jaxdna.training.feed import make_feed
 from jaxdna.training.optimizer import make_optimizer
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.step import (
@@ -40,6 +48,8 @@ from jaxdna.training.step import (
     make_train_call,
     make_train_step,
 )
+
+TrainCall = Callable[[TrainState, Any], tuple[TrainState, Any]]
 
 
 @dataclass(frozen=True)
@@ -99,11 +109,13 @@ class Program:
         return self.config.train.steps_per_call or most_steps(*self._suited, batch_bytes)
 
     @property
-    def _convolution_options(self) -> dict[str, Any]:
+    def compiler_options(self) -> dict[str, Any]:
+        """What the compiler must be told for this network on these devices."""
         return convolution_options(*self._suited)
 
     @property
-    def _augment(self) -> Augment | None:
+    def augment(self) -> Augment | None:
+        """What is done to the inputs of a training batch."""
         if self.config.data.get("reverse_complement"):
             return flip_strands
         return flip_and_shift if self.config.data.get("augment") else None
@@ -118,7 +130,7 @@ class Program:
         inside_shard_map = not jax.sharding.get_abstract_mesh().empty
         mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
         with nullcontext() if inside_shard_map else mesh:
-            return network(x, None if key is None else nnx.Rngs(dropout=key))
+            return network(x, key)
 
     def _in_precision(self, params: Params) -> Params:
         """Casts all parameters but the last layer's: logits are always float32."""
@@ -129,23 +141,25 @@ class Program:
         }
 
     @cached_property
-    def _optimizer(self) -> Any:
+    def optimizer(self) -> Any:
+        """The update rule."""
         return make_optimizer(self.config, self.steps_per_epoch, self.head)
 
-    def _initial_state(self) -> TrainState:
+    def initial_state(self) -> TrainState:
+        """The state before the first step, a pure function of the config."""
         params = nnx.to_pure_dict(nnx.split(self.network())[1])
         rng = jax.random.key_data(jax.random.key(self.config.seed))
-        return TrainState(jnp.int32(0), rng, params, self._optimizer.init(params))
+        return TrainState(jnp.int32(0), rng, params, self.optimizer.init(params))
 
     @cached_property
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
-        shapes = jax.eval_shape(self._initial_state)
+        shapes = jax.eval_shape(self.initial_state)
         whole = replicated(self.mesh)
         params = parameter_shardings(self.mesh, shapes.params, self.head)
         # Moments and traces lie as the parameters that they belong to.
         opt_state = optax.tree_map_params(
-            self._optimizer,
+            self.optimizer,
             lambda _, sharding: sharding,
             shapes.opt_state,
             params,
@@ -167,7 +181,7 @@ class Program:
 
     def init(self) -> TrainState:
         """Computes the initial state, each device its own part."""
-        return jax.jit(self._initial_state, out_shardings=self.state_shardings)()
+        return jax.jit(self.initial_state, out_shardings=self.state_shardings)()
 
     @cached_property
     def train_call(self) -> Any:
@@ -178,7 +192,7 @@ class Program:
         def around(gradient: Gradient) -> Gradient:
             return sync(accumulate(gradient, parts, self.loops_well))
 
-        step = make_train_step(self.apply, self._optimizer, self._augment, around)
+        step = make_train_step(self.apply, self.optimizer, self.augment, around)
         call = make_train_call(step, self.loops_well)
         device_kind = self.mesh.devices.flat[0].device_kind
         overlap = overlap_options(device_kind, self.config.gradient_sync.bucket_mb)
@@ -186,7 +200,7 @@ class Program:
             call,
             donate_argnums=0,
             out_shardings=(self.state_shardings, replicated(self.mesh)),
-            compiler_options=overlap | self._convolution_options,
+            compiler_options=overlap | self.compiler_options,
         )
 
     @cached_property
@@ -194,12 +208,31 @@ class Program:
         """Jitted (params, x [batches, batch, ...]) -> logits [batches, batch, logits]."""
         predict = make_predict(self.apply, self.config.model.get("strands", "forward"))
         return jax.jit(
-            predict, out_shardings=replicated(self.mesh), compiler_options=self._convolution_options
+            predict, out_shardings=replicated(self.mesh), compiler_options=self.compiler_options
         )
 
     def gather(self, params: Params) -> Params:
         """Returns the parameters whole on every device, and so on every process."""
         return jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))(params)
+
+    def feed(self, split: Split) -> Callable[[int, int], Any]:
+        """Returns (first step, steps) -> what the calls of `compiled` take beside the state."""
+        return make_feed(split, self.config, self.mesh)
+
+    def compiled(self, steps: int) -> TrainCall:
+        """Compiles the call that takes `steps` steps."""
+        return self.train_call.lower(self.abstract_state, self.abstract_batches(steps)).compile()
+
+    def report(self) -> dict[str, Any]:
+        """Metrics of the strategy itself since the last report; they go into metrics.jsonl."""
+        return {}
+
+    def tables(self) -> Iterable[Any]:
+        """What the strategy shows before training, for a rich console."""
+        return ()
+
+    def close(self) -> None:
+        """Ends what the strategy has started."""
 
     def abstract_batches(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, dtypes and shardings of `steps` stacked training batches."""

@@ -80,12 +80,18 @@ def is_row(value: Any) -> bool:
         isinstance(value, dict)
         and all(_is_number(value.get(key)) for key in _ROW)
         and isinstance(value["epoch"], int)
-        and all(entry is None or _is_number(entry) for entry in value.values())
+        and all(
+            entry is None or _is_number(entry) or _are_numbers(entry) for entry in value.values()
+        )
     )
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
 
 
 _TYPES: dict[Any, Any] = {float: int | float, float | None: int | float | None}

@@ -159,6 +159,17 @@ class RunFolder:
             if not any(self.path.iterdir()):  # stopped by a mistake before anything was written
                 self.path.rmdir()
 
+    def settle(self, config: ConfigDict) -> ConfigDict:
+        """Returns `config` with what this run measured when it began: where a pipeline is cut."""
+        if config.strategy == "pipeline" and not config.pipeline.boundaries:
+            if not self._config.exists():
+                return config
+            begun = self.read_config()
+            if (begun.strategy, begun.mesh.stage) == (config.strategy, config.mesh.stage):
+                config = config.copy_and_resolve_references()
+                config.pipeline.boundaries = begun.pipeline.boundaries
+        return config
+
     def open(self, config: ConfigDict) -> None:
         """Stores the configuration.
 

@@ -94,6 +94,35 @@ def accumulate(gradient: Gradient, parts: int, loops_well: bool = True) -> Gradi
     return summed
 
 
+def batch_sums(logits: jax.Array, batch: Batch) -> Metrics:
+    """Sums over the rows that count: `loss` (nats), `correct` and `weight`, float32 scalars."""
+    weight = batch["weight"]
+    return {
+        "loss": jnp.sum(cross_entropy(logits, batch["y"]) * weight),
+        "correct": jnp.sum(correct(logits, batch["y"]) * weight),
+        "weight": jnp.sum(weight),
+    }
+
+
+def step_keys(rng: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of one step: for augmentation and for dropout.
+
+    Args:
+      rng: uint32 [2], data of the run's base key.
+      step: int32 scalar.
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(rng), step)
+    augment_key, dropout_key = jax.random.split(key)
+    return augment_key, dropout_key
+
+
+def piece_keys(key: jax.Array, pieces: int) -> jax.Array:
+    """Returns a key for each piece of a batch; a batch in one piece keeps its own."""
+    if pieces == 1:
+        return key[None]
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(pieces))
+
+
 def make_train_step(
     apply: Apply,
     optimizer: optax.GradientTransformation,
@@ -118,22 +147,21 @@ def make_train_step(
         params: Params, batch: Batch, total: jax.Array, key: jax.Array
     ) -> tuple[Params, Metrics]:
         def share_of_mean_loss(params: Params) -> tuple[jax.Array, Metrics]:
-            logits, weight = apply(params, batch["x"], key), batch["weight"]
-            loss = jnp.sum(cross_entropy(logits, batch["y"]) * weight)
-            hits = jnp.sum(correct(logits, batch["y"]) * weight)
-            return loss / total, {"loss": loss, "correct": hits, "weight": jnp.sum(weight)}
+            sums = batch_sums(apply(params, batch["x"], key), batch)
+            return sums["loss"] / total, sums
 
         return jax.grad(share_of_mean_loss, has_aux=True)(params)
 
     whole_gradient = around(gradient)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-        augment_key, dropout_key = jax.random.split(key)
+        augment_key, dropout_key = step_keys(state.rng, state.step)
         if augment:
             batch = batch | {"x": augment(batch["x"], augment_key)}
         total = jnp.sum(batch["weight"])
         gradients, metrics = whole_gradient(state.params, batch, total, dropout_key)
+        # Not fused with the update, the gradients also round as they do where both are compiled
+        # apart: in a pipeline, on a parameter server.
         gradients = hold_update(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -1,0 +1,177 @@
+"""The stages of a pipeline: their devices, their jitted functions, their part of the state."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxdna.models.network import Network
+from jaxdna.parallel.mesh import BATCH_AXES
+from jaxdna.parallel.sharding import parameter_shardings, replicated
+from jaxdna.training.state import Params
+from jaxdna.training.step import batch_sums
+
+METRICS = ("loss", "correct", "weight")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some layers on some devices.
+
+    Attributes:
+      names: its layers.
+      mesh: its devices; the axis `stage` is 1.
+      params: sharding of each of its parameters.
+      opt_state: sharding of each array of its optimizer state.
+      forward: (params, x, keys, i) -> y; without keys no dropout.
+      backward: (params, x, keys, i, dy) -> (gradients, dx); `dx` is None on the first stage. On the
+        last stage `dy` is the micro-batch's `y`, `weight` and `total` weight of the whole batch,
+        and the sums of METRICS, float32 [3], follow `dx`.
+      update: (params, optimizer state, gradients) -> (params, optimizer state).
+    """
+
+    names: tuple[str, ...]
+    mesh: Mesh
+    params: Any
+    opt_state: Any
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    update: Callable[..., Any]
+
+
+def stage_meshes(mesh: Mesh) -> list[Mesh]:
+    """Splits a mesh along its axis `stage`: the devices of each stage, with all axes."""
+    axis = mesh.axis_names.index("stage")
+    kinds = (AxisType.Auto,) * mesh.devices.ndim
+    parts = np.split(mesh.devices, mesh.shape["stage"], axis)
+    return [Mesh(devices, mesh.axis_names, axis_types=kinds) for devices in parts]
+
+
+def rows_of(mesh: Mesh) -> NamedSharding:
+    """Arrays [batch, ...]: the rows are split over the batch axes."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def make_stages(
+    network: Network,
+    cut: Sequence[tuple[str, ...]],
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+) -> list[Stage]:
+    """Returns the stages, first to last.
+
+    Args:
+      network: abstract, in whole.
+      cut: the layers of each stage.
+      mesh: of all stages.
+      optimizer: an update rule that treats every parameter by itself.
+
+    Raises:
+      UserError: an axis of the mesh does not divide a parameter.
+    """
+    last = len(cut) - 1
+    return [
+        _make_stage(
+            network.part(names), network.names[-1], part, optimizer, first=i == 0, last=i == last
+        )
+        for i, (names, part) in enumerate(zip(cut, stage_meshes(mesh), strict=True))
+    ]
+
+
+def _make_stage(
+    network: Network,
+    head: str,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    *,
+    first: bool,
+    last: bool,
+) -> Stage:
+    graph, state = nnx.split(network)
+
+    def forward(params: Params, x: jax.Array, keys: Any, i: Any) -> jax.Array:
+        key = None if keys is None else jax.random.wrap_key_data(keys[i])
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return nnx.merge(graph, nnx.State(params))(x, key)
+
+    def loss(params: Params, x: jax.Array, keys: Any, i: Any, target: Any) -> Any:
+        sums = batch_sums(forward(params, x, keys, i), target)
+        return sums["loss"] / target["total"], jnp.stack([sums[name] for name in METRICS])
+
+    def backward(params: Params, x: jax.Array, keys: Any, i: Any, dy: Any) -> Any:
+        if last:
+            if first:
+                gradients, sums = jax.grad(loss, has_aux=True)(params, x, keys, i, dy)
+                return gradients, None, sums
+            (gradients, dx), sums = jax.grad(loss, (0, 1), has_aux=True)(params, x, keys, i, dy)
+            return gradients, dx, sums
+        if first:  # nobody needs the gradient of the data
+            _, back = jax.vjp(lambda params: forward(params, x, keys, i), params)
+            return *back(dy), None
+        _, back = jax.vjp(lambda params, x: forward(params, x, keys, i), params, x)
+        return back(dy)
+
+    def update(params: Params, opt_state: Any, gradients: Params) -> tuple[Params, Any]:
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    shapes = nnx.to_pure_dict(state)
+    params = parameter_shardings(mesh, shapes, head)
+    opt_state = optax.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        jax.eval_shape(optimizer.init, shapes),
+        params,
+        transform_non_params=lambda _: replicated(mesh),
+    )
+    passed_on = (params, None if first else rows_of(mesh), *((replicated(mesh),) if last else ()))
+    return Stage(
+        network.names,
+        mesh,
+        params,
+        opt_state,
+        jax.jit(forward, out_shardings=rows_of(mesh)),
+        jax.jit(backward, out_shardings=passed_on),
+        jax.jit(update, out_shardings=(params, opt_state)),
+    )
+
+
+def part(tree: Any, layers: set[str], stage: Stage) -> Any:
+    """Restricts parameters, or an optimizer state, to the layers of one stage.
+
+    Args:
+      tree: parameters by layer, or a pytree with such dicts in it.
+      layers: all layers that have parameters.
+      stage: whose part.
+    """
+
+    def own(node: Any) -> Any:
+        is_params = _by_layer(layers)(node)
+        return {n: node[n] for n in stage.names if n in node} if is_params else node
+
+    return jax.tree.map(own, tree, is_leaf=_by_layer(layers))
+
+
+def join(parts: Sequence[Any], stages: Sequence[Stage]) -> Any:
+    """Undoes `part`: one tree from those of all stages; what is no layer is the first stage's."""
+    leaves = [
+        jax.tree.flatten(tree, is_leaf=_by_layer(set(stage.params)))
+        for tree, stage in zip(parts, stages, strict=True)
+    ]
+    joined = [
+        {name: layer for node in nodes for name, layer in node.items()}
+        if isinstance(nodes[0], dict)
+        else nodes[0]
+        for nodes in zip(*(nodes for nodes, _ in leaves), strict=True)
+    ]
+    return jax.tree.unflatten(leaves[0][1], joined)
+
+
+def _by_layer(layers: set[str]) -> Callable[[Any], bool]:
+    return lambda node: isinstance(node, dict) and node.keys() == layers
