@@ -22,6 +22,7 @@ VERBS = {
     "layouts": "train some SGD steps on every layout of the visible devices and compare them",
     "plan": "compile the step for a TPU slice that need not be there: memory, collectives, overlap",
     "launch": "run N local processes of a verb as one program: launch --processes=N -- train ...",
+    "scale": "train on 1, 2, 4, ... devices and compare time, throughput and cost",
     "doctor": "versions, devices, and what would be started and why",
 }
 

@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
-from jaxdna.parallel.mesh import divisors
+from jaxdna.parallel.mesh import BATCH_AXES, divisors
 
 Axis = Hashable
 Reduce = Callable[[jax.Array], jax.Array]
@@ -227,6 +227,26 @@ def explicit_sync(
         whole = PartitionSpec()
         return jax.shard_map(
             shard, mesh=grid, in_specs=(whole, rows, whole, whole), out_specs=whole, check_vma=False
+        )
+
+    return sync
+
+
+def no_sync(mesh: Mesh) -> Callable[[Gradient], Gradient]:
+    """Returns a transformation that leaves each device its own rows' gradient: for timing alone.
+
+    Args:
+      mesh: only its batch axes are larger than 1.
+    """
+    rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
+
+    def sync(gradient: Gradient) -> Gradient:
+        def shard(params: Any, batch: Any, total: jax.Array, key: jax.Array) -> tuple[Any, Any]:
+            del total  # a sum over all devices, and so an exchange
+            return gradient(params, batch, jnp.sum(batch["weight"]), key)
+
+        return jax.shard_map(
+            shard, mesh=mesh, in_specs=(whole, rows, whole, whole), out_specs=whole, check_vma=False
         )
 
     return sync

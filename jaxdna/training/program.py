@@ -186,7 +186,14 @@ class Program:
     @cached_property
     def train_call(self) -> Any:
         """Jitted (state, stacked batches) -> (state, metrics per step); the state is donated."""
-        sync = make_sync(self.config, self.mesh)
+        return self.call_with(make_sync(self.config, self.mesh))
+
+    def call_with(self, sync: Callable[[Gradient], Gradient]) -> Any:
+        """Returns `train_call` with another synchronisation of gradients than the config's.
+
+        Args:
+          sync: as `gradient_sync.make_sync` returns.
+        """
         parts = self.config.train.accumulate
 
         def around(gradient: Gradient) -> Gradient:

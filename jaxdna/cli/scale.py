@@ -1,0 +1,100 @@
+"""The scaling study: trains on 1, 2, 4, ... devices and compares time, throughput and cost.
+
+A run's time is that of the steps of all its epochs, from the measured time of a step; start,
+compilation, evaluation and checkpoints are not in it. Interrupted, the same command continues.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxdna.cli.common import config_help
+from jaxdna.config import load_config, run_name
+from jaxdna.errors import UserError
+
+_MODES = ("strong", "weak", "both")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's flags."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        action="append",
+        metavar="FILE.py[:VARIANT]",
+        help="the configuration; several --config make one table; --config.a.b=VALUE changes all",
+    )
+    parser.epilog = config_help()
+    parser.add_argument(
+        "--devices", default="1,2,4", help="numbers of devices, joined by commas (default: 1,2,4)"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="times of each (default: 3)")
+    parser.add_argument(
+        "--mode", choices=_MODES, default="strong",
+        help="strong: the global batch stays; weak: the batch of each device does "
+        "(default: strong)",
+    )  # fmt: skip
+    parser.add_argument("--price-per-hour", type=float, help="of one device, in any currency")
+    parser.add_argument(
+        "--workdir", type=Path, metavar="DIR",
+        help="where measurements, table and picture go (default: runs/scale-NAME-OF-CONFIG)",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measures and compares; returns the rows."""
+    devices = device_counts(arguments.devices)
+    if arguments.repeats < 1:
+        raise UserError(f"--repeats={arguments.repeats} is not legal: it must be 1 or more")
+    price = arguments.price_per_hour
+    if price is not None and not 0 < price < float("inf"):
+        raise UserError(f"--price-per-hour={price} is not legal: it must be above 0")
+    configs = {run_name(spec): load_config(spec, arguments.overrides) for spec in arguments.config}
+    folder = arguments.workdir or Path("runs") / f"scale-{'+'.join(configs)}"
+
+    from rich.console import Console
+
+    from jaxdna.analysis import scaling, scaling_report
+    from jaxdna.training.display import make_console, table
+
+    notes = make_console()
+    modes = scaling.MODES if arguments.mode == "both" else (arguments.mode,)
+    parts = scaling.parts_of(configs, devices, modes)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--workdir={folder} cannot be made ({error.strerror}); give another folder"
+        ) from None
+    platforms = scaling.check_devices(configs, max(devices))
+    measured = scaling.measure_all(
+        parts, platforms, arguments.repeats, folder / "measured.json", notes.print
+    )
+    rows = scaling.rows_of(list(measured), price)
+    scaling_report.write_files(folder, rows, os.cpu_count())
+
+    console = Console(highlight=False, stderr=arguments.json)
+    console.width = max(console.width, 150)
+    heads, *lines = scaling_report.report_table(rows)
+    title = f"Training on {rows[0].device_kind}, median of {arguments.repeats}"
+    console.print(table("Training time of a run", heads, lines))
+    console.print(table(title, scaling_report.COLUMNS, map(scaling_report.cells, rows)))
+    for sentence in scaling_report.sentences(rows, os.cpu_count()):
+        console.print(sentence)
+    notes.print(f"table and picture are in {folder}: scaling.md, scaling.csv, scaling.png")
+    return {"rows": scaling.as_json(rows)}
+
+
+def device_counts(text: str) -> list[int]:
+    """Returns the numbers of `--devices`, ascending and each once.
+
+    Raises:
+      UserError: it is no list of positive integers.
+    """
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise UserError(
+            f"--devices={text} is not legal: it must be integers, 1 or more, joined by commas"
+        )
+    return sorted(set(map(int, parts)))
