@@ -1,0 +1,352 @@
+"""What a user does with a trained run: predict, evaluate, interpret, export, look at the report.
+
+One small run on simulated FASTA files, and calls of the verbs in this process.
+"""
+
+import gzip
+import io
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxdna.cli.main import main
+from jaxdna.data.fasta import read_fasta
+from jaxdna.data.motifs import read_motifs
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+OFF = "--config.runtime.compilation_cache=off"
+
+
+@pytest.fixture(scope="module")
+def trained(jaxdna, tmp_path_factory):
+    """A folder with sim/ (the files) and run/ (trained on them), made by two process starts."""
+    folder = tmp_path_factory.mktemp("sequences")
+    simulated = jaxdna(
+        "simulate", "--config=configs/tal1.py", "--config.data.train_examples=3000",
+        "--config.data.validation_examples=600", "--config.data.test_examples=600",
+        "--config.data.length=100", f"--output={folder}/sim",
+    )  # fmt: skip
+    assert simulated.returncode == 0, simulated.stderr
+    done = jaxdna(
+        "train", "--config=configs/fasta.py", f"--config.data.positives={folder}/sim/positives.fa",
+        f"--config.data.negatives={folder}/sim/negatives.fa",
+        f"--config.data.split_table={folder}/sim/labels.tsv", "--config.data.lengths=pad",
+        "--config.train.epochs=8", OFF, f"--config.runtime.data_cache={folder}/cache",
+        f"--workdir={folder}/run", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["test"]["auroc"] > 0.95
+    return folder, summary
+
+
+@pytest.fixture
+def call(trained, capsys):
+    """Runs a verb on the run; returns stdout, or the last line of stderr for another exit code."""
+
+    def run(verb, *flags, code=0):
+        done = main([verb, f"--workdir={trained[0]}/run", *map(str, flags), OFF])
+        out, err = capsys.readouterr()
+        assert done == code, err
+        assert "Traceback" not in err
+        return out if code == 0 else err.splitlines()[-1]
+
+    return run
+
+
+def rows_of(text):
+    lines = [line.split("\t") for line in text.splitlines()]
+    assert lines[0] == ["id", "probability", "logit", "note"]
+    return lines[1:]
+
+
+def test_predict_agrees_with_the_run_s_own_test_scores(call, trained):
+    folder, _ = trained
+    expected = {}
+    for line in (folder / "run" / "test.tsv").read_text().splitlines()[1:]:
+        name, _, logit = line.split("\t")
+        expected[name] = float(logit)
+    seen = 0
+    for path in ("positives.fa", "negatives.fa"):
+        rows = rows_of(call("predict", f"--sequences={folder}/sim/{path}"))
+        assert [row[0] for row in rows] == [r.id for r in read_fasta(folder / "sim" / path)]
+        for name, probability, logit, _ in rows:
+            assert float(probability) == pytest.approx(1 / (1 + np.exp(-float(logit))), rel=1e-4)
+            if name in expected:
+                seen += 1
+                assert float(logit) == pytest.approx(expected[name], abs=1e-4)  # six digits
+    assert seen == len(expected) == 600
+
+
+def test_rows_without_a_score_stand_in_their_place(call, tmp_path):
+    path = tmp_path / "odd.fa.gz"
+    text = ">a\nACGTACGTACGTACGTACGT\r\n>empty\n\n>tiny\nACG\n>allN\n" + "N" * 30
+    path.write_bytes(gzip.compress((text + "\n>a\nacgtuRYNacgtacgtacgtacgt").encode()))
+    rows = rows_of(call("predict", f"--sequences={path}"))
+    assert [row[0] for row in rows] == ["a", "empty", "tiny", "allN", "a"]
+    assert [row[1] == "NA" for row in rows] == [False, True, True, True, False]
+    assert [row[3] for row in rows] == [
+        "", "no sequence", "3 bases, shorter than a filter of 15", "no known base",
+        "3 of 24 letters unknown",
+    ]  # fmt: skip
+
+
+def test_stdin_stdout_and_gzip_give_the_same_rows(call, trained, tmp_path, monkeypatch):
+    source = trained[0] / "sim" / "negatives.fa"
+    plain = call("predict", f"--sequences={source}")
+
+    class Stdin:
+        buffer = io.BytesIO(gzip.compress(source.read_bytes()))
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    out = tmp_path / "y.tsv.gz"
+    counted = json.loads(
+        call("predict", "--sequences=-", f"--output={out}", "--json").splitlines()[-1]
+    )
+    assert gzip.decompress(out.read_bytes()).decode() == plain
+    assert counted["rows"] == len(plain.splitlines()) - 1
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_windows_as_tsv_bed_and_bedgraph(call, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "g.fa").write_text(f">chrA\n{''.join(rng.choice(list('ACGT'), 1030))}\n")
+    flags = [f"--sequences={tmp_path}/g.fa", "--window=100", "--stride=50"]
+    rows = rows_of(call("predict", *flags))
+    begins = [*range(0, 931, 50), 930]
+    assert [row[0] for row in rows] == [f"chrA:{at}-{at + 100}" for at in begins]
+    call("predict", *flags, f"--output={tmp_path}/y.bed")
+    bed = [line.split("\t") for line in (tmp_path / "y.bed").read_text().splitlines()]
+    assert [(int(r[1]), int(r[2])) for r in bed] == [(at, at + 100) for at in begins]
+    assert [int(r[4]) for r in bed] == [round(1000 * float(row[1])) for row in rows]
+    call("predict", *flags, f"--output={tmp_path}/y.bedGraph")
+    graph = [line.split("\t") for line in (tmp_path / "y.bedGraph").read_text().splitlines()]
+    spans = [(int(r[1]), int(r[2])) for r in graph]
+    assert spans[0] == (25, 75)
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(spans))
+    assert [r[3] for r in graph] == [row[1] for row in rows]
+
+
+def test_variants(call, trained, tmp_path):
+    """A site is put into a genome base by base: each allele that breaks it lowers the score."""
+    rng = np.random.default_rng(1)
+    letters = rng.choice(list("AT"), 400)
+    letters[195:205] = list("ACCATCTGTT")
+    (tmp_path / "g.fa").write_text(f">chr1\n{''.join(letters)}\n")
+    (tmp_path / "x.vcf").write_text(
+        "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n"
+        "chr1\t197\trs1\tC\tA,G\nchr1\t10\trs2\tG\tA\nchr1\t200\trs3\tTC\tT\nchr1\t201\t.\tC\t<DEL>\n"
+        "chr9\t5\t.\tA\tC\n"
+    )
+    text = call("predict", f"--variants={tmp_path}/x.vcf", f"--genome={tmp_path}/g.fa")
+    header, *rows = [line.split("\t") for line in text.splitlines()]
+    table = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [(r["position"], r["alternative"]) for r in table] == [
+        ("197", "A"), ("197", "G"), ("10", "A"), ("200", "T"), ("201", "<DEL>"), ("5", "C"),
+    ]  # fmt: skip
+    assert all(float(table[i]["logit_change"]) < -1 for i in (0, 1, 3))
+    assert "reference mismatch" in table[2]["note"]
+    assert table[4]["logit_change"] == table[5]["logit_change"] == "NA"
+    assert "no chromosome chr9" in table[5]["note"]
+
+
+def test_evaluate_on_labelled_files_equals_the_summary(call, trained, tmp_path):
+    folder, summary = trained
+    keep = {line.split("\t")[0] for line in (folder / "run/test.tsv").read_text().splitlines()[1:]}
+    letters = {}
+    for kind, label in (("positives", 1), ("negatives", 0)):
+        lines = (folder / "sim" / f"{kind}.fa").read_text().split()
+        pairs = zip(lines[::2], lines[1::2], strict=True)
+        letters[label] = {name[1:]: text for name, text in pairs if name[1:] in keep}
+        (tmp_path / f"{kind}.fa").write_text(
+            "".join(f">{name}\n{text}\n" for name, text in letters[label].items())
+        )
+    table = "".join(f"{text}\t{k}\n" for k, part in letters.items() for text in part.values())
+    (tmp_path / "t.tsv").write_text(table)
+    both = (tmp_path / "positives.fa").read_text() + (tmp_path / "negatives.fa").read_text()
+    (tmp_path / "all.fa").write_text(both)
+    for flags in (
+        [f"--positives={tmp_path}/positives.fa", f"--negatives={tmp_path}/negatives.fa"],
+        [f"--table={tmp_path}/t.tsv"],
+        [f"--sequences={tmp_path}/all.fa", f"--labels={folder}/sim/labels.tsv"],
+        [],
+    ):
+        found = json.loads(call("evaluate", *flags, "--json").splitlines()[-1])
+        assert found["params_sha256"] == summary["params_sha256"]
+        for key, value in summary["test"].items():
+            assert found["test"][key] == pytest.approx(value, abs=1e-5)
+            assert found["measures"][key]["low"] <= value <= found["measures"][key]["high"]
+        assert set(found["measures"]) >= {"balanced_accuracy", "recall_at_5_fdr"}
+    assert "recall at 10% FDR" in call("evaluate", *flags)
+
+
+def test_interpret_finds_the_motif(call, trained, tmp_path):
+    out = tmp_path / "interpret"
+    found = json.loads(call("interpret", f"--output={out}", "--json").splitlines()[-1])
+    best = found["filters"][0]["match"]
+    assert best["target"] == "TAL1_known4"
+    assert best["p_value"] < 1e-4
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "filters.tsv", "filters.meme", "filters.jaspar", "logos", "mutagenesis.tsv",
+        "mutagenesis.png",
+    }  # fmt: skip
+    meme, jaspar = read_motifs(out / "filters.meme"), read_motifs(out / "filters.jaspar")
+    for one, other in zip(meme, jaspar, strict=True):
+        assert one.name == other.name
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-3)
+    logo = out / "logos" / f"{meme[0].name}.png"
+    assert logo.read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in logo.with_suffix(".svg").read_text()
+    lines = [line.split("\t") for line in (out / "mutagenesis.tsv").read_text().splitlines()]
+    assert lines[0] == ["id", "position", "base", "A", "C", "G", "T"]
+    assert len(lines) == 1 + 3 * 100
+    changes = np.array([row[3:] for row in lines[1:]], dtype=float).reshape(3, 100, 4)
+    assert np.abs(changes).max() > 1
+    for row in lines[1:]:
+        assert float(row["ACGT".index(row[2]) + 3]) == 0
+
+
+def test_exported_files_run_where_jaxdna_is_not(call, trained, tmp_path):
+    pytest.importorskip("flatbuffers", reason="jax serialises with flatbuffers (extra [export])")
+    pytest.importorskip("safetensors", reason="the example reads with safetensors")
+    files = json.loads(call("export", f"--output={tmp_path}", "--json").splitlines()[-1])["files"]
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
+    examples = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
+    assert len(examples) == 2
+    # At least as long as in training, since `predict` pads what is shorter as training did.
+    rng = np.random.default_rng(2)
+    known = "".join(rng.choice(list("ACGT"), 120))
+    odd = known[:60].lower().replace("t", "u") + "NRY" + known[63:]
+    for example, text, strands in zip(examples, (odd, known), ("average", "forward"), strict=True):
+        (tmp_path / "x.fa").write_text(f">f\n{text}\n")
+        flags = [f"--sequences={tmp_path}/x.fa", f"--strands={strands}"]
+        expected = float(rows_of(call("predict", *flags))[0][2])
+        shown = re.search(r'"([ACGT]{16,})"', example)[1]
+        code = "import sys; sys.modules['jaxdna'] = None\n" + example.replace(shown, text)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        assert float(done.stdout.strip().strip("[]")) == pytest.approx(expected, abs=1e-4)
+
+
+class Page(HTMLParser):
+    """Collects what a page would ask others for, and its headings."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.headings, self._inside = [], [], False
+
+    def handle_starttag(self, tag, attrs):
+        for key, value in attrs:
+            if key in ("src", "href", "xlink:href", "data", "srcset"):
+                self.asked.append(value)
+        self._inside = tag == "h2"
+
+    def handle_data(self, data):
+        if self._inside:
+            self.headings.append(data)
+            self._inside = False
+
+
+def test_the_report_holds_everything_and_asks_for_nothing(trained):
+    page = Page()
+    text = (trained[0] / "run" / "report.html").read_text()
+    page.feed(text)
+    assert all(value.startswith(("#", "data:")) for value in page.asked), page.asked
+    assert not re.search(r"@import|url\((?!#)|<script", text)
+    assert page.headings == [
+        "Scores on the test split", "Curves", "ROC, precision and recall",
+        "Confusion table of the test split", "What the filters look for", "Data",
+        "Layout and time", "Configuration and versions",
+    ]  # fmt: skip
+    assert trained[1]["params_sha256"] in text
+    assert 'name="viewport"' in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (CI installs it)")
+def test_the_report_in_a_browser_fits_a_phone(trained, tmp_path):
+    source = (trained[0] / "run" / "report.html").read_text()
+    measured = (
+        "<script>addEventListener('load', () => { document.title = JSON.stringify({"
+        "scroll: document.documentElement.scrollWidth, width: innerWidth,"
+        "asked: performance.getEntriesByType('resource').filter("
+        "e => !e.name.startsWith('data:')).length,"
+        "svgs: [...document.querySelectorAll('figure svg')].map("
+        "s => s.getBoundingClientRect()).filter(r => r.width > 200 && r.height > 50).length,"
+        "all: document.querySelectorAll('figure svg').length}) })</script>"
+    )
+    # Headless windows have a least width of 500; a frame has none.
+    (tmp_path / "inner.html").write_text(source.replace("</head>", f"{measured}</head>"))
+    (tmp_path / "page.html").write_text(
+        "<iframe id=f src=inner.html width=390 height=800></iframe><script>addEventListener('load',"
+        "() => { document.body.append(document.getElementById('f').contentDocument.title) })"
+        "</script>"
+    )
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", "--allow-file-access-from-files", f"--user-data-dir={tmp_path}/user",
+            "--dump-dom", f"file://{tmp_path}/page.html",
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    found = json.loads(re.search(r"\{\"scroll.*?\}", done.stdout)[0])
+    assert found["width"] == 390
+    assert found["scroll"] <= found["width"]
+    assert found["asked"] == 0
+    assert found["svgs"] == found["all"] >= 5
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags", "words"),
+    [
+        ("predict", [], "one of --sequences"),
+        ("predict", ["--sequences={tmp}/empty.fa"], "is empty"),
+        ("predict", ["--sequences={tmp}/protein.fa"], "record 'p', line 2, offset 2"),
+        ("predict", ["--sequences={tmp}/junk"], "this is no text"),
+        ("predict", ["--sequences={tmp}/cut.fa.gz"], "truncated gzip"),
+        ("predict", ["--sequences={tmp}/absent.fa"], "cannot be read"),
+        ("predict", ["--sequences={tmp}/ok.fa", "--window=9"], "15 or more"),
+        ("predict", ["--sequences={tmp}/ok.fa", "--stride=9"], "--window"),
+        ("predict", ["--sequences={tmp}/ok.fa", "--window=20", "--stride=21"], "--stride=21"),
+        ("predict", ["--sequences={tmp}/ok.fa", "--output={tmp}/y.bed"], "needs --window"),
+        ("predict", ["--sequences={tmp}/ok.fa", "--output={tmp}/y.png"], "unknown suffix"),
+        ("predict", ["--sequences={tmp}/ok.fa", "--output={tmp}/no/y.tsv"], "cannot be written"),
+        ("predict", ["--sequences={tmp}/ok.fa", "--json"], "--output=Y.tsv"),
+        ("predict", ["--variants={tmp}/x.vcf"], "needs --genome"),
+        ("evaluate", ["--positives={tmp}/ok.fa"], "--positives and --negatives"),
+        ("evaluate", ["--sequences={tmp}/ok.fa", "--labels={tmp}/l.tsv"], "no label for 'o'"),
+        ("evaluate", ["--table={tmp}/one.tsv"], "one class"),
+        ("interpret", ["--sequences={tmp}/tiny.fa"], "shorter than a filter"),
+        ("interpret", ["--motifs={tmp}/ok.fa"], "does not parse"),
+        ("interpret", ["--mutate=-1"], "--mutate=-1"),
+        ("export", ["--output={tmp}/ok.fa"], "cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_no_file(call, tmp_path, verb, flags, words):
+    good = ">o\n" + "ACGTACGTAC" * 3 + "\n"
+    (tmp_path / "ok.fa").write_text(good)
+    (tmp_path / "empty.fa").write_bytes(b"")
+    (tmp_path / "protein.fa").write_text(">p\nMKLVPEF\n")
+    (tmp_path / "tiny.fa").write_text(">t\nACGT\n")
+    (tmp_path / "junk").write_bytes(bytes(range(256)))
+    (tmp_path / "cut.fa.gz").write_bytes(gzip.compress(good.encode())[:-6])
+    (tmp_path / "l.tsv").write_text("id\tlabel\nother\t1\n")
+    (tmp_path / "one.tsv").write_text(("ACGT" * 10 + "\t1\n") * 3)
+    before = sorted(tmp_path.iterdir())
+    sentence = call(verb, *(flag.format(tmp=tmp_path) for flag in flags), code=2)
+    assert words in sentence
+    assert sentence.startswith("jaxdna: ")
+    assert sorted(tmp_path.iterdir()) == before
