@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         report = campaign(arguments.faults, arguments.processes, arguments.seed, folder)
     print(*report.losses, sep="\n", file=sys.stderr)
-    print(json.dumps(asdict(report) | {"losses": len(report.losses)}))
+    print(json.dumps(vars(report) | {"losses": len(report.losses)}))
     return 1 if report.losses else 0
 
 
