@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -21,14 +22,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from jaxdna.parallel.cluster import free_port
-from jaxdna.training.checkpoint import positions
 from tools.jobs import Job
 
 CONFIG = [
@@ -183,13 +183,14 @@ def _train(
 
 def _damage(run: Path, chance: random.Random) -> str | None:
     """Damages one file of the newest of several checkpoints, or one that is no checkpoint's."""
-    checkpoints = sorted(
-        (run / "checkpoints").glob("epoch-*"), key=lambda path: path.stat().st_mtime
+    checkpoints = (run / "checkpoints").glob("epoch-*")
+    whole = sorted(
+        (path for path in checkpoints if not path.suffix),
+        key=lambda path: [int(number) for number in re.findall("[0-9]+", path.name)],
     )
-    whole = [path for path in checkpoints if not path.name.endswith(".unfinished")]
-    assert len(whole) == len(positions(run / "checkpoints"))
-    others = [run / "metrics.jsonl", run / ".lock", run / "summary.json"]
-    files = [path for path in others if path.exists()]
+    # A finished run writes its files no more: what becomes of them is no fault of training.
+    others = [".lock"] + ["metrics.jsonl", "data.json"] * (not (run / "summary.json").exists())
+    files = [run / name for name in others if (run / name).exists()]
     if len(whole) > 1:
         files += [path for path in whole[-1].rglob("*") if path.is_file()]
     files = [path for path in files if path.stat().st_size]
@@ -237,7 +238,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         report = campaign(arguments.faults, arguments.processes, arguments.seed, folder)
     print(*report.losses, sep="\n", file=sys.stderr)
-    print(json.dumps(asdict(report) | {"losses": len(report.losses)}))
+    print(json.dumps(vars(report) | {"losses": len(report.losses)}))
     return 1 if report.losses else 0
 
 
