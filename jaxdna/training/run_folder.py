@@ -73,6 +73,26 @@ def _is_summary(value: Any) -> bool:
     )
 
 
+def _is_data(value: Any) -> bool:
+    """Whether `value` has what is read of data.json."""
+    if not isinstance(value, dict) or not isinstance(value.get("inputs"), list):
+        return False
+    shape = value.get("example_shape")
+    return (
+        type(value.get("classes")) is int
+        and 2 <= value["classes"] < 2**20
+        and isinstance(shape, list)
+        and shape != []
+        and all(type(size) is int and 0 < size < 2**31 for size in shape)
+        and all(
+            isinstance(source, dict)
+            and isinstance(source.get("path"), str)
+            and isinstance(source.get("sha256"), str)
+            for source in value["inputs"]
+        )
+    )
+
+
 class RunFolder:
     """Paths of a run folder and what is stored at them.
 
@@ -211,11 +231,12 @@ class RunFolder:
         self._write(self._data, json.dumps(record, indent=2) + "\n")
 
     def read_data(self) -> dict[str, Any] | None:
-        """Returns what `record_data` stored, or None."""
+        """Returns what `record_data` stored; None where there is nothing of the kind."""
         try:
-            return read_small_json(self._data, _MOST_CONFIG_BYTES)
+            value = read_small_json(self._data, _MOST_CONFIG_BYTES)
         except (OSError, ValueError):
             return None
+        return value if _is_data(value) else None
 
     def read_config(self) -> ConfigDict:
         """Returns the configuration that the run was begun with.
