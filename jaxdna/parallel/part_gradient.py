@@ -46,7 +46,10 @@ class PartGradient:
         self._split = dataset.splits["train"]
         examples = len(self._split)
         self.program = Program(config, mesh, dataset.example_shape, dataset.logits, examples)
-        self._gradient = jax.jit(make_part_gradient(self.program, parts))
+        self._gradient = jax.jit(
+            make_part_gradient(self.program, parts),
+            compiler_options=self.program.compiler_options,
+        )
         shapes = self.program.abstract_state.params
         self(Ticket(0, 0), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
 

@@ -6,9 +6,10 @@ may have any shapes. A backward pass computes its forward pass again: a stage ke
 The pipeline is empty between two calls, so evaluation and checkpoints see whole states.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from jaxdna.parallel.mesh import BATCH_AXES, batch_shards
 from jaxdna.parallel.schedule_view import as_text
 from jaxdna.parallel.sharding import replicated
 from jaxdna.parallel.stages import METRICS, Stage, join, make_stages, part, rows_of
+from jaxdna.training.dispatch import most_steps
 from jaxdna.training.display import table
 from jaxdna.training.optimizer import momentum_update
 from jaxdna.training.program import Program, TrainCall
@@ -69,7 +71,15 @@ class PipelineProgram(Program):
         network = nnx.eval_shape(self.network)
         settings = self.config.pipeline
         cut = cut_at(settings.boundaries, network.names, self.mesh.shape["stage"])
-        return make_stages(network, cut, self.mesh, self.optimizer)
+        return make_stages(network, cut, self.mesh, self.optimizer, self.compiler_options)
+
+    @property
+    def most_steps(self) -> int:
+        """Steps of one call; the pipeline is filled and emptied once in it."""
+        platform = self.mesh.devices.flat[0].platform
+        batch_bytes = self.config.train.batch_size * math.prod(self.example_shape)
+        # No stage sees a loop, so convolutions do not mind.
+        return self.config.train.steps_per_call or most_steps(platform, False, batch_bytes)
 
     @property
     def microbatches(self) -> int:
@@ -102,18 +112,22 @@ class PipelineProgram(Program):
             shardings,
         )
 
-    def init(self) -> TrainState:
-        """Computes the initial state, each stage only its own part."""
+    @cached_property
+    def _inits(self) -> list[Callable[[], Any]]:
+        """For each stage its part of the initial state, jitted: of the rest nothing is computed."""
 
         def own(i: int) -> Any:
             state = self.initial_state()
             return self.parts(state.params)[i], self.parts(state.opt_state)[i]
 
-        made = [
-            jax.jit(own, static_argnums=0, out_shardings=(stage.params, stage.opt_state))(i)
+        return [
+            jax.jit(partial(own, i), out_shardings=(stage.params, stage.opt_state))
             for i, stage in enumerate(self.stages)
         ]
-        params, opt_states = zip(*made, strict=True)
+
+    def init(self) -> TrainState:
+        """Computes the initial state, each stage only its own part."""
+        params, opt_states = zip(*(init() for init in self._inits), strict=True)
         rng = jax.random.key_data(jax.random.key(self.config.seed))
         step, rng = jax.device_put((jnp.int32(0), rng), replicated(self.mesh))
         return TrainState(step, rng, join(params, self.stages), join(opt_states, self.stages))

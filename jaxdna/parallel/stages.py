@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -63,6 +64,7 @@ def make_stages(
     cut: Sequence[tuple[str, ...]],
     mesh: Mesh,
     optimizer: optax.GradientTransformation,
+    compiler_options: dict[str, Any],
 ) -> list[Stage]:
     """Returns the stages, first to last.
 
@@ -71,14 +73,22 @@ def make_stages(
       cut: the layers of each stage.
       mesh: of all stages.
       optimizer: an update rule that treats every parameter by itself.
+      compiler_options: for every function.
 
     Raises:
       UserError: an axis of the mesh does not divide a parameter.
     """
     last = len(cut) - 1
+    jit = partial(jax.jit, compiler_options=compiler_options)
     return [
         _make_stage(
-            network.part(names), network.names[-1], part, optimizer, first=i == 0, last=i == last
+            network.part(names),
+            network.names[-1],
+            part,
+            optimizer,
+            jit,
+            first=i == 0,
+            last=i == last,
         )
         for i, (names, part) in enumerate(zip(cut, stage_meshes(mesh), strict=True))
     ]
@@ -89,6 +99,7 @@ def _make_stage(
     head: str,
     mesh: Mesh,
     optimizer: optax.GradientTransformation,
+    jit: Callable[..., Any],
     *,
     first: bool,
     last: bool,
@@ -136,9 +147,9 @@ def _make_stage(
         mesh,
         params,
         opt_state,
-        jax.jit(forward, out_shardings=rows_of(mesh)),
-        jax.jit(backward, out_shardings=passed_on),
-        jax.jit(update, out_shardings=(params, opt_state)),
+        jit(forward, out_shardings=rows_of(mesh)),
+        jit(backward, out_shardings=passed_on),
+        jit(update, out_shardings=(params, opt_state)),
     )
 
 

@@ -1,7 +1,7 @@
 """Pipelines against gradient accumulation of the whole network on one device."""
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from jaxdna.config import load_config
+from jaxdna.config import flat, load_config, override, validate
 from jaxdna.data.registry import load_dataset
 from jaxdna.errors import UserError
-from jaxdna.models.motif_cnn import Dense
+from jaxdna.models.layers import Dense
 from jaxdna.models.network import Layer, Network
 from jaxdna.parallel.cutting import balanced, cut_at, measure
 from jaxdna.parallel.mesh import make_mesh
@@ -31,70 +31,36 @@ from jaxdna.training.step import batch_sums, piece_keys, step_keys
 SYNCHRONOUS = ("sequential", "gpipe", "1f1b")
 
 
-class Conv(Layer):
-    def __init__(self, inputs, outputs, padding, rngs):
-        self.conv = nnx.Conv(inputs, outputs, (3, 3), padding=padding, rngs=rngs)
-
-    def __call__(self, x, rngs=None):
-        return nnx.relu(self.conv(x / 255.0 if x.dtype == jnp.uint8 else x))
-
-
-class Thin(Layer):
-    """Pooling, flattening and dropout: a layer without parameters."""
-
-    def __call__(self, x, rngs=None):
-        x = nnx.max_pool(x, (2, 2), (2, 2)).reshape(len(x), -1)
-        if rngs is None:
-            return x
-        return x * jax.random.bernoulli(rngs.dropout(), 0.8, x.shape) / 0.8
-
-
-def image_network(self):
-    rngs = nnx.Rngs(self.config.seed)
-    return Network(
-        {
-            "conv1": Conv(1, 4, "SAME", rngs),
-            "conv2": Conv(4, 6, "VALID", rngs),
-            "thin": Thin(),
-            "dense1": Dense(96, 12, rngs=rngs),
-            "dense2": Dense(12, 3, rngs=rngs),
-        }
-    )
-
-
-@dataclass(frozen=True)
-class ImagePipeline(PipelineProgram):
-    network = image_network
-
-
-@dataclass(frozen=True)
-class ImageProgram(Program):
-    network = image_network
-
-
 def config_of(*overrides):
     settings = ["train.batch_size=16", "data.length=60", "optimizer.warmup_epochs=0"]
     return load_config("configs/tal1.py", [*settings, *overrides])
 
 
+# (stages, micro-batches, cut): the second has a stage without parameters.
+THREE = (3, 2, "pipeline.boundaries=conv3,dense1")
+FIVE = (5, 1, "pipeline.boundaries=conv1,conv3,conv5,dense1")
+CIFAR = load_config("configs/cifar10.py", ["train.batch_size=16", "data.augment=false"])
+
+
 @functools.cache  # compiles every stage once for all tests
 def program(kind, stages, microbatches, *overrides, data=1):
+    """The program of `kind`: "tal1" on short sequences, or "cifar", the report's network."""
     shapes = [f"mesh.stage={stages}", f"pipeline.microbatches={microbatches}", f"mesh.data={data}"]
-    config = config_of("strategy=pipeline", *shapes, *overrides)
+    settings = ["strategy=pipeline", *shapes, *overrides]
+    config = config_of(*settings)
+    if kind == "cifar":
+        config = validate(override(flat(CIFAR), settings))
     mesh = make_mesh(config, jax.devices()[: stages * data])
-    if kind is ImagePipeline:
-        config.data.reverse_complement = False
-        config.model.strands = "forward"
-        return kind(config, mesh, (10, 10, 1), 3, 64)
-    return kind(config, mesh, (60,), 1, 64)
+    shape, logits = ((60,), 1) if kind == "tal1" else ((32, 32, 3), 10)
+    return PipelineProgram(config, mesh, shape, logits, 64)
 
 
 def whole(program_):
     """The ordinary program of the same network on one device."""
-    config = program_.config.copy_and_resolve_references()
-    kind = ImageProgram if isinstance(program_, ImagePipeline) else Program
-    mesh = make_mesh(config_of("mesh.data=1"), jax.devices()[:1])
-    return kind(config, mesh, program_.example_shape, program_.logits, 64)
+    leaves = flat(program_.config) | {"strategy": "spmd", "mesh.stage": 1, "mesh.data": 1}
+    config = validate(leaves)
+    mesh = make_mesh(config, jax.devices()[:1])
+    return Program(config, mesh, program_.example_shape, program_.logits, 64)
 
 
 def batches(program_, steps, seed=0):
@@ -110,26 +76,37 @@ def batches(program_, steps, seed=0):
     }
 
 
+REFERENCES = {}
+
+
+def reference(program_):
+    """The whole network on one device: its program, its jitted gradient and its jitted update."""
+    if id(program_) in REFERENCES:  # which lives as long as the cache of `program`
+        return REFERENCES[id(program_)]
+    alone = whole(program_)
+
+    def loss(params, x, y, weight, total, key):
+        sums = batch_sums(alone.apply(params, x, key), {"y": y, "weight": weight})
+        return sums["loss"] / total, sums["loss"]
+
+    def update(params, opt_state, gradients):
+        updates, opt_state = alone.optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    # The compiler options choose the convolution, so they belong to the numbers.
+    gradient = jax.jit(jax.grad(loss, has_aux=True), compiler_options=alone.compiler_options)
+    REFERENCES[id(program_)] = alone, gradient, jax.jit(update)
+    return REFERENCES[id(program_)]
+
+
 def accumulate(program_, stacked, version_of=None):
     """Gradients of the whole network, micro-batch by micro-batch, on one device.
 
     With `version_of`, (stage, micro-batch) -> updates made to the weights that it uses, this is a
     stale pipeline: the gradient at a mixture of versions. Without it the weights are the newest.
     """
-    alone, pieces = whole(program_), program_.microbatches
+    pieces, (alone, gradient, update) = program_.microbatches, reference(program_)
     state = alone.init()
-
-    def loss(params, x, y, weight, total, key):
-        sums = batch_sums(alone.apply(params, x, key), {"y": y, "weight": weight})
-        return sums["loss"] / total, sums["loss"]
-
-    gradient = jax.jit(jax.grad(loss, has_aux=True))
-
-    def update(params, opt_state, gradients):
-        updates, opt_state = alone.optimizer.update(gradients, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-    update = jax.jit(update)
     opt_state, history, losses = state.opt_state, [state.params], []
     for step in range(len(stacked["y"])):
         augment_key, dropout_key = step_keys(state.rng, jnp.int32(step))
@@ -173,17 +150,13 @@ def assert_same_bits(expected, found):
 
 
 @pytest.mark.parametrize(
-    ("kind", "stages", "microbatches"),
-    [
-        (PipelineProgram, 2, 4),
-        (PipelineProgram, 2, 1),
-        (PipelineProgram, 1, 1),
-        (ImagePipeline, 5, 1),
-        (ImagePipeline, 3, 2),
-    ],
+    ("kind", "sizes"),
+    [("tal1", (2, 4)), ("tal1", (2, 1)), ("cifar", THREE), ("cifar", FIVE)],
+    ids=lambda value: value if isinstance(value, str) else f"{value[0]}x{value[1]}",
 )
-def test_synchronous_schedules_have_the_bits_of_one_device(kind, stages, microbatches):
-    program_ = program(kind, stages, microbatches)
+def test_synchronous_schedules_have_the_bits_of_one_device(kind, sizes):
+    """Ragged cases too: fewer micro-batches than stages, or one; one stage is the next test."""
+    program_ = program(kind, *sizes)
     stacked = batches(program_, 4)
     params, losses = accumulate(program_, stacked)
     for schedule in SYNCHRONOUS:
@@ -196,7 +169,7 @@ def test_synchronous_schedules_have_the_bits_of_one_device(kind, stages, microba
 
 def test_one_micro_batch_on_one_stage_is_the_ordinary_step():
     """The bits of `strategy=spmd` on one device, whose step is compiled as a whole."""
-    program_ = program(PipelineProgram, 1, 1)
+    program_ = program("tal1", 1, 1)
     stacked = batches(program_, 4)
     alone = whole(program_)
     state = alone.init()
@@ -206,11 +179,11 @@ def test_one_micro_batch_on_one_stage_is_the_ordinary_step():
     assert_same_bits(jax.tree.map(np.asarray, state), run(program_, "1f1b", stacked)[0])
 
 
-@pytest.mark.parametrize(("stages", "microbatches"), [(5, 1), (3, 2)])
-def test_stale_schedules_take_the_gradient_at_their_mixture_of_versions(stages, microbatches):
+@pytest.mark.parametrize("sizes", [THREE, FIVE], ids=["3x2", "5x1"])
+def test_stale_schedules_take_the_gradient_at_their_mixture_of_versions(sizes):
     """The versions come from the papers' formulas, not from the table."""
-    program_ = program(ImagePipeline, stages, microbatches)
-    stacked = batches(program_, 7)
+    program_, (stages, microbatches, _) = program("cifar", *sizes), sizes
+    stacked = batches(program_, 6)
 
     def stashed(s, m):
         # Before forward pass m, a stage has done m - (S-1-s) backward passes.
@@ -233,7 +206,7 @@ def test_stale_schedules_take_the_gradient_at_their_mixture_of_versions(stages, 
 def test_spectrain_predicts_with_the_momentum(optimizer):
     """Two stages written out by hand in float64: NumPy's own chain rule and optimizers."""
     program_ = program(
-        PipelineProgram, 2, 1, f"optimizer.name={optimizer}", "optimizer.learning_rate=0.05",
+        "tal1", 2, 1, f"optimizer.name={optimizer}", "optimizer.learning_rate=0.05",
         "optimizer.schedule=constant", "optimizer.weight_decay=0", "data.reverse_complement=false",
     )  # fmt: skip
     stacked = batches(program_, 6)
@@ -295,10 +268,8 @@ def test_spectrain_predicts_with_the_momentum(optimizer):
 
 
 def test_data_parallelism_inside_the_stages_changes_rounding_only():
-    alone = program(ImagePipeline, 2, 2, "optimizer.name=sgd", "optimizer.learning_rate=0.1")
-    shared = program(
-        ImagePipeline, 2, 2, "optimizer.name=sgd", "optimizer.learning_rate=0.1", data=2
-    )
+    sgd = ("optimizer.name=sgd", "optimizer.learning_rate=0.1")
+    alone, shared = program("tal1", 2, 4, *sgd), program("tal1", 2, 4, *sgd, data=2)
     assert [stage.mesh.size for stage in shared.stages] == [2, 2]
     stacked = batches(alone, 4)
     one, two = run(alone, "pipedream", stacked), run(shared, "pipedream", stacked)
@@ -309,23 +280,22 @@ def test_data_parallelism_inside_the_stages_changes_rounding_only():
         two[0].params,
     )
     x = batches(alone, 3)["x"]
-    logits = np.asarray(alone.predict_call(alone.init().params, x))
+    logits = np.asarray(shared.predict_call(shared.init().params, x))
     ordinary = whole(alone)
-    np.testing.assert_allclose(
-        logits, ordinary.predict_call(ordinary.init().params, x), rtol=0, atol=1e-6
-    )
+    expected = np.asarray(ordinary.predict_call(ordinary.init().params, x))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-6)
 
 
 def test_each_stage_holds_its_own_layers_only():
-    program_ = program(ImagePipeline, 5, 2)
+    program_ = program("cifar", *THREE)
     state = program_.init()
-    homes = [next(iter(stage.mesh.devices.flat)) for stage in program_.stages]
     for tree in (state.params, state.opt_state[0].mu):
-        for name, home in zip(("conv1", "conv2", None, "dense1", "dense2"), homes, strict=True):
-            if name:
+        for stage in program_.stages:
+            (home,) = stage.mesh.devices.flat
+            for name in stage.params:
                 assert all(leaf.devices() == {home} for leaf in jax.tree.leaves(tree[name]))
-    # conv1 takes 8 rows of 100 bytes; conv2 8 x 10 x 10 x 4 floats, and so on.
-    assert program_.input_bytes() == [800, 12_800, 8 * 64 * 6 * 4, 8 * 96 * 4, 8 * 12 * 4]
+    # Micro-batches of 8: pixels of one byte; 15 x 15 of 32 filters; 2 x 2 of 64 filters.
+    assert program_.input_bytes() == [8 * 32 * 32 * 3, 8 * 15 * 15 * 32 * 4, 8 * 256 * 4]
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +334,7 @@ def test_a_run_that_is_resumed_has_the_bits_of_one_that_is_not(tal1, tmp_path):
     again = trained(small, tmp_path / "b", *options)
     assert again["epochs"] == 4
     assert again["params_sha256"] == at_once["params_sha256"]
-    start = program(PipelineProgram, 2, 4).init()
+    start = program("tal1", 2, 4).init()
     assert at_once["params_sha256"] != params_sha256(start.params)
 
 
@@ -386,7 +356,6 @@ def test_cuts():
 
 
 def test_the_dearest_layer_is_measured_and_gets_its_own_stage():
-
     def network():
         rngs = nnx.Rngs(0)
         ends = [Dense(64, 64, rngs=rngs), Dense(64, 1, rngs=rngs)]
@@ -395,6 +364,20 @@ def test_the_dearest_layer_is_measured_and_gets_its_own_stage():
     costs = measure(network, (64,), 8)
     assert max(costs, key=costs.get) == "big"
     assert balanced(list(costs.values()), 3) == [1, 2]
+
+
+def test_a_measured_cut_stays_for_the_whole_run(tmp_path):
+    asked = load_config("configs/mnist_mlp.py", ["strategy=pipeline", "mesh.stage=2"])
+    mesh = make_mesh(asked, jax.devices()[:2])
+    built = PipelineProgram(asked, mesh, (28, 28, 1), 10, 1024)
+    assert asked.pipeline.boundaries == ""
+    assert built.config.pipeline.boundaries in built.stages[1].names
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked(lambda text: None):
+        built.config.pipeline.boundaries = "dense2"
+        folder.open(built.config)
+    assert folder.settle(asked).pipeline.boundaries == "dense2"
+    assert folder.check(folder.settle(asked)) == []
 
 
 class Big(Layer):
@@ -438,4 +421,4 @@ def test_what_does_not_fit_is_one_sentence(overrides, words):
 
 def test_2bw_says_how_many_micro_batches_it_needs():
     with pytest.raises(UserError, match="2bw of 4 stages; nearest legal: 4 or 8"):
-        program(ImagePipeline, 4, 2, "pipeline.schedule=2bw")
+        program("cifar", 4, 2, "pipeline.schedule=2bw")
