@@ -2,9 +2,7 @@
 
 jaxdna train --config=configs/cifar10.py          the recipe that we recommend
 jaxdna train --config=configs/cifar10.py:report   the report's: Adam 1e-3, batch 256, 50 epochs
-
-Add --config.data.synthetic=true where the pictures are not at hand: random ones of the same shape,
-good for timing only.
+jaxdna scale --config=configs/cifar10.py:timing   the report's, on random pictures of the same shape
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +17,8 @@ VARIANTS = {
         "optimizer.warmup_epochs": 2.0,
         "optimizer.weight_decay": 0.02,
     },
-    "report": {"data.augment": False, "optimizer.learning_rate": 1e-3},
+    "report": {"data.augment": False},
+    "timing": {"data.augment": False, "data.synthetic": True},
 }
 
 

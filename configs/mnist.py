@@ -2,6 +2,7 @@
 
 jaxdna train --config=configs/mnist.py          the recipe that we recommend
 jaxdna train --config=configs/mnist.py:report   the report's: Adam 1e-3, batch 128, 25 epochs
+jaxdna scale --config=configs/mnist.py:timing   the report's, on random pictures of the same shape
 
 The report names this count and speaks of convolutional networks; the classic dense network of
 configs/mnist_mlp.py has the same count.
@@ -18,6 +19,7 @@ VARIANTS = {
         "optimizer.warmup_epochs": 1.0,
     },
     "report": {},
+    "timing": {"data.synthetic": True},
 }
 
 

@@ -2,6 +2,7 @@
 
 jaxdna train --config=configs/mnist_mlp.py          the recipe that we recommend
 jaxdna train --config=configs/mnist_mlp.py:report   the report's: Adam 1e-3, batch 128, 25 epochs
+jaxdna scale --config=configs/mnist_mlp.py:timing   the same on random pictures
 """
 
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from jaxdna.config import choose_variant, default_config
 VARIANTS = {
     "": {"optimizer.schedule": "cosine", "optimizer.warmup_epochs": 1.0},
     "report": {},
+    "timing": {"data.synthetic": True},
 }
 
 

@@ -141,7 +141,13 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
     )
     simulated = ", simulated" if any(row.simulated for row in rows) else ""
     panels[0].set(title="Time of a run", ylabel="seconds", yscale="log")
-    panels[1].set(title="Speed-up", ylabel=f"times {counts[0]} device{'s' * (counts[0] > 1)}")
+    panels[1].set(title="Speed-up", yscale="log")
+    panels[1].set(ylabel=f"times the speed of {counts[0]} device{'s' * (counts[0] > 1)}")
+    ticks = [
+        2**i for i in range(-3, 11) if panels[1].get_ylim()[0] < 2**i < panels[1].get_ylim()[1]
+    ]
+    panels[1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    panels[1].set_yticks([], minor=True)
     if priced:
         panels[2].set(title="Cost of a run", ylabel="price")
     for axes in panels:

@@ -18,7 +18,7 @@ def rows_of(name, variant=""):
     return summary_rows(lambda: build_network(config, 10, SHAPES[name]), SHAPES[name])
 
 
-@pytest.mark.parametrize("variant", ["", ":report"])
+@pytest.mark.parametrize("variant", ["", ":report", ":timing"])
 @pytest.mark.parametrize(
     ("name", "count"), [("cifar10", 276_138), ("mnist", 669_706), ("mnist_mlp", 669_706)]
 )
