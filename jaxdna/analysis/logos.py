@@ -23,9 +23,11 @@ def logo_figure(motif: Motif, title: str = "") -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(0.32 * motif.width + 0.8, 1.6), layout="constrained")
+    width, height = 0.32 * motif.width + 0.7, 1.6
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    # Margins in inches, set by hand: matplotlib's own layouts draw everything several times.
+    axes = figure.add_axes((0.6 / width, 0.25 / height, 0.32 * motif.width / width, 1.1 / height))
     heights = motif.probabilities * information(motif.probabilities)[:, None]
     draw_letters(axes, heights)
     axes.set(xlim=(-0.5, motif.width - 0.5), ylim=(0, 2), ylabel="bits", yticks=(0, 1, 2))

@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
-from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
 from jaxdna.parallel.mesh import flat_mesh
@@ -60,18 +59,19 @@ def load_trained(
       note: is told of checkpoints that are damaged and passed over.
 
     Raises:
-      UserError: the run's network is not one that begins with a motif scan.
+      UserError: the run's network does not read sequences.
       NoCheckpointError: it has no parameters yet.
     """
     record = folder.read_data() or {}
-    logits = 1 if record.get("classes", 2) == 2 else record["classes"]
-    mesh = flat_mesh(devices)
-    network = nnx.eval_shape(lambda: build_network(config, logits))
-    if not isinstance(getattr(network, network.names[0]), MotifScan):
+    shape = record.get("example_shape", [config.data.get("length")])
+    if len(shape) != 1:
         raise UserError(
             f"--workdir={folder.path} holds a {config.model.name} for {config.data.name}; "
             "legal: a run whose network reads sequences (model.name=motif_cnn)"
         )
+    logits = 1 if record.get("classes", 2) == 2 else record["classes"]
+    mesh = flat_mesh(devices)
+    network = nnx.eval_shape(lambda: build_network(config, logits))
     graph, state = nnx.split(network)
     whole = replicated(mesh)
 
@@ -80,5 +80,4 @@ def load_trained(
 
     abstract = jax.tree.map(place, nnx.to_pure_dict(state))
     params = load_best(folder.checkpoints, abstract, note)
-    length = record.get("example_shape", [config.data.get("length")])[0]
-    return Trained(config, mesh, graph, params, length)
+    return Trained(config, mesh, graph, params, shape[0])

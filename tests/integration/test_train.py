@@ -110,9 +110,11 @@ def test_evaluate_finds_the_same_scores_from_the_folder_alone(jaxdna, finished):
         assert evaluated[key] == summary[key]
 
 
-def test_interpret_tells_where_the_motif_was_embedded(jaxdna, finished):
+def test_interpret_tells_where_the_motif_was_embedded(jaxdna, finished, tmp_path):
     folder, _, _ = finished
-    found = result(jaxdna("interpret", f"--workdir={folder}", "--mutate=0", "--json"))
+    found = result(
+        jaxdna("interpret", f"--workdir={folder}", f"--output={tmp_path}", "--mutate=0", "--json")
+    )
     assert found["embedded"]["found"] > 0.8
     assert found["embedded"]["chance"] == pytest.approx(15 / 106)
     assert found["filters"][0]["match"]["target"] == "TAL1_known4"
