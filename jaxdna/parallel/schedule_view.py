@@ -62,4 +62,4 @@ def draw(path: Path, named: dict[str, list[Event]], stages: int, microbatches: i
         axes.set_title(f"{title}: {bubble(events, stages):.0%} idle", loc="left", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("slot (one pass of one micro-batch through one stage); bars: updates")
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)
