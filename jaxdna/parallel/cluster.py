@@ -20,6 +20,7 @@ from rich.console import Console
 
 from jaxdna.errors import EXIT_PEER, PeerError, Preempted, UserError, report
 
+_LAST_WORDS_SECONDS = 1800
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -146,7 +147,8 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
             process_id=start.process_id if start.coordinator else None,
             initialization_timeout=cluster.start_seconds + 60,
             heartbeat_timeout_seconds=cluster.heartbeat_seconds,
-            shutdown_timeout_seconds=cluster.heartbeat_seconds,
+            # Those that are done wait for the one that still writes; a dead one ends the wait.
+            shutdown_timeout_seconds=_LAST_WORDS_SECONDS,
             coordinator_bind_address=bind,
             cluster_detection_method="deactivate" if start.coordinator else None,
         )
