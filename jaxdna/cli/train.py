@@ -125,6 +125,7 @@ def _train_one(
 
         prepared = prepare(config, console, joined)
         show(prepared, console)
+        prepared.program.check()
         folder.check_data(prepared.dataset)
         folder.open(prepared.program.config)
         folder.record_data(prepared.dataset)

@@ -7,6 +7,7 @@ checkpoint. This is the only module that imports Ray.
 """
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -363,14 +364,23 @@ def _start_ray(config: ConfigDict) -> None:
         "namespace": f"jaxdna-{uuid.uuid4().hex}",  # names of actors are this run's own
     }
     if settings.address:
-        check_answers(settings.address, settings.patience)
         ray.init(address=settings.address, **options)
         return
     actors = settings.workers + settings.servers
+    # Ray listens on every interface, also when it is given a loopback address. A token of this
+    # run's own, which only its processes know, keeps everybody else out.
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with warnings.catch_warnings():
         # jax warns of every fork; Ray's are followed by exec at once.
         warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
-        ray.init(num_cpus=actors, include_dashboard=False, _node_ip_address="127.0.0.1", **options)
+        ray.init(
+            "local",  # without it Ray would join whatever cluster it finds on this machine
+            num_cpus=actors,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **options,
+        )
 
 
 def check_answers(address: str, patience: float) -> None:
@@ -421,6 +431,12 @@ class ParameterServerProgram(Program):
                 f"with {settings.devices_per_worker} devices each; nearest legal: "
                 f"{nearest_multiples(batch, shards)}"
             )
+
+    def check(self) -> None:
+        """Raises UserError where the cluster that the config names does not answer."""
+        settings = self.config.parameter_server
+        if settings.address:
+            check_answers(settings.address, settings.patience)
 
     def feed(self, split: Split) -> Callable[[int, int], Steps]:
         """Starts the cluster, whose workers load the data themselves; only step numbers travel."""

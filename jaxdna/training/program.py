@@ -234,6 +234,9 @@ class Program:
         """Metrics of the strategy itself since the last report; they go into metrics.jsonl."""
         return {}
 
+    def check(self) -> None:
+        """Asks for what training needs beside devices; raises UserError where it is not there."""
+
     def tables(self) -> Iterable[Any]:
         """What the strategy shows before training, for a rich console."""
         return ()

@@ -32,7 +32,6 @@ from jaxdna.parallel.parameter_server import (  # noqa: E402
     ParameterServerProgram,
     Steps,
     Ticket,
-    check_answers,
 )
 from jaxdna.parallel.part_gradient import make_part_gradient  # noqa: E402
 
@@ -165,6 +164,17 @@ def test_a_scripted_interleaving_replays_exactly(crew):
     jax.tree.map(np.testing.assert_array_equal, once, jax.tree.map(np.asarray, params))
 
 
+def test_a_client_without_the_run_s_token_is_refused(crew, tmp_path):
+    address = ray.get_runtime_context().gcs_address
+    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    stranger |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    ours = subprocess.run(check, capture_output=True, timeout=60, check=False)
+    theirs = subprocess.run(check, env=stranger, capture_output=True, timeout=60, check=False)
+    assert ours.returncode == 0, ours.stderr
+    assert theirs.returncode != 0
+
+
 def killed_after(seconds, pid):
     timer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL))
     timer.start()
@@ -247,9 +257,11 @@ def test_what_does_not_fit_is_one_sentence(overrides, words):
 def test_a_cluster_that_does_not_answer_is_waited_for_no_longer_than_said():
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         address = f"127.0.0.1:{silent.getsockname()[1]}"
+        options = servers(f"address={address}", "patience=6")
+        program, _ = built(ParameterServerProgram, *SMALL, *options)
         start = time.monotonic()
         with pytest.raises(UserError, match=f"address={address} does not answer within 6 s"):
-            check_answers(address, 6)
+            program.check()
         assert time.monotonic() - start < 12
 
 
