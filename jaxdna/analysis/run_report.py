@@ -12,7 +12,7 @@ from jaxdna.data.motifs import presets
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.parallel.runtime import describe_devices
 from jaxdna.training.prepare import Prepared
-from jaxdna.training.run_folder import RunFolder
+from jaxdna.training.run_folder import RunFolder, data_record
 from jaxdna.training.state import Params
 from jaxdna.training.trained import Trained
 
@@ -25,7 +25,7 @@ def write_run_report(
     """Writes report.html.
 
     Args:
-      folder: of the run; its test.tsv, data.json and metrics.jsonl are there.
+      folder: of the run; its test.tsv and metrics.jsonl are there.
       prepared: data and functions.
       best: the parameters that were kept, whole on this host.
       summary: as in summary.json.
@@ -38,7 +38,7 @@ def write_run_report(
             name=folder.path.resolve().name,
             config=config,
             summary=summary,
-            data=folder.read_data() or {},
+            data=data_record(dataset),
             rows=folder.read_metrics(),
             labels=labels,
             logits=logits,

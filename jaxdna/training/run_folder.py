@@ -93,6 +93,18 @@ def _is_data(value: Any) -> bool:
     )
 
 
+def data_record(dataset: Dataset) -> dict[str, Any]:
+    """Returns what data.json holds: what the data are, their files' digests among it."""
+    return {
+        "describe": dataset.describe,
+        "example_shape": list(dataset.example_shape),
+        "classes": dataset.classes,
+        "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "inputs": [source._asdict() for source in dataset.inputs],
+        "notes": list(dataset.notes),
+    }
+
+
 class RunFolder:
     """Paths of a run folder and what is stored at them.
 
@@ -220,15 +232,7 @@ class RunFolder:
 
     def record_data(self, dataset: Dataset) -> None:
         """Stores what the data are, their files' digests among it, in data.json."""
-        record = {
-            "describe": dataset.describe,
-            "example_shape": list(dataset.example_shape),
-            "classes": dataset.classes,
-            "splits": {name: len(split) for name, split in dataset.splits.items()},
-            "inputs": [source._asdict() for source in dataset.inputs],
-            "notes": list(dataset.notes),
-        }
-        self._write(self._data, json.dumps(record, indent=2) + "\n")
+        self._write(self._data, json.dumps(data_record(dataset), indent=2) + "\n")
 
     def read_data(self) -> dict[str, Any] | None:
         """Returns what `record_data` stored; None where there is nothing of the kind."""
