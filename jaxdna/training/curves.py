@@ -1,5 +1,6 @@
 """Pictures of a run: curves.png, and TensorBoard's event files."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,10 @@ class TensorBoard:
           first_epoch: the first epoch that is going to be written.
           writes: false where another process writes them; all calls do nothing then.
         """
+        # The name has the second in it, and another start in that second would overwrite the file.
+        own = f".{os.getpid()}"
         self._writers = {
-            split: SummaryWriter(str(folder / split), purge_step=first_epoch)
+            split: SummaryWriter(str(folder / split), purge_step=first_epoch, filename_suffix=own)
             for split in ("train", "validation")
             if writes
         }

@@ -47,8 +47,11 @@ def test_fault_02_an_epoch_in_many_parts_has_the_bits_of_one_in_one(runner, tmp_
             assert job.until(lambda _, before=before: set(workdir.glob("tensorboard/*/*")) > before)
             time.sleep(0.05 * part)
             job.send(signal.SIGTERM)
-            assert job.end() in (0, 78), job.output
+            code = job.end()
+        assert code in (0, 78), job.output
         inside |= {place for place in positions(workdir / "checkpoints") if place[1]}
+        if code == 0:  # a fast machine is done before the last stop
+            break
     assert inside, "no stop fell inside an epoch"
     runner.finish(workdir, *long)
     assert sha(workdir) == sha(reference)

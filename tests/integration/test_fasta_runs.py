@@ -12,6 +12,7 @@ TRAIN = [
     "--config.train.epochs=3",
     "--config.optimizer.weight_decay=0.1",
     "--config.optimizer.learning_rate=0.02",
+    "--config.optimizer.warmup_epochs=1",
 ]
 SIMULATED = [
     "--config=configs/tal1.py",

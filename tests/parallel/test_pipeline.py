@@ -327,7 +327,7 @@ def test_tal1_reaches_its_score_under_every_schedule(tal1, tmp_path):
 
 def test_a_run_that_is_resumed_has_the_bits_of_one_that_is_not(tal1, tmp_path):
     few = {name: type(split)(split.x[:512], split.y[:512]) for name, split in tal1.splits.items()}
-    small = replace(tal1, splits=few, ceiling=None)
+    small = replace(tal1, splits=few, ceiling=None, best_logits=None)
     options = ["pipeline.schedule=spectrain", "optimizer.schedule=constant", "train.epochs=4"]
     at_once = trained(small, tmp_path / "a", *options)
     trained(small, tmp_path / "b", *options[:-1], "train.epochs=2")
