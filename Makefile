@@ -14,7 +14,7 @@ train: $(VENV)/.run-ready ## set up .venv and train the TAL1 model (configs/tal1
 	$(BIN)/jaxdna train --config=configs/tal1.py
 
 test: $(VENV)/.dev-ready lint ## set up .venv, then lint, types and the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 lint: $(VENV)/.dev-ready ## ruff (lint and format), mypy, codespell
 	$(BIN)/ruff check .

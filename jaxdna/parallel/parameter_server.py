@@ -7,7 +7,6 @@ checkpoint. This is the only module that imports Ray.
 """
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -44,7 +43,7 @@ try:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
-    from ray.exceptions import GetTimeoutError, RayActorError
+    from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ModuleNotFoundError as error:
     raise UserError(
@@ -113,6 +112,7 @@ class Worker:
         delays = [float(text) for text in self._config.parameter_server.delays.split(",") if text]
         self._delay = delays[rank] if rank < len(delays) else 0.0
         self._pulled: dict[Ticket, tuple[list[int], Params]] = {}
+        self._last: tuple[Ticket, list[int], Params, Any] | None = None
 
     def about(self) -> dict[str, Any]:
         """The process and its devices."""
@@ -134,16 +134,29 @@ class Worker:
         """
         versions, params = self._pulled.pop(ticket)
         gradients, sums = self._gradient(ticket, params)
-        if self._delay:
-            time.sleep(self._delay)
+        time.sleep(self._delay)
+        self._last = ticket, versions, gradients, sums
+        return self._send(*self._last)
+
+    def _send(
+        self, ticket: Ticket, versions: list[int], gradients: Params, sums: Any
+    ) -> dict[str, Any]:
         applied = []
         for (server, paths), version in zip(self._servers, versions, strict=True):
             own = choose(gradients, paths)
             applied.append(_patiently(self._config, server, "push", *ticket, version, own))
         return {"sums": sums, "applied": applied}
 
-    def work(self, ticket: Ticket) -> dict[str, Any]:
-        """Pulls and pushes."""
+    def work(self, ticket: Ticket, again: bool) -> dict[str, Any]:
+        """Pulls and pushes.
+
+        Args:
+          ticket: the gradient that is wanted.
+          again: whether a server that died may have lost it, while the others have gone on with it;
+            then the very same gradient is sent, if it is still there.
+        """
+        if again and self._last is not None and self._last[0] == ticket:
+            return self._send(*self._last)
         self.pull(ticket)
         return self.push(ticket)
 
@@ -298,20 +311,23 @@ class Cluster:
         running: dict[Any, tuple[int, Ticket]] = {}
         returning: dict[Any, int] = {}
         sums: dict[Ticket, dict[str, float]] = {}
-        applied = [False] * len(self.servers)
+        applied, again = [False] * len(self.servers), False
         while True:
             if not tickets and (self.parts == 1 or not running):
                 step = next(upcoming, None)
                 if step is not None:
                     tickets.extend(Ticket(step, part) for part in range(self.parts))
-                    applied = [False] * len(self.servers)
+                    applied, again = [False] * len(self.servers), False
             if not tickets and not running:
                 break
             while tickets and idle and gate.open():
-                rank, ticket = next(iter(idle)), tickets.popleft()
+                ticket = tickets.popleft()
+                # In synchronous training the same worker gets the same part, also when it is asked
+                # for it again: it still has the gradient.
+                rank = ticket.part if self.parts > 1 and ticket.part in idle else next(iter(idle))
                 self._waited += time.perf_counter() - idle.pop(rank)
                 gate.begin(ticket)
-                running[self.workers[rank].work.remote(ticket)] = rank, ticket
+                running[self.workers[rank].work.remote(ticket, again)] = rank, ticket
                 if not tickets and self.parts == 1:
                     step = next(upcoming, None)
                     if step is not None:
@@ -337,8 +353,8 @@ class Cluster:
                 sums[ticket] = answer["sums"]
                 applied = [a or b for a, b in zip(applied, answer["applied"], strict=True)]
             if self.parts > 1 and not running and not tickets and not all(applied):
-                # A server died with some parts of this step in its memory: compute them again.
-                step = max(ticket.step for ticket in sums)
+                # A server died with some parts of this step in its memory: send them again.
+                step, again = max(ticket.step for ticket in sums), True
                 tickets.extend(Ticket(step, part) for part in range(self.parts))
         every = range(steps.first, steps.first + steps.number)
         parts = [[sums[Ticket(step, part)] for part in range(self.parts)] for step in every]
@@ -364,13 +380,18 @@ def _start_ray(config: ConfigDict) -> None:
         "namespace": f"jaxdna-{uuid.uuid4().hex}",  # names of actors are this run's own
     }
     if settings.address:
-        ray.init(address=settings.address, **options)
+        try:
+            ray.init(address=settings.address, **options)
+        except (ConnectionError, AuthenticationError):
+            raise UserError(
+                f"--config.parameter_server.address={settings.address} answers and does not let "
+                "this process join; if its head was started with a token, set RAY_AUTH_MODE=token "
+                "and the same token here"
+            ) from None
         return
     actors = settings.workers + settings.servers
-    # Ray listens on every interface, also when it is given a loopback address. A token of this
-    # run's own, which only its processes know, keeps everybody else out.
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # Ray listens on every interface, also when it is given a loopback address. What keeps others
+    # out is the token that Ray 2.60 asks of every client of a new cluster; we leave it so.
     with warnings.catch_warnings():
         # jax warns of every fork; Ray's are followed by exec at once.
         warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)

@@ -5,6 +5,7 @@ what the loop knows as JSON, and a manifest with a digest of each file. It is wr
 name and renamed when everything is in it, so a folder of that name is whole, or was damaged later.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -13,6 +14,7 @@ import re
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +38,7 @@ logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathnam
 
 _ARRAYS, _PROGRESS, _UNFINISHED = "arrays", "progress.json", ".unfinished"
 _MOST_PROGRESS_BYTES = 64 * 2**20
+_BLOCK = 4096  # of most file systems
 
 
 class Checkpoints:
@@ -71,6 +74,7 @@ class Checkpoints:
             if is_primary():
                 shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(parents=True)
+                _check_room(unfinished, (state, best))
             text = json.dumps(progress.to_json())
             self._orbax.save(
                 unfinished / _ARRAYS,
@@ -166,7 +170,7 @@ class Checkpoints:
                 shutil.rmtree(path)
 
     def _fail(self, unfinished: Path, error: Exception) -> None:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _remove_for_good(unfinished)
         self._failure = error
 
 
@@ -209,6 +213,30 @@ def positions(folder: Path) -> list[Position]:
     """Returns the positions of the checkpoints on disk, oldest first, whether intact or not."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(position for position in map(_position, names) if position is not None)
+
+
+def _check_room(folder: Path, arrays: Any) -> None:
+    """Raises OSError where a checkpoint of `arrays` has no room; none can fail half-written then.
+
+    An array takes its bytes, and one block each for its data and for what describes it.
+    """
+    leaves = jax.tree.leaves(arrays)
+    needed = sum(leaf.nbytes + 2 * _BLOCK for leaf in leaves)
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, f"No space left on device for {needed / 1e6:,.1f} MB")
+
+
+def _remove_for_good(folder: Path) -> None:
+    """Removes what a failed save has written, and what it still writes.
+
+    Orbax raises the first error and leaves the other writes to themselves for some milliseconds;
+    they make their folders anew.
+    """
+    away, deadline = 0, time.monotonic() + 5
+    while away < 3 and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
+        away = 0 if folder.exists() else away + 1
 
 
 def _name(position: Position) -> str:

@@ -23,6 +23,7 @@ from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.manifest import damage, write_manifest
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import TrainState
+from tests.faults.conftest import SHORT
 
 NEWEST, BEFORE = "epoch-8", "epoch-7"
 
@@ -51,6 +52,54 @@ def test_fault_01_sigkill_in_mid_save_costs_nothing(runner, finished, tmp_path):
         runner.finish(workdir)
         finished.assert_same(workdir)
         assert not unfinished(workdir)
+
+
+def namespace():
+    """The command that gives a shell mounts of its own, for root and, mostly, for anybody."""
+    for command in (["unshare", "-Urm"], ["unshare", "-m"]):
+        if (
+            shutil.which("unshare")
+            and not subprocess.run(
+                [*command, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
+            ).returncode
+        ):
+            return command
+    pytest.skip("neither root nor user namespaces: no small file system can be mounted")
+
+
+def test_fault_03_disk_full_says_where_and_leaves_the_earlier_checkpoints(
+    runner, finished, tmp_path
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    run = f"{sys.executable} -m jaxdna train {' '.join(SHORT)} --workdir={disk}/run"
+    script = f"""
+      mount -t tmpfs -o size=400k none {disk}
+      {run}; echo code $?
+      find {disk}/run/checkpoints -mindepth 1 -maxdepth 1
+      mount -o remount,size=16m {disk}
+      {run}; echo code $?
+      cp {disk}/run/summary.json {disk}/run/metrics.jsonl {tmp_path}
+    """
+    done = subprocess.run(
+        [*namespace(), "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(runner.folder.parent / "compiled")},
+    )
+    first, second = done.stdout.split("code ")[1:]
+    assert first.startswith("1\n"), done.stderr
+    assert "Traceback" not in done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("jaxdna:")]
+    assert f"{disk}/run" in error
+    assert "No space left on device" in error
+    assert "MB of 0.4 MB are free" in error
+    left = [Path(line).name for line in first.splitlines()[1:] if str(disk) in line]
+    assert left
+    assert all("unfinished" not in name for name in left)
+    assert second.startswith("0\n")
+    finished.assert_same(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["file", "below a file", "read-only"])

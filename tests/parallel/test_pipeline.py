@@ -314,6 +314,7 @@ def trained(dataset, folder, *overrides):
     console = Console(quiet=True)
     with Guard(config.watchdog) as guard, opened.locked(console):
         opened.open(prepared.program.config)
+        opened.record_data(dataset)
         return train(prepared, opened, guard, console)
 
 

@@ -1,0 +1,314 @@
+"""Real actors, real kills: three small Ray clusters on this machine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from rich.console import Console
+
+from jaxdna.config import load_config
+from jaxdna.data.registry import load_dataset
+from jaxdna.errors import UserError
+from jaxdna.parallel.mesh import make_mesh
+from jaxdna.training.guard import Guard
+from jaxdna.training.loop import train
+from jaxdna.training.prepare import Prepared
+from jaxdna.training.program import Program
+from jaxdna.training.run_folder import RunFolder
+
+ray = pytest.importorskip("ray")
+
+from jaxdna.parallel.parameter_server import (  # noqa: E402
+    ParameterServerProgram,
+    Steps,
+    Ticket,
+)
+from jaxdna.parallel.part_gradient import make_part_gradient  # noqa: E402
+
+SMALL = ["data.length=60", "data.train_examples=200", "train.batch_size=32"]  # 7 steps, one partial
+
+
+def built(kind, *overrides):
+    config = load_config("configs/tal1.py", [*overrides, "runtime.compilation_cache=off"])
+    dataset = load_dataset(config)
+    mesh = make_mesh(config, jax.devices()[:1])
+    size = len(dataset.splits["train"])
+    return kind(config, mesh, dataset.example_shape, dataset.logits, size), dataset
+
+
+def servers(*overrides):
+    settings = [f"parameter_server.{text}" for text in overrides]
+    return ["strategy=parameter_server", *settings]
+
+
+def ordinary(dataset, *overrides, steps):
+    """`strategy=spmd` with `train.steps_per_call=1`: a loop of steps is another XLA program."""
+    program, _ = built(Program, *overrides)
+    state, feed, call = program.init(), program.feed(dataset.splits["train"]), program.compiled(1)
+    sums = []
+    for step in range(steps):
+        state, metrics = call(state, feed(step, 1))
+        sums.append(jax.tree.map(np.asarray, metrics))
+    return jax.tree.map(np.asarray, state), {
+        k: np.concatenate([s[k] for s in sums]) for k in sums[0]
+    }
+
+
+def test_one_worker_at_staleness_0_is_the_ordinary_run_bit_for_bit():
+    options = servers("workers=1", "servers=2", "max_staleness=0")
+    program, dataset = built(ParameterServerProgram, *SMALL, *options)
+    feed = program.feed(dataset.splits["train"])
+    try:
+        state, metrics = program.compiled(7)(program.init(), feed(0, 7))
+        report = program.report()
+    finally:
+        program.close()
+    expected, sums = ordinary(dataset, *SMALL, steps=7)
+    jax.tree.map(np.testing.assert_array_equal, expected, jax.tree.map(np.asarray, state))
+    for name, values in sums.items():
+        np.testing.assert_array_equal(values, metrics[name])
+    assert report["staleness"] == [2 * 7]  # every push of 7 steps to 2 servers
+    assert report["updates_per_second"] > 0
+    assert not ray.is_initialized()
+
+
+def test_synchronous_workers_share_each_batch_and_survive_a_server_that_dies():
+    """A server dies while it holds one of a step's two parts: the one moment that could lose it."""
+    sgd = ["optimizer.name=sgd", "optimizer.learning_rate=0.5"]
+    options = servers("workers=2", "servers=2", "max_staleness=0", "checkpoint_every=1")
+    program, dataset = built(ParameterServerProgram, *SMALL, *sgd, *options)
+    feed = program.feed(dataset.splits["train"])
+    cluster = program.clusters[0]
+
+    def work(part, again):
+        answer = cluster.workers[part].work.remote(Ticket(3, part), again)
+        return ray.get(answer)["applied"]
+
+    try:
+        state, before = cluster.train(program.init(), feed(0, 3))
+        victim = cluster.about()["servers"][1]["pid"]
+        cluster.load(state, 3)
+        assert work(0, again=False) == [False, False]
+        os.kill(victim, signal.SIGKILL)
+        assert work(1, again=False) == [True, False]  # the first server goes on, the second cannot
+        assert work(0, again=True) == [True, True]  # it has had the other part since it came back
+        assert work(1, again=True) == [True, True]  # and takes no part twice
+        state, after = cluster.train(cluster.collect(state, 1), feed(4, 3))
+        about = cluster.about()["servers"]
+    finally:
+        program.close()
+    assert about[1]["restarted"]
+    assert [own["version"] for own in about] == [7, 7]
+    expected, sums = ordinary(dataset, *SMALL, *sgd, steps=7)
+    # Sums of 32 rows in two halves: a few units of float32 per step in parameters below 1. A part
+    # computed anew would be that of newer weights, and off by the step size.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6),
+        expected.params,
+        jax.tree.map(np.asarray, state.params),
+    )
+    for name, values in sums.items():
+        np.testing.assert_allclose(values[:3], before[name], rtol=1e-5)
+        np.testing.assert_allclose(values[4:], after[name], rtol=1e-5)
+
+
+TAL1 = ["train.batch_size=128", "train.epochs=7"]
+
+
+@pytest.fixture(scope="module")
+def crew():
+    """Two workers and two servers on the whole TAL1 data."""
+    options = servers("workers=2", "servers=2", "max_staleness=4", "checkpoint_every=5")
+    program, dataset = built(ParameterServerProgram, *TAL1, *options)
+    program.feed(dataset.splits["train"])
+    yield program, dataset, program.clusters[0]
+    program.close()
+
+
+def replay(program, cluster, script):
+    """Makes the workers pull and push in a given order; returns the parameters."""
+    state = program.init()
+    cluster.load(state, 0)
+    for rank, step, do in script:
+        method = getattr(cluster.workers[rank], do)
+        ray.get(method.remote(Ticket(step, 0)))
+    params = jax.tree.map(np.asarray, cluster.collect(state, 0).params)
+    # On each of two servers: two pushes saw no other update, one saw one, and one saw two.
+    assert cluster.report()["staleness"] == [4, 2, 2]
+    return params
+
+
+def test_a_scripted_interleaving_replays_exactly(crew):
+    program, dataset, cluster = crew
+    script = [
+        (0, 0, "pull"), (1, 1, "pull"), (1, 1, "push"), (1, 2, "pull"), (0, 0, "push"),
+        (0, 3, "pull"), (0, 3, "push"), (1, 2, "push"),
+    ]  # fmt: skip
+    once, twice = replay(program, cluster, script), replay(program, cluster, script)
+    jax.tree.map(np.testing.assert_array_equal, once, twice)
+
+    # The same order on one device: a gradient is that of the parameters when it was pulled.
+    gradient = jax.jit(make_part_gradient(program, 1))
+    feed = Program.feed(program, dataset.splits["train"])
+
+    def update(params, opt_state, gradients):
+        updates, opt_state = program.optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    update, state, pulled = jax.jit(update), program.init(), {}
+    params, opt_state = state.params, state.opt_state
+    for _, step, do in script:
+        if do == "pull":
+            pulled[step] = params
+        else:
+            batch = feed(step, 1)
+            gradients, _ = gradient(pulled[step], jnp.int32(step), jnp.int32(0), batch)
+            params, opt_state = update(params, opt_state, gradients)
+    jax.tree.map(np.testing.assert_array_equal, once, jax.tree.map(np.asarray, params))
+
+
+def test_a_client_without_the_token_is_refused(crew, tmp_path):
+    """Ray listens on every interface; its token is what keeps others out."""
+    address = ray.get_runtime_context().gcs_address
+    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    ours = subprocess.run(check, capture_output=True, timeout=60, check=False)
+    assert ours.returncode == 0, ours.stderr
+    stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    stranger |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    theirs = subprocess.run(check, env=stranger, capture_output=True, timeout=60, check=False)
+    assert theirs.returncode != 0
+    assert b"token" in theirs.stderr
+
+
+def killed_in_the_middle(cluster, pid):
+    """Kills a process once the last server has made 20 of 100 updates; returns the thread."""
+
+    def kill():
+        while not 20 <= ray.get(cluster.servers[-1].about.remote())["version"] < 100:
+            time.sleep(0.002)
+        os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+def test_a_killed_worker_comes_back_and_every_step_is_applied_once(crew):
+    program, _, cluster = crew
+    before = cluster.about()["workers"]
+    cluster.load(program.init(), 0)
+    killer = killed_in_the_middle(cluster, before[0]["pid"])
+    state, metrics = cluster.train(program.init(), Steps(0, 100))
+    killer.join()
+    report = cluster.report()
+    assert int(state.step) == 100
+    assert metrics["weight"].sum() == 12_800
+    about = cluster.about()  # waits for the new worker
+    assert about["workers"][0]["pid"] != before[0]["pid"]
+    assert about["workers"][1]["pid"] == before[1]["pid"]
+    assert [own["version"] for own in about["servers"]] == [100, 100]
+    assert report["tickets_lost"] == 1
+    assert sum(report["staleness"]) == 2 * 100
+    assert len(report["staleness"]) <= 5
+
+
+def test_a_killed_server_comes_back_from_its_checkpoint(crew):
+    program, _, cluster = crew
+    before = cluster.about()["servers"]
+    cluster.load(program.init(), 0)
+    killer = killed_in_the_middle(cluster, before[0]["pid"])
+    state, _ = cluster.train(program.init(), Steps(0, 100))
+    killer.join()
+    cluster.report()  # begins the measurements anew for the next test
+    after = cluster.about()["servers"]
+    assert after[0]["restarted"]
+    assert after[0]["pid"] != before[0]["pid"]
+    # checkpoint_every=5: at most 4 acknowledged updates are gone; the other server has them all.
+    assert 96 <= after[0]["version"] <= 100
+    assert after[1]["version"] == 100
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_tal1_reaches_its_score_with_two_workers_and_leaves_its_metrics(crew, tmp_path):
+    program, dataset, _ = crew
+    folder, console = RunFolder(tmp_path / "run"), Console(quiet=True)
+    prepared = Prepared(program.mesh, dataset, program)
+    with Guard(program.config.watchdog) as guard, folder.locked(lambda text: None):
+        folder.open(program.config)
+        folder.record_data(dataset)
+        summary = train(prepared, folder, guard, console)
+    assert summary["test"]["auroc"] >= 0.97
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    for row in rows:
+        assert sum(row["staleness"]) == 2 * 100
+        assert len(row["staleness"]) <= 4 + 1
+        assert row["staleness_mean"] >= 0
+        assert row["updates_per_second"] > 0
+        assert row["waiting_seconds"] >= 0
+    events = b"".join(path.read_bytes() for path in (tmp_path / "run").glob("tensorboard/train/*"))
+    for tag in (b"staleness", b"updates_per_second", b"waiting_seconds"):
+        assert tag in events
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["parameter_server.servers=5"], "more than the 4 variables of the network; legal: 1 to 4"),
+        (
+            ["parameter_server.max_staleness=0", "parameter_server.workers=3"],
+            "batch_size=32 does not divide by 3 workers at a time with 1 devices each; nearest "
+            "legal: 30 or 33",
+        ),
+        (["parameter_server.delays=fast"], "must be numbers of 0 or more, with commas"),
+        (["gradient_sync.method=ring"], "the only legal value is auto"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(overrides, words):
+    with pytest.raises(UserError) as caught:
+        built(ParameterServerProgram, *SMALL, "strategy=parameter_server", *overrides)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cluster_that_does_not_answer_is_waited_for_no_longer_than_said():
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        options = servers(f"address={address}", "patience=6")
+        program, _ = built(ParameterServerProgram, *SMALL, *options)
+        start = time.monotonic()
+        with pytest.raises(UserError, match=f"address={address} does not answer within 6 s"):
+            program.check()
+        assert time.monotonic() - start < 12
+
+
+def test_without_ray_the_sentence_names_the_extra(tmp_path):
+    hidden = (
+        "import sys; sys.modules['ray'] = None; from jaxdna.cli.main import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [
+            sys.executable, "-c", hidden, "train", "--config=configs/tal1.py",
+            "--config.strategy=parameter_server", f"--workdir={tmp_path}/run",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "jaxdna: --config.strategy=parameter_server needs ray, which is not installed; "
+        "install jaxdna[ray], or take strategy spmd or pipeline"
+    )
+    assert "Traceback" not in done.stderr
