@@ -96,7 +96,9 @@ def _show(prepared: Any, console: Any) -> dict[str, Any]:
                 spec = jax.sharding.PartitionSpec(*(second, last)[-len(shape) :])
                 console.print(f"{row.path}: its last dimensions {shape}")
                 trailing = jax.sharding.NamedSharding(prepared.mesh, spec)
-                jax.debug.visualize_sharding(shape, trailing, max_width=60)
+                # A square: jax leaves the names of devices out of what is too wide to print.
+                square = (8 * prepared.mesh.size,) * len(shape)
+                jax.debug.visualize_sharding(square, trailing, min_width=7)
     return {
         "mesh": dict(prepared.mesh.shape),
         "devices": [row._asdict() for row in devices],

@@ -33,6 +33,18 @@ def test_plans_a_tpu_slice_that_is_not_there(jaxdna):
         assert {"kind", "bytes", "async", "compute_ops_overlapped"} <= set(row)
 
 
+@needs_libtpu
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1"])
+def test_gradients_of_cifar_s_network_travel_beside_back_propagation(jaxdna, topology):
+    """At least half of their bytes while a convolution or matrix product is computed."""
+    plan = planned(
+        jaxdna("plan", "--config=configs/cifar10.py", "--config.data.synthetic=true", "--json",
+               f"--topology={topology}")
+    )  # fmt: skip
+    assert sum(row["bytes"] for row in plan["collectives"]) >= 276_138 * 4
+    assert plan["overlapped"] >= 0.5
+
+
 def test_ranks_every_mesh_of_the_devices_here(jaxdna):
     result = planned(
         jaxdna("plan", "--config=configs/tal1.py", "--all", "--json",
