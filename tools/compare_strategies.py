@@ -15,12 +15,18 @@ from pathlib import Path
 
 PIPELINE = ["strategy=pipeline", "mesh.stage=2", "mesh.data=1", "pipeline.microbatches=4"]
 SERVER = ["strategy=parameter_server", "parameter_server.workers=2"]
+MULTI_WORKER = "multi-worker mirrored, 2 processes"
 
 
 def rows(slow: float) -> dict[str, list[str]]:
     """Returns the flags of every row by its title."""
     one, two = "runtime.cpu_devices=1", "runtime.cpu_devices=2"
-    named = {"one device": [one], "mirrored, 2 devices": [two]}
+    named = {
+        "one device": [one],
+        "mirrored, 2 devices": [two],
+        MULTI_WORKER: [one],
+        "data 2 x model 2, 4 devices": ["runtime.cpu_devices=4", "mesh.data=2", "mesh.model=2"],
+    }
     for schedule in ("sequential", "gpipe", "1f1b", "pipedream", "2bw", "spectrain"):
         named[f"pipeline {schedule}"] = [two, *PIPELINE, f"pipeline.schedule={schedule}"]
     behind = f"parameter_server.delays=0,{slow:g}"
@@ -35,17 +41,17 @@ def rows(slow: float) -> dict[str, list[str]]:
     return named
 
 
-def train(flags: list[str], folder: Path) -> tuple[dict, list[dict]]:
+def train(flags: list[str], folder: Path, processes: int) -> tuple[dict, list[dict]]:
     """Runs one training; returns its summary and the rows of metrics.jsonl."""
-    command = [sys.executable, "-m", "jaxdna", "train", "--config=configs/tal1.py", "--json"]
-    done = subprocess.run(
+    launch = ["launch", f"--processes={processes}", "--"] if processes > 1 else []
+    command = [sys.executable, "-m", "jaxdna", *launch, "train", "--config=configs/tal1.py"]
+    subprocess.run(
         [*command, f"--workdir={folder}", *(f"--config.{flag}" for flag in flags)],
-        stdout=subprocess.PIPE,
-        text=True,
+        stdout=subprocess.DEVNULL,
         check=True,
     )
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return json.loads(done.stdout.splitlines()[-1]), [json.loads(line) for line in lines]
+    return json.loads((folder / "summary.json").read_text()), [json.loads(line) for line in lines]
 
 
 def main() -> None:
@@ -60,7 +66,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for i, (title, flags) in enumerate(rows(arguments.slow_seconds).items()):
-            summary, epochs = train([*common, *flags], Path(folder) / str(i))
+            processes = 2 if title == MULTI_WORKER else 1
+            summary, epochs = train([*common, *flags], Path(folder) / str(i), processes)
             seconds = summary["seconds"]["train"]
             stale = [row["staleness_mean"] for row in epochs if "staleness_mean" in row]
             waited = [row["waiting_seconds"] for row in epochs if "waiting_seconds" in row]

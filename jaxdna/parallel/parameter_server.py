@@ -38,10 +38,21 @@ from jaxdna.training.optimizer import make_optimizer
 from jaxdna.training.program import Program, TrainCall
 from jaxdna.training.state import Params, TrainState
 
+
+def _has_token() -> bool:
+    """Whether Ray would find the token of a cluster where it looks for one."""
+    named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
 _HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 try:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # A cluster whose head had a token asks for it, and Ray's clients do not show theirs by
+    # themselves. Ray looks at this when it is imported.
+    if "ray" not in sys.modules and _has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
     from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -383,11 +394,7 @@ def _start_ray(config: ConfigDict) -> None:
         try:
             ray.init(address=settings.address, **options)
         except (ConnectionError, AuthenticationError):
-            raise UserError(
-                f"--config.parameter_server.address={settings.address} answers and does not let "
-                "this process join; if its head was started with a token, set RAY_AUTH_MODE=token "
-                "and the same token here"
-            ) from None
+            raise _not_let_in(settings.address) from None
         return
     actors = settings.workers + settings.servers
     # Ray listens on every interface, also when it is given a loopback address. What keeps others
@@ -404,6 +411,13 @@ def _start_ray(config: ConfigDict) -> None:
         )
 
 
+def _not_let_in(address: str) -> UserError:
+    return UserError(
+        f"--config.parameter_server.address={address} answers and does not let this process join; "
+        "put the head's token (`ray get-auth-token` there) into ~/.ray/auth_token here"
+    )
+
+
 def check_answers(address: str, patience: float) -> None:
     """Asks a cluster for its health, in a process that can be given up.
 
@@ -412,15 +426,17 @@ def check_answers(address: str, patience: float) -> None:
       patience: most seconds to wait.
 
     Raises:
-      UserError: no healthy head answers.
+      UserError: no healthy head answers, or it wants a token.
     """
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
-        healthy = subprocess.run(ask, timeout=patience, capture_output=True, check=False)
-        answers = healthy.returncode == 0
+        health = subprocess.run(ask, timeout=patience, capture_output=True, text=True, check=False)
+        healthy, cause = health.returncode == 0, health.stderr
     except subprocess.TimeoutExpired:
-        answers = False
-    if not answers:
+        healthy, cause = False, ""
+    if AuthenticationError.__name__ in cause:
+        raise _not_let_in(address)
+    if not healthy:
         raise UserError(
             f"--config.parameter_server.address={address} does not answer within {patience:g} s; "
             "give HOST:PORT of a head started with `ray start --head --port=PORT`, or leave it "

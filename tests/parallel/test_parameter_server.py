@@ -291,6 +291,34 @@ def test_a_cluster_that_does_not_answer_is_waited_for_no_longer_than_said():
         assert time.monotonic() - start < 12
 
 
+def test_another_cluster_is_joined_with_its_token_and_not_without(jaxdna, tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = "127.0.0.1:" + str(free.getsockname()[1])
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "member"))
+    ray_command = [sys.executable, "-m", "ray.scripts.scripts"]
+    start = [
+        *ray_command, "start", "--head", "--block", "--num-cpus=3", "--node-ip-address=127.0.0.1",
+        f"--port={address.split(':')[1]}", "--include-dashboard=false", "--disable-usage-stats",
+    ]  # fmt: skip
+    subprocess.run([*ray_command, "get-auth-token", "--generate"], check=True, capture_output=True)
+    settings = ["train.epochs=1", *SMALL, *servers(f"address={address}", "patience=30")]
+    train = ["train", "--config=configs/tal1.py", *(f"--config.{setting}" for setting in settings)]
+    with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as head:
+        try:
+            assert any(b"Ray runtime started" in line for line in head.stdout)
+            done = jaxdna(*train, f"--workdir={tmp_path}/member_s")
+            assert done.returncode == 0, done.stderr
+            monkeypatch.setenv("HOME", str(tmp_path / "stranger"))
+            done = jaxdna(*train, f"--workdir={tmp_path}/stranger_s")
+            assert done.returncode == 2, done.stderr
+            last = done.stderr.splitlines()[-1]
+            assert f"address={address} answers and does not let this process join" in last
+        finally:
+            head.terminate()
+
+
 def test_without_ray_the_sentence_names_the_extra(tmp_path):
     hidden = (
         "import sys; sys.modules['ray'] = None; from jaxdna.cli.main import main; "
