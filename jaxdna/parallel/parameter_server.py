@@ -1,20 +1,11 @@
 """strategy=parameter_server: workers pull parameters, push gradients; Ray carries them.
 
-The driver (this process) hands out steps and keeps the bound on staleness; servers hold the
-variables; workers compute gradients on their own devices. Workers and servers are Ray actors, which
-Ray starts again when they die: a worker then pulls the newest values, a server goes back to its
-checkpoint. This is the only module that imports Ray.
+The driver (this process) hands out steps and keeps the bound on staleness; servers and workers are
+in `parameter_actors`.
 """
 
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-import uuid
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -23,47 +14,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
-from rich.console import Console
 
-from jaxdna.config import flat, validate
+from jaxdna.config import flat
 from jaxdna.data.dataset import Split
 from jaxdna.errors import UserError
 from jaxdna.parallel.mesh import nearest_multiples
-from jaxdna.parallel.parameter_store import Gate, Store, assign, choose, merge, paths_of, take
-from jaxdna.parallel.part_gradient import PartGradient, Ticket, worker_config
-from jaxdna.parallel.runtime import start_backend
+from jaxdna.parallel.parameter_actors import Server, Worker, patiently
+from jaxdna.parallel.parameter_store import Gate, assign, merge, paths_of, take
+from jaxdna.parallel.part_gradient import Ticket
+from jaxdna.parallel.ray_cluster import check_answers, ray, start_ray, this_node
 from jaxdna.training.display import table
-from jaxdna.training.optimizer import make_optimizer
 from jaxdna.training.program import Program, TrainCall
-from jaxdna.training.state import Params, TrainState
-
-
-def _has_token() -> bool:
-    """Whether Ray would find the token of a cluster where it looks for one."""
-    named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
-    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
-
-
-_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-try:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # A cluster whose head had a token asks for it, and Ray's clients do not show theirs by
-    # themselves. Ray looks at this when it is imported.
-    if "ray" not in sys.modules and _has_token():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
-    from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-except ModuleNotFoundError as error:
-    raise UserError(
-        f"--config.strategy=parameter_server needs {error.name}, which is not installed; "
-        "install jaxdna[ray], or take strategy spmd or pipeline"
-    ) from error
-if threading.current_thread() is threading.main_thread():
-    for _number, _handler in _HANDLERS.items():  # Ray's import replaces ours, which save the run
-        signal.signal(_number, _handler)
+from jaxdna.training.state import TrainState
 
 METRICS = ("loss", "correct", "weight")
 
@@ -73,117 +35,6 @@ class Steps(NamedTuple):
 
     first: int
     number: int
-
-
-class Server:
-    """A Ray actor around a `Store`."""
-
-    def __init__(self, settings: dict[str, Any], steps_per_epoch: int, head: str, checkpoint: Path):
-        """Opens the store; after a restart, at its checkpoint."""
-        config = validate(settings)
-        config.runtime.platform, config.runtime.cpu_devices = "cpu", 0
-        start_backend(config, Console(quiet=True))
-        optimizer = make_optimizer(config, steps_per_epoch, head)
-        self._store = Store(optimizer, checkpoint, config.parameter_server.checkpoint_every)
-        self.restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        if self.restarted:
-            self._store.restore()
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Calls a method of the store."""
-        return getattr(self._store, method)(*arguments)
-
-    def about(self) -> dict[str, Any]:
-        """The process, the version, and the staleness of the pushes."""
-        return {
-            "pid": os.getpid(),
-            "restarted": self.restarted,
-            "version": self._store.version,
-            "staleness": dict(self._store.staleness),
-        }
-
-
-class Worker:
-    """A Ray actor that computes gradients on its own devices."""
-
-    def __init__(
-        self, settings: dict[str, Any], rank: int, parts: int, servers: list[tuple[str, list[str]]]
-    ):
-        """Starts jax, loads the data and compiles the gradient.
-
-        Args:
-          settings: the flat configuration of the run.
-          rank: number of the worker.
-          parts: pieces of each batch.
-          servers: their names and the paths of their variables.
-        """
-        self._config = worker_config(settings, gpus=bool(ray.get_gpu_ids()))
-        self._gradient = PartGradient(self._config, parts)
-        self._servers = [(ray.get_actor(name), paths) for name, paths in servers]
-        delays = [float(text) for text in self._config.parameter_server.delays.split(",") if text]
-        self._delay = delays[rank] if rank < len(delays) else 0.0
-        self._pulled: dict[Ticket, tuple[list[int], Params]] = {}
-        self._last: tuple[Ticket, list[int], Params, Any] | None = None
-
-    def about(self) -> dict[str, Any]:
-        """The process and its devices."""
-        devices = self._gradient.program.mesh.devices.flat
-        return {"pid": os.getpid(), "devices": [str(device) for device in devices]}
-
-    def pull(self, ticket: Ticket) -> None:
-        """Fetches the newest values for a ticket."""
-        answers = [_patiently(self._config, server, "pull") for server, _ in self._servers]
-        params = self._gradient.program.abstract_state.params
-        whole = merge([own for _, own in answers], params, params)
-        self._pulled[ticket] = [version for version, _ in answers], whole
-
-    def push(self, ticket: Ticket) -> dict[str, Any]:
-        """Computes the gradient with the values pulled and sends it to every server.
-
-        Returns:
-          `sums` of the metrics, and `applied`: whether each server has made the step's update.
-        """
-        versions, params = self._pulled.pop(ticket)
-        gradients, sums = self._gradient(ticket, params)
-        time.sleep(self._delay)
-        self._last = ticket, versions, gradients, sums
-        return self._send(*self._last)
-
-    def _send(
-        self, ticket: Ticket, versions: list[int], gradients: Params, sums: Any
-    ) -> dict[str, Any]:
-        applied = []
-        for (server, paths), version in zip(self._servers, versions, strict=True):
-            own = choose(gradients, paths)
-            applied.append(_patiently(self._config, server, "push", *ticket, version, own))
-        return {"sums": sums, "applied": applied}
-
-    def work(self, ticket: Ticket, again: bool) -> dict[str, Any]:
-        """Pulls and pushes.
-
-        Args:
-          ticket: the gradient that is wanted.
-          again: whether a server that died may have lost it, while the others have gone on with it;
-            then the very same gradient is sent, if it is still there.
-        """
-        if again and self._last is not None and self._last[0] == ticket:
-            return self._send(*self._last)
-        self.pull(ticket)
-        return self.push(ticket)
-
-
-def _patiently(config: ConfigDict, server: Any, method: str, *arguments: Any) -> Any:
-    """Calls a server; while it is away, tries again after 0.05, 0.1, ... 2 seconds."""
-    end = time.monotonic() + config.parameter_server.patience
-    pause = 0.05
-    while True:
-        try:
-            return ray.get(server.call.remote(method, *arguments))
-        except RayActorError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, 2.0)
 
 
 def _about(actor: Any) -> Any:
@@ -209,7 +60,7 @@ class Cluster:
         self._program, config = program, program.config
         settings = config.parameter_server
         self._own = not settings.address
-        _start_ray(config)
+        start_ray(config)
         self._folder = Path(tempfile.mkdtemp(prefix="jaxdna-parameters-"))
         params = program.abstract_state.params
         sizes = {path: leaf.size for path, leaf in paths_of(params).items()}
@@ -217,7 +68,7 @@ class Cluster:
         self.parts = settings.workers if settings.max_staleness == 0 else 1
         forever = {"max_restarts": -1, "num_cpus": 1}
         # Servers stay on this machine, where their checkpoints are; workers go where there is room.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = this_node()
         self.servers: list[Any] = []
         for i in range(settings.servers):
             server: Any = ray.remote(Server).options(
@@ -248,7 +99,7 @@ class Cluster:
         asked = [_about(actor) for actor in [*self.servers, *self.workers]]
         try:
             answers = ray.get(asked, timeout=settings.patience)
-        except GetTimeoutError:
+        except ray.exceptions.GetTimeoutError:
             raise UserError(
                 f"--config.parameter_server.workers={settings.workers} and servers="
                 f"{settings.servers} were not started within {settings.patience:g} s "
@@ -282,12 +133,12 @@ class Cluster:
         params, opt_state = jax.tree.map(np.asarray, (state.params, state.opt_state))
         for server, paths in zip(self.servers, self.shares, strict=True):
             own = take(params, params, paths), take(opt_state, params, paths)
-            _patiently(self._program.config, server, "load", *own, first_step, self.parts)
+            patiently(self._program.config, server, "load", *own, first_step, self.parts)
 
     def collect(self, state: TrainState, steps: int) -> TrainState:
         """Returns the state after `steps` more steps, from the servers."""
         config = self._program.config
-        got = [_patiently(config, server, "state") for server in self.servers]
+        got = [patiently(config, server, "state") for server in self.servers]
         variables = [own for own, _ in got]
         for server in self.servers:
             self._staleness += Counter(ray.get(_about(server))["staleness"])
@@ -352,7 +203,7 @@ class Cluster:
                 rank, ticket = running.pop(future)
                 try:
                     answer = ray.get(future)
-                except RayActorError:
+                except ray.exceptions.RayActorError:
                     # The worker died: another takes its ticket, and Ray brings it back.
                     gate.end(ticket, pushed=False)
                     tickets.appendleft(ticket)
@@ -380,68 +231,6 @@ class Cluster:
         for path in self._folder.glob("*"):
             path.unlink()
         self._folder.rmdir()
-
-
-def _start_ray(config: ConfigDict) -> None:
-    """Starts a local Ray without dashboard, or joins the cluster that the config names."""
-    settings = config.parameter_server
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": "ERROR",
-        "namespace": f"jaxdna-{uuid.uuid4().hex}",  # names of actors are this run's own
-    }
-    if settings.address:
-        try:
-            ray.init(address=settings.address, **options)
-        except (ConnectionError, AuthenticationError):
-            raise _not_let_in(settings.address) from None
-        return
-    actors = settings.workers + settings.servers
-    # Ray listens on every interface, also when it is given a loopback address. What keeps others
-    # out is the token that Ray 2.60 asks of every client of a new cluster; we leave it so.
-    with warnings.catch_warnings():
-        # jax warns of every fork; Ray's are followed by exec at once.
-        warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
-        ray.init(
-            "local",  # without it Ray would join whatever cluster it finds on this machine
-            num_cpus=actors,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            **options,
-        )
-
-
-def _not_let_in(address: str) -> UserError:
-    return UserError(
-        f"--config.parameter_server.address={address} answers and does not let this process join; "
-        "put the head's token (`ray get-auth-token` there) into ~/.ray/auth_token here"
-    )
-
-
-def check_answers(address: str, patience: float) -> None:
-    """Asks a cluster for its health, in a process that can be given up.
-
-    Args:
-      address: HOST:PORT of its head.
-      patience: most seconds to wait.
-
-    Raises:
-      UserError: no healthy head answers, or it wants a token.
-    """
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        health = subprocess.run(ask, timeout=patience, capture_output=True, text=True, check=False)
-        healthy, cause = health.returncode == 0, health.stderr
-    except subprocess.TimeoutExpired:
-        healthy, cause = False, ""
-    if AuthenticationError.__name__ in cause:
-        raise _not_let_in(address)
-    if not healthy:
-        raise UserError(
-            f"--config.parameter_server.address={address} does not answer within {patience:g} s; "
-            "give HOST:PORT of a head started with `ray start --head --port=PORT`, or leave it "
-            "empty to start Ray here"
-        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""Ray: how it is imported, started here, or joined. The only module that imports it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxdna.errors import UserError
+
+
+def _has_token() -> bool:
+    """Whether Ray would find the token of a cluster where it looks for one."""
+    named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+try:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # A cluster whose head had a token asks for it, and Ray's clients do not show theirs by
+    # themselves. Ray looks at this when it is imported.
+    if "ray" not in sys.modules and _has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray
+    from ray.exceptions import AuthenticationError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+except ModuleNotFoundError as error:
+    raise UserError(
+        f"--config.strategy=parameter_server needs {error.name}, which is not installed; "
+        "install jaxdna[ray], or take strategy spmd or pipeline"
+    ) from error
+if threading.current_thread() is threading.main_thread():
+    for _number, _handler in _HANDLERS.items():  # Ray's import replaces ours, which save the run
+        signal.signal(_number, _handler)
+
+
+def start_ray(config: ConfigDict) -> None:
+    """Starts a local Ray without dashboard, or joins the cluster that the config names."""
+    settings = config.parameter_server
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "namespace": f"jaxdna-{uuid.uuid4().hex}",  # names of actors are this run's own
+    }
+    if settings.address:
+        try:
+            ray.init(address=settings.address, **options)
+        except (ConnectionError, AuthenticationError):
+            raise _not_let_in(settings.address) from None
+        return
+    actors = settings.workers + settings.servers
+    # Ray listens on every interface, also when it is given a loopback address. What keeps others
+    # out is the token that Ray 2.60 asks of every client of a new cluster; we leave it so.
+    with warnings.catch_warnings():
+        # jax warns of every fork; Ray's are followed by exec at once.
+        warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
+        ray.init(
+            "local",  # without it Ray would join whatever cluster it finds on this machine
+            num_cpus=actors,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **options,
+        )
+
+
+def this_node() -> NodeAffinitySchedulingStrategy:
+    """What keeps an actor on this machine, also when it is started again."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def _not_let_in(address: str) -> UserError:
+    return UserError(
+        f"--config.parameter_server.address={address} answers and does not let this process join; "
+        "put the head's token (`ray get-auth-token` there) into ~/.ray/auth_token here"
+    )
+
+
+def check_answers(address: str, patience: float) -> None:
+    """Asks a cluster for its health, in a process that can be given up.
+
+    Args:
+      address: HOST:PORT of its head.
+      patience: most seconds to wait.
+
+    Raises:
+      UserError: no healthy head answers, or it wants a token.
+    """
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        health = subprocess.run(ask, timeout=patience, capture_output=True, text=True, check=False)
+        healthy, cause = health.returncode == 0, health.stderr
+    except subprocess.TimeoutExpired:
+        healthy, cause = False, ""
+    if AuthenticationError.__name__ in cause:
+        raise _not_let_in(address)
+    if not healthy:
+        raise UserError(
+            f"--config.parameter_server.address={address} does not answer within {patience:g} s; "
+            "give HOST:PORT of a head started with `ray start --head --port=PORT`, or leave it "
+            "empty to start Ray here"
+        )
