@@ -5,16 +5,15 @@ that flags of the form `--config.section.key=value` change. This module never im
 `--help` and a bad flag answer in milliseconds.
 """
 
-import importlib.util
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxdna.config_files import run_config_file
 from jaxdna.errors import UserError, nearest
 
 
@@ -389,7 +388,8 @@ def load_config(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     """Reads a config file, applies the flags and validates the result.
 
     Args:
-      spec: `FILE.py` or `FILE.py:VARIANT`; the file's `get_config(variant)` makes the config.
+      spec: `FILE.py`, `FILE.py:VARIANT`, or the same with the name of a shipped config (`tal1`);
+        the file's `get_config(variant)` makes the config.
       overrides: `section.key=value` texts, in the order given; the last one wins.
 
     Returns:
@@ -398,7 +398,7 @@ def load_config(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     Raises:
       UserError: the file, a key or a value is wrong.
     """
-    return validate(override(flat(_run_get_config(spec)), overrides))
+    return validate(override(flat(run_config_file(spec)), overrides))
 
 
 def override(leaves: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -513,39 +513,6 @@ def _parse(key: str, text: str, field: Field) -> Any:
     if value is None or not field.accepts(value):
         raise UserError(f"--config.{key}={text} is not legal: it must be {field.legal}")
     return value
-
-
-def _run_get_config(spec: str) -> ConfigDict:
-    path_text, _, variant = spec.partition(":")
-    path = Path(path_text)
-    if not path.is_file():
-        raise UserError(f"--config={spec} names no file; give one such as configs/tal1.py")
-    try:
-        module_spec = importlib.util.spec_from_file_location(f"_jaxdna_config_{path.stem}", path)
-        if module_spec is None or module_spec.loader is None:
-            raise UserError(f"--config={spec} is no Python file")
-        module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
-        if get_config is None:
-            raise UserError(f"--config={spec} has no function get_config(variant)")
-        config = get_config(variant)
-    except UserError:
-        raise
-    except Exception as error:  # the user's own file: whatever it raises is for the user to mend
-        raise UserError(f"--config={spec} fails: {type(error).__name__}: {error}") from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(
-            f"--config={spec}: get_config returns {type(config).__name__}, "
-            "and must return an ml_collections.ConfigDict"
-        )
-    return config
-
-
-def run_name(spec: str) -> str:
-    """Returns the name that a config gives its run folder: `tal1`, or `tal1-report`."""
-    path, _, variant = spec.partition(":")
-    return Path(path).stem + (f"-{variant}" if variant else "")
 
 
 def to_json(config: ConfigDict) -> str:

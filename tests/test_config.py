@@ -10,11 +10,11 @@ from jaxdna.config import (
     differences,
     flat,
     load_config,
-    run_name,
     schema,
     to_json,
     validate,
 )
+from jaxdna.config_files import run_name, shipped_configs
 from jaxdna.errors import UserError
 
 TAL1 = "configs/tal1.py"
@@ -99,6 +99,19 @@ def test_a_file_s_own_mistakes_are_found(tmp_path):
 def test_a_wrong_config_flag_is_a_user_error(spec):
     with pytest.raises(UserError, match="--config="):
         load_config(spec)
+
+
+def test_a_shipped_config_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    by_path = load_config(f"{TAL1}:report")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("tal1:report") == by_path
+    assert run_name("tal1:report") == "tal1-report"
+    assert set(shipped_configs()) >= {"tal1", "fasta", "mnist", "mnist_mlp", "cifar10"}
+    with pytest.raises(UserError, match="did you mean 'tal1'"):
+        load_config("configs/tal1.py")
+    (tmp_path / "tal1").write_text("a file of the user's comes first, and this one is no Python")
+    with pytest.raises(UserError, match="--config=tal1"):
+        load_config("tal1")
 
 
 def test_json_brings_the_same_config_back():

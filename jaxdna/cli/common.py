@@ -12,7 +12,7 @@ def add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--config",
         required=required,
-        metavar="FILE.py[:VARIANT]",
+        metavar="FILE.py|NAME[:VARIANT]",
         help="the configuration; --config.a.b=VALUE changes a key",
     )
     parser.epilog = config_help()

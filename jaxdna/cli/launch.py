@@ -6,7 +6,7 @@ Example: jaxdna launch --processes=2 -- train --config=configs/tal1.py
 import argparse
 from pathlib import Path
 
-from jaxdna.config import run_name
+from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
 
 

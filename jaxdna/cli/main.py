@@ -40,7 +40,7 @@ def _overview() -> str:
     verbs = "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items())
     return (
         f"jaxdna {__version__}: train DNA-motif classifiers on any mesh of TPUs, GPUs or CPUs\n\n"
-        "usage: jaxdna VERB --config=FILE.py[:VARIANT] [--config.a.b=VALUE ...] "
+        "usage: jaxdna VERB --config=FILE.py|NAME[:VARIANT] [--config.a.b=VALUE ...] "
         "[--workdir=DIR] [--json]\n\n"
         f"verbs:\n{verbs}\n\n"
         "`jaxdna VERB --help` lists the flags of a verb; `jaxdna train --help` every config key."

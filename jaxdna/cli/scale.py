@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxdna.cli.common import config_help
-from jaxdna.config import load_config, run_name
+from jaxdna.config import load_config
+from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
 
 _MODES = ("strong", "weak", "both")
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         action="append",
-        metavar="FILE.py[:VARIANT]",
+        metavar="FILE.py|NAME[:VARIANT]",
         help="the configuration; several --config make one table; --config.a.b=VALUE changes all",
     )
     parser.epilog = config_help()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from jaxdna.cli.common import add_config, add_workdir
-from jaxdna.config import load_config, run_name
+from jaxdna.config import load_config
+from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
 from jaxdna.training.run_lock import RENEW_SECONDS
 

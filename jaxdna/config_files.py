@@ -1,0 +1,64 @@
+"""Config files: a path of the user's, or the name of one that travels with the package."""
+
+import importlib.util
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jaxdna.errors import UserError, nearest
+
+# Inside the package where a wheel was installed, beside it in a checkout.
+_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Returns the configs that travel with the package: name -> file."""
+    folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
+    return {path.stem: path for path in sorted(folder.glob("*.py"))} if folder else {}
+
+
+def run_config_file(spec: str) -> ConfigDict:
+    """Returns what the config file's `get_config(variant)` returns; nothing is checked yet.
+
+    Args:
+      spec: `FILE.py`, `FILE.py:VARIANT`, or the same with the name of a shipped config (`tal1`).
+
+    Raises:
+      UserError: there is no such file, or it fails.
+    """
+    name, _, variant = spec.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        shipped = shipped_configs()
+        if name not in shipped:
+            raise UserError(
+                f"--config={spec} names no file and none of jaxdna's own configs; "
+                f"{nearest(path.stem, shipped)}"
+            )
+        path = shipped[name]
+    try:
+        module_spec = importlib.util.spec_from_file_location(f"_jaxdna_config_{path.stem}", path)
+        if module_spec is None or module_spec.loader is None:
+            raise UserError(f"--config={spec} is no Python file")
+        module = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(module)
+        get_config = getattr(module, "get_config", None)
+        if get_config is None:
+            raise UserError(f"--config={spec} has no function get_config(variant)")
+        config = get_config(variant)
+    except UserError:
+        raise
+    except Exception as error:  # the user's own file: whatever it raises is for the user to mend
+        raise UserError(f"--config={spec} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"--config={spec}: get_config returns {type(config).__name__}, "
+            "and must return an ml_collections.ConfigDict"
+        )
+    return config
+
+
+def run_name(spec: str) -> str:
+    """Returns the name that a config gives its run folder: `tal1`, or `tal1-report`."""
+    path, _, variant = spec.partition(":")
+    return Path(path).stem + (f"-{variant}" if variant else "")
