@@ -29,19 +29,11 @@ def add_workdir(parser: argparse.ArgumentParser, default: str | None = None) -> 
     )
 
 
-def open_trained(arguments: argparse.Namespace, console: Any) -> Any:
+def open_trained(arguments: argparse.Namespace) -> Any:
     """Loads the trained model of `--workdir` onto all devices; see `training.trained`."""
-    from jaxdna.config import flat, override, validate
-    from jaxdna.parallel.runtime import describe_devices, start_backend
-    from jaxdna.training.display import loud
-    from jaxdna.training.run_folder import RunFolder
-    from jaxdna.training.trained import load_trained
+    from jaxdna.api import open_run
 
-    folder = RunFolder(arguments.workdir)
-    config = validate(override(flat(folder.read_model_config()), arguments.overrides))
-    devices = start_backend(config, console)
-    console.print(f"devices  {describe_devices(devices)}")
-    return load_trained(folder, config, devices, loud(console))
+    return open_run(arguments.workdir, arguments.overrides).model
 
 
 def config_help() -> str:

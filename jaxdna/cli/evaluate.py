@@ -9,7 +9,6 @@ import argparse
 from typing import Any
 
 from jaxdna.cli.common import add_workdir
-from jaxdna.errors import UserError
 
 _FILES = ("sequences", "labels", "positives", "negatives", "table")
 
@@ -29,97 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluates; returns the parts of the summary that apply."""
-    given = tuple(key for key in _FILES if getattr(arguments, key))
-    if given and given not in (("sequences", "labels"), ("positives", "negatives"), ("table",)):
-        raise UserError(
-            f"{' and '.join(f'--{key}' for key in given)} given; legal: --positives and "
-            "--negatives, --sequences and --labels, or --table"
-        )
-
     from rich.console import Console
 
-    from jaxdna.training.display import make_console, measures_table
+    from jaxdna.api import open_run
+    from jaxdna.training.display import measures_table
 
-    notes = make_console()
-    summary = _on_files(arguments, notes) if given else _on_test_split(arguments, notes)
+    files = {key: getattr(arguments, key) for key in _FILES if getattr(arguments, key)}
+    run = open_run(arguments.workdir, arguments.overrides)
+    summary = run.evaluate(arguments.strands, **files)
     if not arguments.json:
         Console(highlight=False).print(measures_table(summary))
     return summary
-
-
-def _on_test_split(arguments: argparse.Namespace, console: Any) -> dict[str, Any]:
-    import jax
-
-    from jaxdna.config import flat, override, validate
-    from jaxdna.models.network import parameter_count
-    from jaxdna.training.checkpoint import load_best, params_sha256
-    from jaxdna.training.display import loud
-    from jaxdna.training.evaluation import Evaluator
-    from jaxdna.training.metrics import scores
-    from jaxdna.training.prepare import prepare
-    from jaxdna.training.run_folder import RunFolder
-    from jaxdna.versions import versions
-
-    folder = RunFolder(arguments.workdir)
-    config = validate(override(flat(folder.read_model_config()), arguments.overrides))
-    if arguments.strands:
-        if "strands" not in config.model:
-            raise UserError(f"--strands={arguments.strands} needs a run that reads sequences")
-        config.model.strands = arguments.strands
-    prepared = prepare(config, console)
-    best = load_best(folder.checkpoints, prepared.program.abstract_state.params, loud(console))
-    dataset = prepared.dataset
-    labels = dataset.splits["test"].y
-    logits = Evaluator(prepared.program, dataset.splits["test"]).logits(best)
-    return {
-        "params": parameter_count(best),
-        "params_sha256": params_sha256(prepared.program.gather(best)),
-        "test": scores(labels, logits),
-        "measures": _measures(labels, logits[:, 0]) if logits.shape[1] == 1 else None,
-        "ceiling": dataset.ceiling("test") if dataset.ceiling else None,
-        "mesh": dict(prepared.mesh.shape),
-        "devices": prepared.mesh.size,
-        "processes": jax.process_count(),
-        "versions": versions(),
-    }
-
-
-def _on_files(arguments: argparse.Namespace, console: Any) -> dict[str, Any]:
-    import numpy as np
-
-    from jaxdna.analysis.labelled_scores import score_labelled
-    from jaxdna.analysis.scorer import Scorer
-    from jaxdna.cli.common import open_trained
-    from jaxdna.models.network import parameter_count
-    from jaxdna.training.checkpoint import params_sha256
-    from jaxdna.training.metrics import scores
-    from jaxdna.versions import versions
-
-    trained = open_trained(arguments, console)
-    files = {key: getattr(arguments, key) for key in _FILES if getattr(arguments, key)}
-    labels, logits, notes = score_labelled(trained, Scorer(trained, arguments.strands), **files)
-    for note in notes:
-        console.print(f"note     {note}")
-    if len(np.unique(labels)) < 2:
-        raise UserError(
-            f"{' and '.join(files.values())} have {len(labels)} scored sequences of one class; "
-            "legal: both classes"
-        )
-    return {
-        "params": parameter_count(trained.params),
-        "params_sha256": params_sha256(trained.params),
-        "examples": len(labels),
-        "test": scores(labels, logits[:, None]),
-        "measures": _measures(labels, logits),
-        "ceiling": None,
-        "devices": trained.mesh.size,
-        "versions": versions(),
-    }
-
-
-def _measures(labels: Any, logits: Any) -> dict[str, Any] | None:
-    from jaxdna.training.measures import measure
-
-    if not 0 < labels.sum() < len(labels):
-        return None
-    return {name: found._asdict() for name, found in measure(labels, logits).items()}

@@ -23,9 +23,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from jaxdna.analysis.export import write_export
     from jaxdna.cli.common import open_trained
-    from jaxdna.training.display import make_console
 
-    trained = open_trained(arguments, make_console())
+    trained = open_trained(arguments)
     output = arguments.output or arguments.workdir / "export"
     files = write_export(trained, output, name=arguments.workdir.name)
     if not arguments.json:

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     notes = make_console()
     library = read_motifs(arguments.motifs) if arguments.motifs else list(presets().values())
-    trained = open_trained(arguments, notes)
+    trained = open_trained(arguments)
     sample = (
         interpretation.read_sample(trained, arguments.sequences)
         if arguments.sequences

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     console = make_console()
     form = output_format(arguments.output, arguments.window is not None)
-    trained = open_trained(arguments, console)
+    trained = open_trained(arguments)
     scorer = Scorer(trained, arguments.strands)
     if arguments.variants:
         return _variants(arguments, trained, scorer, console)

@@ -31,7 +31,7 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
     if platform != "auto":
         jax.config.update("jax_platforms", platform)
     if runtime.cpu_devices:
-        jax.config.update("jax_num_cpu_devices", runtime.cpu_devices)
+        _simulate(runtime.cpu_devices)
     _set_compilation_cache(runtime.compilation_cache)
     attached = platform != "cpu" and os.environ.get("JAX_PLATFORMS") != "cpu" and _tpu_attached()
     join(config.cluster, start_of(config.cluster, attached), console)
@@ -49,6 +49,16 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
             "jaxdna[tpu], [cuda12] or [cuda13] for the devices of this machine, or drop the flag"
         )
     return devices
+
+
+def _simulate(devices: int) -> None:
+    try:
+        jax.config.update("jax_num_cpu_devices", devices)
+    except RuntimeError:  # a notebook in which jax is at work already
+        raise UserError(
+            f"--config.runtime.cpu_devices={devices} comes too late: jax has started in this "
+            f"process; legal: its own {len(jax.devices())} devices (0), or a fresh process"
+        ) from None
 
 
 def why_platform(runtime: ConfigDict) -> str:

@@ -43,13 +43,19 @@ class Guard:
       requested: the name of the first signal that asked the run to stop, else None.
     """
 
-    def __init__(self, limits: Mapping[str, float]):
+    def __init__(self, limits: Mapping[str, float], owns_process: bool = True):
         """Prepares the guard.
 
         Args:
           limits: most seconds in each phase (`start`, `compile`, `step`, `evaluation`, `save`); 0
             waits for ever.
+          owns_process: whether a signal may end the process. In a notebook it may not: where there
+            is nothing to save, and at the second Ctrl-C, KeyboardInterrupt is raised instead. Only
+            a main thread hears signals there; the limits end the process all the same.
         """
+        self._owns_process = owns_process
+        self._hears = owns_process or threading.current_thread() is threading.main_thread()
+        self._interrupts = 0
         self.requested: str | None = None
         self._reached: Callable[[int], bool] | None = None
         self._stops = False
@@ -64,8 +70,9 @@ class Guard:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         # A handler of Python's own must be there for the pipe to be written to.
-        self._before = {number: signal.signal(number, _hear) for number in _SIGNALS}
-        self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        if self._hears:
+            self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+            self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
         self._thread.start()
         return self
@@ -77,9 +84,10 @@ class Guard:
         traceback: TracebackType | None,
     ) -> None:
         """Ends the thread and brings the earlier handlers back."""
-        signal.set_wakeup_fd(self._wakeup_before)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        if self._hears:
+            signal.set_wakeup_fd(self._wakeup_before)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
         os.close(self._writer)
         self._thread.join()
         os.close(self._reader)
@@ -165,9 +173,21 @@ class Guard:
         faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
         os._exit(EXIT_WATCHDOG)
 
+    def _hear(self, number: int, frame: Any) -> None:
+        """Leaves the number to the guard's thread, which reads it from the pipe."""
+        if self._owns_process or number != signal.SIGINT:
+            return
+        self._interrupts += 1
+        if self._interrupts > 1 or self._now[0] in _NOTHING_TO_LOSE:
+            raise KeyboardInterrupt
+
     def _take(self, number: signal.Signals) -> None:
         if number not in _SIGNALS:
             return
+        phase, _ = self._now
+        idle = phase in _NOTHING_TO_LOSE
+        if not self._owns_process and number == signal.SIGINT and (self.requested or idle):
+            return  # `_hear` raises
         if self.requested and number == signal.SIGINT:
             _say("interrupted again: ending at once, without saving")
             os._exit(EXIT_INTERRUPTED)
@@ -177,15 +197,10 @@ class Guard:
         if self._reached:
             os.kill(os.getpid(), signal.SIGTERM)  # what jax hears
             return
-        phase, _ = self._now
-        if phase in _NOTHING_TO_LOSE:
+        if idle and self._owns_process:
             _say(f"{number.name} in phase {phase}: there is nothing new to save")
             os._exit(EXIT_PREEMPTED)
         _say(f"{number.name}: finishing the steps under way, then saving (Ctrl-C again: at once)")
-
-
-def _hear(number: int, frame: Any) -> None:
-    """Does nothing; the guard's thread reads the number from the pipe."""
 
 
 def _say(text: str) -> None:

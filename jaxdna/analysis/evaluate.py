@@ -1,0 +1,118 @@
+"""Scores of a trained model: on its own test split, or on labelled files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+from rich.console import Console
+
+from jaxdna.analysis.labelled_scores import score_labelled
+from jaxdna.analysis.scorer import Scorer
+from jaxdna.errors import UserError
+from jaxdna.models.network import parameter_count
+from jaxdna.training.checkpoint import load_best, params_sha256
+from jaxdna.training.display import loud
+from jaxdna.training.evaluation import Evaluator
+from jaxdna.training.measures import measure
+from jaxdna.training.metrics import scores
+from jaxdna.training.prepare import prepare
+from jaxdna.training.run_folder import RunFolder
+from jaxdna.training.trained import Trained
+from jaxdna.versions import versions
+
+_TOGETHER = (("sequences", "labels"), ("positives", "negatives"), ("table",))
+
+
+def evaluate_test_split(
+    folder: RunFolder, config: ConfigDict, strands: str | None, console: Console
+) -> dict[str, Any]:
+    """Scores the best parameters of a run on its test split.
+
+    Args:
+      folder: of the run.
+      config: the run's own.
+      strands: how both strands make one prediction; as it was trained if None.
+      console: where tables and notes go.
+
+    Returns:
+      The parts of the summary that apply, and `measures`.
+
+    Raises:
+      UserError: `strands` is given, and the run does not read sequences.
+    """
+    if strands:
+        if "strands" not in config.model:
+            raise UserError(f"--strands={strands} needs a run that reads sequences")
+        config = config.copy_and_resolve_references()
+        config.model.strands = strands
+    prepared = prepare(config, console)
+    best = load_best(folder.checkpoints, prepared.program.abstract_state.params, loud(console))
+    dataset = prepared.dataset
+    labels = dataset.splits["test"].y
+    logits = Evaluator(prepared.program, dataset.splits["test"]).logits(best)
+    return {
+        "params": parameter_count(best),
+        "params_sha256": params_sha256(prepared.program.gather(best)),
+        "test": scores(labels, logits),
+        "measures": _measures(labels, logits[:, 0]) if logits.shape[1] == 1 else None,
+        "ceiling": dataset.ceiling("test") if dataset.ceiling else None,
+        "mesh": dict(prepared.mesh.shape),
+        "devices": prepared.mesh.size,
+        "processes": jax.process_count(),
+        "versions": versions(),
+    }
+
+
+def check_files(files: Mapping[str, str]) -> None:
+    """Raises UserError where the labelled files that were given do not go together."""
+    if tuple(files) not in _TOGETHER:
+        raise UserError(
+            f"{' and '.join(f'--{key}' for key in files)} given; legal: --positives and "
+            "--negatives, --sequences and --labels, or --table"
+        )
+
+
+def evaluate_files(
+    trained: Trained, files: Mapping[str, str], strands: str | None, console: Console
+) -> dict[str, Any]:
+    """Scores a trained model on labelled files; see `labelled_scores.score_labelled`.
+
+    Args:
+      trained: the model.
+      files: paths by the arguments of `score_labelled`, which `check_files` accepts.
+      strands: how both strands make one prediction; as it was trained if None.
+      console: where notes go.
+
+    Returns:
+      The parts of the summary that apply, and `measures`.
+
+    Raises:
+      UserError: a file is wrong, or holds one class only.
+    """
+    labels, logits, notes = score_labelled(trained, Scorer(trained, strands), **files)
+    for note in notes:
+        console.print(f"note     {note}")
+    if len(np.unique(labels)) < 2:
+        raise UserError(
+            f"{' and '.join(files.values())} have {len(labels)} scored sequences of one class; "
+            "legal: both classes"
+        )
+    return {
+        "params": parameter_count(trained.params),
+        "params_sha256": params_sha256(trained.params),
+        "examples": len(labels),
+        "test": scores(labels, logits[:, None]),
+        "measures": _measures(labels, logits),
+        "ceiling": None,
+        "devices": trained.mesh.size,
+        "versions": versions(),
+    }
+
+
+def _measures(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> dict[str, Any] | None:
+    if not 0 < labels.sum() < len(labels):
+        return None
+    return {name: found._asdict() for name, found in measure(labels, logits).items()}

@@ -1,0 +1,244 @@
+"""Training and asking a model from a notebook or a script; the verbs are a thin layer over it.
+
+Usage:
+  import jaxdna
+
+  config = jaxdna.load_config("tal1", ["train.epochs=5"])
+  run = jaxdna.train(config)
+  run.predict(["ACGTTGACCAGATGGTT", "TTTTTTTTTTTTTTTTTT"])
+  run.evaluate()["test"]["auroc"]
+  run.filters()[0].motif
+"""
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+from rich.console import Console
+
+from jaxdna import config as configs
+from jaxdna.config_files import run_name
+from jaxdna.data.fasta import Piece, read_fasta_pieces
+from jaxdna.data.records import join
+from jaxdna.data.sequences import encode
+from jaxdna.errors import UserError
+from jaxdna.training.display import loud, make_console
+from jaxdna.training.guard import Guard
+from jaxdna.training.run_folder import RunFolder
+from jaxdna.training.trained import Trained, load_trained
+
+_WHOLE = 10**15  # records are never cut into pieces
+
+
+def train(
+    config: str | ConfigDict,
+    workdir: str | Path | None = None,
+    *,
+    quiet: bool = False,
+    guard: Guard | None = None,
+) -> "Run":
+    """Trains a model and evaluates it on the test split, as `jaxdna train` does.
+
+    The same call again resumes a run that was stopped, or finds it finished.
+
+    Args:
+      config: what `load_config` returns, changed as you like; or the name or path of a config.
+      workdir: the run folder. Without one: `runs/NAME` for a name or path, as the command has it;
+        for a configuration `runs/DATA-DIGEST`, so that another configuration is another run.
+      quiet: show nothing.
+      guard: who hears signals and watches the clock. The command gives its own, which may end the
+        process. Without one, Ctrl-C (a notebook's interrupt) saves the state and raises Preempted.
+
+    Raises:
+      UserError: the configuration is wrong, or does not fit the devices or the folder.
+      JaxdnaError: the run ended in another way that has a sentence; see `jaxdna.errors`.
+    """
+    from jaxdna.training.run import train_in
+
+    if isinstance(config, str):
+        named, config = Path("runs") / run_name(config), configs.load_config(config)
+    else:
+        config = configs.validate(configs.flat(config))
+        named = default_workdir(config)
+    folder = Path(workdir or named)
+    console = _console(quiet)
+    if guard:
+        summary = train_in(config, folder, guard, console)
+    else:
+        with Guard(config.watchdog, owns_process=False) as own:
+            summary = train_in(config, folder, own, console)
+    return Run(folder, summary=summary, quiet=quiet)
+
+
+def default_workdir(config: ConfigDict) -> Path:
+    """Returns the run folder of a configuration without a name: `runs/DATA-DIGEST`."""
+    digest = hashlib.sha256(configs.to_json(config).encode()).hexdigest()
+    return Path("runs") / f"{config.data.name}-{digest[:8]}"
+
+
+def open_run(workdir: str | Path, overrides: Iterable[str] = (), *, quiet: bool = False) -> "Run":
+    """Opens the folder of a run that was trained before, here or on another machine.
+
+    Args:
+      workdir: the run folder.
+      overrides: `section.key=value` texts that change its configuration, e.g. its devices.
+      quiet: show nothing.
+
+    Raises:
+      UserError: this is no run folder.
+    """
+    run = Run(Path(workdir), overrides, quiet=quiet)
+    run.folder.read_config()
+    return run
+
+
+class Run:
+    """A run folder, with the model that was trained in it.
+
+    Attributes:
+      folder: paths of the run and what is stored at them.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        overrides: Iterable[str] = (),
+        *,
+        summary: dict[str, Any] | None = None,
+        quiet: bool = False,
+    ):
+        """Names the folder; nothing is read until it is asked for. See `train` and `open_run`."""
+        self.folder = RunFolder(workdir)
+        self._overrides = tuple(overrides)
+        self._summary = summary  # of several processes only one finds it on its disk
+        self._console = _console(quiet)
+
+    def __repr__(self) -> str:
+        return f"jaxdna.open_run({str(self.folder.path)!r})"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds: scores, ceiling, seconds, devices; empty if unfinished."""
+        return self._summary or self.folder.read_summary() or {}
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One dict per epoch, the lines of metrics.jsonl."""
+        return self.folder.read_metrics()
+
+    @cached_property
+    def config(self) -> ConfigDict:
+        """The configuration that the run was begun with, and the overrides of `open_run`."""
+        leaves = configs.flat(self.folder.read_model_config())
+        return configs.validate(configs.override(leaves, self._overrides))
+
+    @cached_property
+    def model(self) -> Trained:
+        """The best parameters, on all devices; for networks that read sequences.
+
+        Raises:
+          UserError: the network reads something else.
+          NoCheckpointError: the run has no parameters yet.
+        """
+        from jaxdna.parallel.runtime import describe_devices, start_backend
+
+        config = self.config
+        devices = start_backend(config, self._console)
+        self._console.print(f"devices  {describe_devices(devices)}")
+        return load_trained(self.folder, config, devices, loud(self._console))
+
+    def predict(
+        self, sequences: str | Path | Iterable[str], strands: str | None = None
+    ) -> NDArray[np.float32]:
+        """Returns the probability that each sequence is bound.
+
+        Args:
+          sequences: letters of one sequence or of many, of any lengths; or the `Path` of a FASTA
+            file. Lengths and ambiguous letters are treated as in training.
+          strands: `average`, `forward` or `max`; as it was trained if None.
+
+        Returns:
+          float32 [sequences], in order; NaN for one that is shorter than a filter or has no base.
+
+        Raises:
+          UserError: a letter is no nucleotide, or the file is wrong.
+        """
+        from jaxdna.analysis.predictions import Lengths, score_records
+        from jaxdna.analysis.scorer import Scorer
+
+        model = self.model
+        data = model.config.data
+        ambiguous = data.get("ambiguous", "zero")
+        if isinstance(sequences, Path):
+            pieces = list(read_fasta_pieces(sequences, ambiguous, most_bases=_WHOLE))
+        else:
+            letters = [sequences] if isinstance(sequences, str) else list(sequences)
+            codes = [_encoded(i, text, ambiguous) for i, text in enumerate(letters)]
+            pieces = [Piece(join([str(i) for i in range(len(codes))], codes), False, False)]
+            if not codes:
+                return np.empty(0, dtype=np.float32)
+        lengths = Lengths(data.get("lengths", "error"), model.length)
+        scored = score_records(pieces, Scorer(model, strands), lengths)
+        logits = np.concatenate([rows.logits for rows in scored])
+        return 1 / (1 + np.exp(-logits))
+
+    def evaluate(self, strands: str | None = None, **files: str) -> dict[str, Any]:
+        """Scores the best parameters on the test split, or on labelled files.
+
+        Args:
+          strands: `average`, `forward` or `max`; as it was trained if None.
+          **files: paths of labelled files: `positives` and `negatives` (FASTA), `sequences` (FASTA)
+            and `labels` (a table with columns id and label), or `table` (sequence, tab, 0 or 1).
+
+        Returns:
+          `test` (loss in nats, accuracy, auroc, auprc), `measures` (each with its 95 % interval),
+          `ceiling` (the best that is possible, for simulated data), and what it was measured on.
+
+        Raises:
+          UserError: the files do not go together, or one is wrong.
+        """
+        from jaxdna.analysis.evaluate import check_files, evaluate_files, evaluate_test_split
+
+        if not files:
+            return evaluate_test_split(self.folder, self.config, strands, self._console)
+        check_files(files)
+        return evaluate_files(self.model, files, strands, self._console)
+
+    def filters(
+        self, sequences: str | Path | None = None, motifs: str | Path | None = None
+    ) -> list[Any]:
+        """Returns the filters as motifs, the most influential first.
+
+        Args:
+          sequences: FASTA file of one length on which the filters fire; the test split if None.
+          motifs: MEME or JASPAR file of known motifs to compare with; the presets if None.
+
+        Returns:
+          A list of `jaxdna.analysis.filters.FilterMotif`.
+        """
+        from jaxdna.analysis.filters import filter_motifs, find_windows
+        from jaxdna.analysis.interpretation import read_sample, test_sample
+        from jaxdna.data.motifs import presets, read_motifs
+
+        model = self.model
+        library = read_motifs(str(motifs)) if motifs else list(presets().values())
+        sample = read_sample(model, str(sequences)) if sequences else test_sample(model)
+        both = model.config.model.strands != "forward"
+        windows = find_windows(model, sample.codes, both)
+        return filter_motifs(model, sample.codes, windows, library)
+
+
+def _console(quiet: bool) -> Console:
+    return Console(quiet=True) if quiet else make_console()
+
+
+def _encoded(number: int, letters: str, ambiguous: str) -> NDArray[np.uint8]:
+    try:
+        return encode(letters, ambiguous)
+    except UserError as error:
+        raise UserError(f"sequence {number}: {error}") from None

@@ -1,0 +1,163 @@
+"""What `import jaxdna` offers, as a notebook uses it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxdna
+from jaxdna.api import default_workdir
+from jaxdna.data.motifs import load_motif
+from jaxdna.data.sequences import decode
+from jaxdna.data.simulator import simulate
+from jaxdna.training.guard import Guard
+from jaxdna.training.run_folder import RunFolder
+
+SMALL = [
+    "data.length=120",
+    "data.train_examples=2000",
+    "data.validation_examples=500",
+    "data.test_examples=500",
+    "train.epochs=6",
+    "runtime.compilation_cache=off",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Trained with no folder given, then opened from another one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("api"))
+        made = jaxdna.train(jaxdna.load_config("tal1", SMALL), quiet=True)
+        made.folder = RunFolder(made.folder.path.absolute())
+        yield made
+
+
+@pytest.fixture
+def command(request):
+    """The command; its fixture has the name of the package."""
+    return request.getfixturevalue("jaxdna")
+
+
+def test_importing_jaxdna_imports_nothing_heavy():
+    code = (
+        "import sys, jaxdna\n"
+        "heavy = {'jax', 'numpy', 'flax', 'ml_collections', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert set(jaxdna.__all__) <= set(dir(jaxdna))\n"
+        "assert jaxdna.UserError.exit_code == 2 and 'numpy' not in sys.modules\n"
+        "try:\n    jaxdna.trian\n"
+        "except AttributeError as error:\n    assert 'trian' in str(error)\n"
+        "else:\n    raise SystemExit('a name that is not there was found')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert all(hasattr(jaxdna, name) for name in jaxdna.__all__)
+
+
+def test_a_run_has_its_summary_history_and_config(run):
+    assert run.summary == json.loads((run.folder.path / "summary.json").read_text())
+    assert [row["epoch"] for row in run.history] == [1, 2, 3, 4, 5, 6]
+    assert run.config.train.epochs == 6
+    again = jaxdna.open_run(run.folder.path, quiet=True)
+    assert again.summary == run.summary
+    assert eval(repr(again)).folder.path == run.folder.path
+
+
+def test_predict_and_filters_and_evaluate_are_the_verbs(run, command, tmp_path):
+    made = simulate(load_motif("TAL1_known4"), 40, 120, 0.4, seed=5)
+    sequences = [decode(codes) for codes in made.codes]
+    fasta = tmp_path / "x.fa"
+    fasta.write_text("".join(f">{i}\n{letters}\n" for i, letters in enumerate(sequences)))
+    found = run.predict(sequences)
+    assert found.dtype == np.float32 and found.shape == (40,)
+    np.testing.assert_array_equal(run.predict(fasta), found)
+    assert found[made.labels == 1].mean() > 0.7 > 0.3 > found[made.labels == 0].mean()
+    flags = [f"--workdir={run.folder.path}", "--config.runtime.cpu_devices=8"]
+    output = tmp_path / "y.tsv"
+    command("predict", *flags, f"--sequences={fasta}", f"--output={output}")
+    rows = list(csv.DictReader(output.open(), delimiter="\t"))
+    np.testing.assert_allclose(found, [float(row["probability"]) for row in rows], rtol=1e-5)
+    by_verb = json.loads(command("evaluate", *flags, "--json").stdout)
+    evaluated = run.evaluate()
+    assert evaluated["test"] == by_verb["test"]
+    assert evaluated["test"] == pytest.approx(run.summary["test"], rel=1e-5)
+    assert evaluated["devices"] == 8
+    filters = run.filters()
+    assert len(filters) == 16
+    assert filters[0].hits[0].target.startswith("TAL1")
+    assert [abs(f.influence) for f in filters] == sorted(
+        (abs(f.influence) for f in filters), reverse=True
+    )
+
+
+def test_predict_takes_one_sequence_and_none_and_names_the_wrong_one(run):
+    letters = "ACGTTGACCAGATGGTT" * 3
+    np.testing.assert_array_equal(run.predict(letters), run.predict([letters]))
+    assert run.predict([]).shape == (0,)
+    assert np.isnan(run.predict([letters, "ACGT"])).tolist() == [False, True]
+    with pytest.raises(jaxdna.UserError, match=r"sequence 1: letter '!' at offset 2"):
+        run.predict([letters, "AC!T"])
+
+
+def test_evaluate_takes_labelled_files_that_go_together(run, tmp_path):
+    made = simulate(load_motif("TAL1_known4"), 60, 120, 0.4, seed=6)
+    rows = [f"{decode(x)}\t{y}\n" for x, y in zip(made.codes, made.labels, strict=True)]
+    table = tmp_path / "t.tsv"
+    table.write_text("".join(rows))
+    scored = run.evaluate(table=str(table))
+    assert scored["examples"] == 60 and scored["test"]["auroc"] > 0.8
+    with pytest.raises(jaxdna.UserError, match="--labels given; legal"):
+        run.evaluate(labels=str(table))
+
+
+def test_the_same_call_finds_the_run_finished_and_another_configuration_is_another_run(
+    run, monkeypatch
+):
+    monkeypatch.chdir(run.folder.path.parents[1])
+    config = jaxdna.load_config("tal1", SMALL)
+    assert run.folder.path == Path.cwd() / default_workdir(config)
+    assert jaxdna.train(config, quiet=True).summary == run.summary
+    config.seed = 1
+    assert run.folder.path != Path.cwd() / default_workdir(config)
+    config.train.batch_sise = 8
+    with pytest.raises(jaxdna.UserError, match=r"did you mean 'train\.batch_size'"):
+        jaxdna.train(config, quiet=True)
+
+
+def test_an_interrupt_in_a_notebook_saves_and_leaves_the_process_alive(tmp_path):
+    limits = dict.fromkeys(("start", "compile", "step", "evaluation", "save"), 0.0)
+    with Guard(limits, owns_process=False) as guard:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        guard.enter("step")
+    with Guard(limits, owns_process=False) as guard:
+        guard.enter("step")
+        os.kill(os.getpid(), signal.SIGINT)
+        deadline = threading.Event()
+        while not guard.requested:
+            assert not deadline.wait(0.01)
+        assert guard.stops_here()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    heard = []
+
+    def elsewhere() -> None:
+        with Guard(limits, owns_process=False):
+            heard.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert heard == [signal.default_int_handler]
+
+
+def test_devices_that_are_asked_for_too_late_are_one_sentence():
+    with pytest.raises(jaxdna.UserError, match="cpu_devices=3 comes too late"):
+        jaxdna.train(jaxdna.load_config("tal1", [*SMALL, "runtime.cpu_devices=3"]), quiet=True)
