@@ -1,0 +1,98 @@
+"""Two hosts with addresses of their own, as network namespaces, and a cable that can be pulled."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.launch_support import SHORT, environment, holds, wait_until
+
+_HEARTBEAT = 5
+_ADDRESS = "10.77.0.{}"
+
+
+def _ip(*arguments: object) -> None:
+    subprocess.run(["ip", *map(str, arguments)], check=True, capture_output=True, text=True)
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """Two namespaces, joined by a pair of virtual cards; each knows its name by its own address."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("two hosts need root and the ip command")
+    names = [f"jaxdna-{os.getpid()}-{i}" for i in (0, 1)]
+    folders = [Path("/etc/netns") / name for name in names]
+    try:
+        try:
+            for name in names:
+                _ip("netns", "add", name)
+            _ip("link", "add", "wire", "netns", names[0], "type", "veth",
+                "peer", "name", "wire", "netns", names[1])  # fmt: skip
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"this kernel lets nobody make two hosts: {error.stderr.strip()}")
+        for i, (name, folder) in enumerate(zip(names, folders, strict=True), start=1):
+            _ip("-n", name, "address", "add", f"{_ADDRESS.format(i)}/30", "dev", "wire")
+            for card in ("wire", "lo"):
+                _ip("-n", name, "link", "set", card, "up")
+            folder.mkdir(parents=True)
+            own = f"127.0.0.1 localhost\n{_ADDRESS.format(i)} {socket.gethostname()}\n"
+            (folder / "hosts").write_text(own)
+        yield names
+    finally:
+        for name, folder in zip(names, folders, strict=True):
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(hosts: list[str], folder: Path, attempt: str) -> list[subprocess.Popen[bytes]]:
+    flags = [
+        *SHORT,
+        "--config.train.epochs=30",
+        "--workdir=run",
+        f"--config.cluster.coordinator={_ADDRESS.format(1)}:7777",
+        "--config.cluster.processes=2",
+        "--config.cluster.start_seconds=60",
+        f"--config.cluster.heartbeat_seconds={_HEARTBEAT}",
+    ]
+    return [
+        subprocess.Popen(
+            ["ip", "netns", "exec", host, "jaxdna", "train", *flags,
+             f"--config.cluster.process_id={i}"],
+            cwd=folder,
+            env=environment(folder),
+            stdout=subprocess.DEVNULL,
+            stderr=(folder / f"{attempt}-{i}.log").open("wb"),
+        )
+        for i, host in enumerate(hosts)
+    ]  # fmt: skip
+
+
+def test_two_hosts_train_together_end_when_the_link_is_cut_and_resume_when_it_is_back(
+    hosts, tmp_path
+):
+    jobs = _start(hosts, tmp_path, "first")
+    log = tmp_path / "first-0.log"
+    try:
+        assert wait_until(holds(log, "\nepoch 4/"), 90), log.read_text()[-3000:]
+        _ip("-n", hosts[0], "link", "set", "wire", "down")
+        codes = [job.wait(timeout=_HEARTBEAT + 30) for job in jobs]
+        # 70 where ours is first to notice, SIGABRT where jax is.
+        assert set(codes) <= {70, -signal.SIGABRT}, [log.read_text()[-2000:], codes]
+        assert not (tmp_path / "run" / "summary.json").exists()
+        _ip("-n", hosts[0], "link", "set", "wire", "up")
+        jobs = _start(hosts, tmp_path, "second")
+        assert [job.wait(timeout=120) for job in jobs] == [0, 0]
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
+    again = (tmp_path / "second-1.log").read_text()
+    assert "resuming after epoch" in again and "devices  2 x cpu in 2 processes" in again
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["processes"], summary["epochs"]) == (2, 30)
