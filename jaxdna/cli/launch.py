@@ -4,6 +4,7 @@ Example: jaxdna launch --processes=2 -- train --config=configs/tal1.py
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from jaxdna.config_files import run_name
@@ -16,6 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=0, help="where process 0 coordinates (0: any)")
     parser.add_argument(
         "--logs", type=Path, metavar="DIR", help="one log per process (default: WORKDIR.logs)"
+    )
+    parser.add_argument(
+        "--one-gpu-each",
+        action="store_true",
+        help="process i sees only the i-th GPU (of CUDA_VISIBLE_DEVICES, where that is set)",
     )
     parser.add_argument(
         "--grace-seconds",
@@ -49,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--max-restarts={arguments.max_restarts} is not legal: it must be 0 to {10**6}"
         )
+    gpus = _gpus(arguments.processes) if arguments.one_gpu_each else []
     from jaxdna.parallel.cluster import free_port
     from jaxdna.parallel.launcher import launch, supervise
 
@@ -62,10 +69,22 @@ def run(arguments: argparse.Namespace) -> int:
             # Beside the run folder, which belongs to the run.
             arguments.logs or workdir.with_name(workdir.name + ".logs"),
             arguments.grace_seconds,
+            gpus,
         ),
         arguments.max_restarts,
         lambda: {path.name for path in checkpoints.glob("epoch-*") if not path.suffix},
     )
+
+
+def _gpus(processes: int) -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = visible.split(",") if visible else [str(i) for i in range(processes)]
+    if len(gpus) < processes:
+        raise UserError(
+            f"--processes={processes} is not legal with --one-gpu-each: CUDA_VISIBLE_DEVICES="
+            f"{visible} names {len(gpus)}; it must be 1 to {len(gpus)}"
+        )
+    return gpus
 
 
 def _workdir_of(command: list[str]) -> Path:

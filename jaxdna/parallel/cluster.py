@@ -136,6 +136,8 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
         bind = start.coordinator if host in _LOOPBACK else None
         if start.process_id == 0:
             _check_port(host if bind else "", int(port))
+        if not bind and (note := name_note(socket.gethostname())):
+            console.print(f"note     {note}")
     # Where its own time is over jax aborts the process; so ours is over first.
     patience = threading.Timer(cluster.start_seconds, _nobody_came, (who, where, cluster))
     patience.daemon = True
@@ -157,6 +159,23 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
     finally:
         patience.cancel()
     _joined.set()
+
+
+def name_note(name: str) -> str | None:
+    """Returns what to do where other hosts cannot use the address that a host's name has on it.
+
+    Gloo, which carries the sums of CPUs, tells the others that address and no other.
+    """
+    try:
+        address = socket.gethostbyname(name)
+    except OSError:
+        return f"this host's name {name} has no address; give it its own in /etc/hosts"
+    if not address.startswith("127."):
+        return None
+    return (
+        f"this host's name {name} is {address} on it, which no other host reaches; to train on the "
+        "CPUs of several hosts give it its own address in /etc/hosts"
+    )
 
 
 def _nobody_came(who: str, where: str, cluster: ConfigDict) -> None:

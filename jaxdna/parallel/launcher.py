@@ -1,5 +1,6 @@
 """Runs N local processes of one command as one program, and ends them together."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -72,7 +73,12 @@ def _say(text: str) -> None:
 
 
 def launch(
-    command: Sequence[str], processes: int, port: int, logs: Path, grace_seconds: float
+    command: Sequence[str],
+    processes: int,
+    port: int,
+    logs: Path,
+    grace_seconds: float,
+    gpus: Sequence[str] = (),
 ) -> Ended:
     """Runs `jaxdna COMMAND` in several processes that find each other over the loopback interface.
 
@@ -85,6 +91,7 @@ def launch(
       port: where process 0 coordinates them.
       logs: folder for `process-0.log` and so on.
       grace_seconds: how long the survivors of a failure may take.
+      gpus: the one GPU that each process sees, as CUDA names them; all see all if empty.
 
     Returns:
       How it ended. Logs that are there already are continued.
@@ -103,6 +110,7 @@ def launch(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": gpus[i]} if gpus else None,
         )
         children.append(child)
         log = path.open("ab")
