@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One set of pins serves 3.11; newer interpreters resolve newer releases of jax and flax.
 PINS := constraints/$(shell $(PYTHON) -c 'import sys; print("py311" if sys.version_info < (3, 12) else "py312")').txt
 
-.PHONY: help train test lint docs clean
+.PHONY: help train test lint docs docs-serve wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,15 @@ lint: $(VENV)/.dev-ready ## ruff (lint and format), mypy, codespell
 	$(BIN)/mypy
 	$(BIN)/codespell
 
+docs: $(VENV)/.dev-ready ## build the site into site/ (`make docs-serve` shows it while you write)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.dev-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+wheel: $(VENV)/.dev-ready ## build the wheel and the sdist into dist/
+	$(BIN)/python -m build
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "jaxdna needs Python 3.11 or newer; say which: make PYTHON=python3.12 ..." >&2; exit 2; }
@@ -36,4 +45,4 @@ $(VENV)/.dev-ready: $(BIN)/python pyproject.toml $(PINS)
 	@touch $@ $(VENV)/.run-ready
 
 clean: ## remove the environment and caches (run folders stay)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ SMALL = [
     "data.train_examples=2000",
     "data.validation_examples=500",
     "data.test_examples=500",
-    "train.epochs=6",
+    "train.epochs=8",
     "runtime.compilation_cache=off",
 ]
 
@@ -63,8 +64,8 @@ def test_importing_jaxdna_imports_nothing_heavy():
 
 def test_a_run_has_its_summary_history_and_config(run):
     assert run.summary == json.loads((run.folder.path / "summary.json").read_text())
-    assert [row["epoch"] for row in run.history] == [1, 2, 3, 4, 5, 6]
-    assert run.config.train.epochs == 6
+    assert [row["epoch"] for row in run.history] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert run.config.train.epochs == 8
     again = jaxdna.open_run(run.folder.path, quiet=True)
     assert again.summary == run.summary
     assert eval(repr(again)).folder.path == run.folder.path
@@ -129,6 +130,20 @@ def test_the_same_call_finds_the_run_finished_and_another_configuration_is_anoth
     config.train.batch_sise = 8
     with pytest.raises(jaxdna.UserError, match=r"did you mean 'train\.batch_size'"):
         jaxdna.train(config, quiet=True)
+
+
+def test_the_cells_of_the_notebook_page_run(run, monkeypatch):
+    """On the small data of this file; its run is the page's, and so is found finished."""
+    page = (Path.cwd() / "docs" / "notebook.md").read_text()
+    cells = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(cells) >= 5
+    monkeypatch.chdir(run.folder.path.parents[1])
+    code = "\n".join(cells).replace('load_config("tal1")', f'load_config("tal1", {SMALL})')
+    names: dict = {}
+    exec(compile(code, "notebook.md", "exec"), names)
+    assert names["run"].summary == run.summary
+    assert names["again"].folder.path == default_workdir(names["config"])
+    assert names["best"].motif.probabilities.shape == (15, 4)
 
 
 def test_an_interrupt_in_a_notebook_saves_and_leaves_the_process_alive(tmp_path):

@@ -1,4 +1,4 @@
-"""The tutorials' shell blocks run as they stand, one after the other, in an empty folder."""
+"""The shell blocks of quick start and tutorials run as they stand, in turn, in an empty folder."""
 
 import os
 import re
@@ -11,19 +11,22 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 
-# The report's experiment at its full size takes minutes: the same commands on fewer sequences.
+# At full size these take minutes: the same commands on fewer sequences.
 SMALL = {
-    "fasta_to_motif": "",
-    "report_experiment": "--config.data.train_examples=2000 --config.data.validation_examples=400 "
-    "--config.data.test_examples=400 --config.data.length=120 --config.train.epochs=4",
+    "index": "--config.data.train_examples=640 --config.data.validation_examples=200 "
+    "--config.data.test_examples=200 --config.data.length=120 --config.train.epochs=3",
+    "tutorials/fasta_to_motif": "",
+    "tutorials/report_experiment": "--config.data.train_examples=2000 "
+    "--config.data.validation_examples=400 --config.data.test_examples=400 "
+    "--config.data.length=120 --config.train.epochs=4",
 }
 
 
 @pytest.mark.parametrize("tutorial", SMALL)
 def test_the_commands_of_a_tutorial_run(tutorial, tmp_path):
-    text = (REPOSITORY / "docs" / "tutorials" / f"{tutorial}.md").read_text()
+    text = (REPOSITORY / "docs" / f"{tutorial}.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) >= 5
+    assert len(blocks) >= 4
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
     command = tmp_path / "bin" / "jaxdna"
     command.parent.mkdir()
@@ -46,8 +49,13 @@ def test_the_commands_of_a_tutorial_run(tutorial, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     expected = {
-        "fasta_to_motif": ("TAL1_known4", "recall at 10% FDR", "id\tprobability\tlogit\tnote"),
-        "report_experiment": ("TAL1_known4", "Bayes ceiling", '"epoch": 3'),
+        "index": ("95 % interval", "id\tprobability\tlogit\tnote", "Bayes ceiling", "filter0"),
+        "tutorials/fasta_to_motif": (
+            "TAL1_known4",
+            "recall at 10% FDR",
+            "id\tprobability\tlogit\tnote",
+        ),
+        "tutorials/report_experiment": ("TAL1_known4", "Bayes ceiling", '"epoch": 3'),
     }
     for words in expected[tutorial]:
         assert words in done.stdout

@@ -3,13 +3,22 @@
 import argparse
 import os
 import platform
+import subprocess
+from pathlib import Path
 from typing import Any
 
-EXTRAS = {
-    "libtpu": "tpu, plan",
-    "jax-cuda12-plugin": "cuda12",
-    "jax-cuda13-plugin": "cuda13",
-}
+from jaxdna.errors import UserError
+
+# What is asked for beside `versions.PACKAGES`; what is not installed is left out.
+_MORE = (
+    "ml-collections",
+    "tensorboardX",
+    "libtpu",  # [tpu], [plan]
+    "jax-cuda12-plugin",  # [cuda12]
+    "jax-cuda13-plugin",  # [cuda13]
+    "ray",  # [ray]
+    "tensorflow-datasets",  # [images]
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Looks around; returns what it saw."""
+    """Looks around; returns what it saw, also where no device can be started."""
     import jax
     from rich.console import Console
 
@@ -33,29 +42,49 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     leaves = {key: field.default for key, field in schema("tal1", "motif_cnn").items()}
     config = validate(override(leaves, arguments.overrides))
-    reason = why_platform(config.runtime)
-    devices = start_backend(config, make_console())
-    ours = ("JAX_", "XLA_", "TPU_", "CUDA_")
+    reason, error = why_platform(config.runtime), None
+    try:
+        devices = start_backend(config, make_console())
+    except UserError as wrong:
+        devices, error = [], str(wrong)
+    ours = ("JAX_", "XLA_", "TPU_", "CUDA_", "NCCL_", "MEGASCALE_", "SLURM_NTASKS", "SLURM_PROCID")
     settings = {name: value for name, value in os.environ.items() if name.startswith(ours)}
-    seen = {
-        "versions": versions((*PACKAGES, "ml-collections", "tensorboardX", *EXTRAS)),
+    seen: dict[str, Any] = {
+        "versions": versions((*PACKAGES, *_MORE)),
+        "installed": _installed(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "platform": jax.default_backend(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "platform": jax.default_backend() if devices else None,
         "reason": reason,
+        "error": error,
         "devices": [str(device) for device in devices],
-        "processes": jax.process_count(),
+        "processes": jax.process_count() if devices else 1,
         "compilation_cache": compilation_cache(),
         "environment": settings,
     }
     if not arguments.json:
         console = Console(highlight=False)
-        rows = [*seen["versions"].items(), ("system", seen["system"]), ("cores", seen["cores"])]
+        shown = ("installed", "system", "cores", "memory_gib")
+        rows = [*seen["versions"].items(), *((key, seen[key]) for key in shown)]
         console.print(table("Versions and system", ("", ""), rows))
-        console.print(f"platform  {seen['platform']}: {reason}")
-        console.print(f"devices   {describe_devices(devices)}")
+        console.print(f"platform  {seen['platform'] or 'none'}: {reason}")
+        console.print(f"devices   {describe_devices(devices) if devices else error}", markup=False)
         console.print(f"processes {seen['processes']}")
         console.print(f"cache     {seen['compilation_cache'] or 'off'}")
         for name, value in settings.items():
-            console.print(f"variable  {name}={value}")
+            console.print(f"variable  {name}={value}", markup=False)
     return seen
+
+
+def _installed() -> str:
+    """How this jaxdna came here: a checkout with its commit, or a wheel."""
+    package = Path(__file__).parent.parent
+    if not (package.parent / "pyproject.toml").exists():
+        return f"wheel in {package.parent}"
+    asked = ["git", "-C", str(package.parent), "describe", "--always", "--dirty"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        said = ""
+    return f"checkout {said or 'without git'} in {package.parent}"

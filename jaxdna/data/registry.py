@@ -22,7 +22,7 @@ def load_dataset(config: ConfigDict) -> Dataset:
     Raises:
       UserError: the data cannot be read or made as asked.
     """
-    return _LOADERS[config.data.name](config)
+    return LOADERS[config.data.name](config)
 
 
 def simulation(config: ConfigDict) -> tuple[Simulation, dict[str, slice]]:
@@ -60,7 +60,7 @@ def _load_tal1(config: ConfigDict) -> Dataset:
     )
 
 
-_LOADERS: dict[str, Callable[[ConfigDict], Dataset]] = {
+LOADERS: dict[str, Callable[[ConfigDict], Dataset]] = {
     "tal1": _load_tal1,
     "fasta": load_files,
     "mnist": load_images,

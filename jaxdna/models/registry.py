@@ -9,7 +9,7 @@ from jaxdna.models.image_cnn import image_cnn, mlp
 from jaxdna.models.motif_cnn import motif_cnn
 from jaxdna.models.network import Network, Shape
 
-_BUILDERS: dict[str, Callable[[ConfigDict, int, Shape, nnx.Rngs], Network]] = {
+BUILDERS: dict[str, Callable[[ConfigDict, int, Shape, nnx.Rngs], Network]] = {
     "motif_cnn": motif_cnn,
     "image_cnn": image_cnn,
     "mlp": mlp,
@@ -27,5 +27,5 @@ def build_network(config: ConfigDict, outputs: int, example_shape: Shape = ()) -
     Raises:
       UserError: the network does not fit such examples.
     """
-    build = _BUILDERS[config.model.name]
+    build = BUILDERS[config.model.name]
     return build(config.model, outputs, example_shape, nnx.Rngs(config.seed))

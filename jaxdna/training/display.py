@@ -73,7 +73,7 @@ class EpochProgress:
         )
         if self._console.is_terminal:
             self._bar.update(self._task, completed=row["epoch"], note=note)
-        else:
+        elif not self._console.quiet:
             print(
                 f"epoch {row['epoch']}/{self._epochs}  {note}  {row['seconds']:.2f} s",
                 file=sys.stderr,

@@ -59,7 +59,7 @@ def prepare(
     program = kind(
         config, mesh, dataset.example_shape, dataset.logits, len(dataset.splits["train"])
     )
-    return Prepared(mesh, dataset, program)
+    return Prepared(program.mesh, dataset, program)
 
 
 def program_of(strategy: str) -> type[Program]:
@@ -68,15 +68,26 @@ def program_of(strategy: str) -> type[Program]:
     Raises:
       UserError: what it needs is not installed.
     """
-    if strategy == "pipeline":
-        from jaxdna.parallel.pipeline import PipelineProgram
+    return PROGRAMS[strategy]()
 
-        return PipelineProgram
-    if strategy == "parameter_server":
-        from jaxdna.parallel.parameter_server import ParameterServerProgram
 
-        return ParameterServerProgram
-    return Program
+def _pipeline() -> type[Program]:
+    from jaxdna.parallel.pipeline import PipelineProgram
+
+    return PipelineProgram
+
+
+def _parameter_server() -> type[Program]:
+    from jaxdna.parallel.parameter_server import ParameterServerProgram
+
+    return ParameterServerProgram
+
+
+PROGRAMS: dict[str, Callable[[], type[Program]]] = {
+    "spmd": lambda: Program,
+    "pipeline": _pipeline,
+    "parameter_server": _parameter_server,
+}
 
 
 def show(prepared: Prepared, console: Console) -> None:

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -66,3 +67,15 @@ def test_a_mistake_is_one_sentence_and_exit_code_2_and_nothing_is_written(
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_doctor_prints_what_a_bug_report_needs_also_where_no_device_starts(jaxdna):
+    seen = json.loads(jaxdna("doctor", "--json").stdout)
+    assert {"jaxdna", "python", "jax", "jaxlib", "flax", "numpy"} <= set(seen["versions"])
+    assert seen["installed"].startswith("checkout") and seen["memory_gib"] > 0
+    assert seen["platform"] == "cpu" and seen["devices"] and seen["error"] is None
+    assert seen["environment"]["JAX_PLATFORMS"] == "cpu" and seen["reason"]
+    broken = jaxdna("doctor", "--config.runtime.platform=rocm")
+    assert broken.returncode == 0, broken.stderr
+    assert "platform=rocm cannot be started" in " ".join(broken.stdout.split())
+    assert "jaxlib" in broken.stdout

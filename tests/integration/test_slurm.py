@@ -7,6 +7,8 @@ import pytest
 
 from tests.integration.launch_support import REPOSITORY, SHORT, environment
 
+pytestmark = pytest.mark.launch
+
 _CANNOT = 69  # tools/one_machine_slurm.sh: SLURM cannot be started here
 
 # The folder, then the flags. SLURM puts a requeued job off for two minutes: hence StartTime=now.

@@ -13,6 +13,8 @@ import pytest
 
 from tests.integration.launch_support import SHORT, environment, holds, wait_until
 
+pytestmark = pytest.mark.launch
+
 _HEARTBEAT = 5
 _ADDRESS = "10.77.0.{}"
 

@@ -1,0 +1,155 @@
+"""The docs build, their links and sentences are true, and their commands are commands."""
+
+import ast
+import importlib
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxdna.api import train
+from jaxdna.cli.main import VERBS, _Parser, split_command, split_overrides
+from jaxdna.config import COMMON, DATA_SETS, MODELS, default_config, load_config
+from jaxdna.config_files import shipped_configs
+from jaxdna.data.registry import LOADERS
+from jaxdna.errors import UserError
+from jaxdna.models.registry import BUILDERS
+from jaxdna.training.prepare import PROGRAMS
+
+pytestmark = pytest.mark.site
+
+REPOSITORY = Path(__file__).parent.parent
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
+        cwd=REPOSITORY,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "jaxdna.open_run" in (tmp_path / "notebook" / "index.html").read_text()
+    reference = (tmp_path / "api" / "index.html").read_text()
+    assert 'id="jaxdna.api.Run.predict"' in reference and "float32 [sequences]" in reference
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_outside_the_site_lead_to_files(name):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (REPOSITORY / name).read_text()):
+        assert target.startswith("https://") or (REPOSITORY / target).exists(), target
+
+
+def sentences() -> set[str]:
+    """Every text of the package, with … for what is filled in."""
+    found = set()
+    for path in (REPOSITORY / "jaxdna").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [p.value if isinstance(p, ast.Constant) else "…" for p in node.values]
+                found.add("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+def matches(heading: str, sentence: str) -> bool:
+    """Whether the heading is the sentence; its … stands for anything, more than one value too."""
+    pattern = ".*".join(re.escape(part) for part in heading.split("…"))
+    return re.fullmatch(pattern, sentence) is not None
+
+
+def test_every_sentence_of_the_troubleshooting_page_is_one_that_the_program_says():
+    page = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+    headings = re.findall(r"^### `(.*)`$", page, re.MULTILINE)
+    assert len(headings) >= 15
+    said = sentences()
+    for heading in headings:
+        assert any(matches(heading, sentence) for sentence in said), heading
+
+
+def commands(page: Path) -> list[str]:
+    """Every `jaxdna ...` of a page, in blocks and in lines; a backslash at the end goes on."""
+    text = page.read_text()
+    parts = re.split(r"^```.*$", text, flags=re.MULTILINE)  # text, block, text, block, ...
+    blocks = "\n".join(parts[1::2]).replace("\\\n", " ")
+    inline = re.findall(r"`(jaxdna [^`]+)`", "\n".join(parts[0::2]))
+    lines = [line.strip().removeprefix("$ ") for line in blocks.splitlines()]
+    # `[--flag]` is a summary of a verb, not a command.
+    return [line for line in [*lines, *inline] if line.startswith("jaxdna ") and "[" not in line]
+
+
+def check_command(line: str) -> None:
+    """Fails unless the verb, its flags and the keys and values of the config exist."""
+    words = [word for word in shlex.split(line, comments=True)[1:] if word not in ("...", "…")]
+    words = [re.sub(r"=[A-Z]$", "=1", word) for word in words]  # `--processes=N`
+    verb, *rest = list(itertools.takewhile(lambda word: word not in ("|", ">", "&&"), words))
+    if verb == "--version":
+        return
+    assert verb in VERBS
+    rest, command = split_command(rest)
+    overrides, others = split_overrides(rest)
+    module = importlib.import_module(f"jaxdna.cli.{verb}")
+    parser = _Parser(prog=line, allow_abbrev=False)
+    module.add_arguments(parser)
+    parser.add_argument("--json", action="store_true")
+    required = {action.dest for action in parser._actions if action.required}
+    for action in parser._actions:
+        action.required = False  # prose may name a command without all of its flags
+    if "--help" in others:
+        return
+    parsed = parser.parse_args(others)
+    if command:
+        check_command(shlex.join(["jaxdna", *command]))
+    specs = getattr(parsed, "config", None) or (["tal1"] if "config" in required else [])
+    for spec in [specs] if isinstance(specs, str) else specs:
+        if Path(spec.partition(":")[0]).stem in shipped_configs():
+            # What a person is to fill in (`$seed`, HOST:PORT, `...`) has no value to check.
+            load_config(spec, [o for o in overrides if not re.search(r"[$A-Z]{3,}|\$|\.\.\.", o)])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_has_a_verb_flags_and_keys_that_exist(page):
+    for line in commands(page):
+        try:
+            check_command(line)
+        except (SystemExit, AssertionError, UserError, ValueError) as error:
+            pytest.fail(f"{line}: {error}")
+
+
+def test_the_pages_show_commands():
+    assert sum(len(commands(page)) for page in PAGES) > 60
+
+
+def test_the_worked_examples_of_the_architecture_page_train(tmp_path, monkeypatch):
+    """A network, a data set and a strategy in under 30 lines each, in one run together."""
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for table, key in (
+        (BUILDERS, "motif_mlp"), (MODELS, "motif_mlp"), (LOADERS, "e_box"), (DATA_SETS, "e_box"),
+        (PROGRAMS, "one_device"), (COMMON, "strategy"),
+    ):  # fmt: skip
+        monkeypatch.setitem(table, key, table.get(key))  # so that it is as before afterwards
+    for block in blocks:
+        assert len(re.findall(r"^.*\S", block, re.MULTILINE)) < 30
+        exec(compile(block, "architecture.md", "exec"), {})
+    config = default_config("e_box", "motif_mlp")
+    config.strategy = "one_device"
+    config.data.length, config.data.train_examples = 60, 1200
+    config.data.validation_examples = config.data.test_examples = 200
+    config.optimizer.learning_rate, config.train.epochs = 0.02, 4
+    config.runtime.compilation_cache = "off"
+    run = train(config, tmp_path / "run", quiet=True)
+    assert run.summary["devices"] == 1
+    assert run.summary["params"] == 15 * 4 * 16 + 16 + 16 * 8 + 8 + 8 + 1
+    assert run.summary["test"]["auroc"] > 0.9
+    bound = "A" * 27 + "CACGTG" + "A" * 27
+    assert run.predict([bound])[0] > run.predict(["A" * 60])[0]
