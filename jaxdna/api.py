@@ -1,13 +1,14 @@
 """Training and asking a model from a notebook or a script; the verbs are a thin layer over it.
 
-Usage:
-  import jaxdna
+```python
+import jaxdna
 
-  config = jaxdna.load_config("tal1", ["train.epochs=5"])
-  run = jaxdna.train(config)
-  run.predict(["ACGTTGACCAGATGGTT", "TTTTTTTTTTTTTTTTTT"])
-  run.evaluate()["test"]["auroc"]
-  run.filters()[0].motif
+config = jaxdna.load_config("tal1", ["train.epochs=5"])
+run = jaxdna.train(config)
+run.predict(["ACGTTGACCAGATGGTT", "TTTTTTTTTTTTTTTTTT"])
+run.evaluate()["test"]["auroc"]
+run.filters()[0].motif
+```
 """
 
 import hashlib
@@ -185,7 +186,7 @@ class Run:
         lengths = Lengths(data.get("lengths", "error"), model.length)
         scored = score_records(pieces, Scorer(model, strands), lengths)
         logits = np.concatenate([rows.logits for rows in scored])
-        return 1 / (1 + np.exp(-logits))
+        return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
     def evaluate(self, strands: str | None = None, **files: str) -> dict[str, Any]:
         """Scores the best parameters on the test split, or on labelled files.
