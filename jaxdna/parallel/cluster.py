@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
-from jax._src import distributed
+from jax._src import distributed, xla_bridge
+from jax._src.lib import _jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -136,8 +137,6 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
         bind = start.coordinator if host in _LOOPBACK else None
         if start.process_id == 0:
             _check_port(host if bind else "", int(port))
-        if not bind and (note := name_note(socket.gethostname())):
-            console.print(f"note     {note}")
     # Where its own time is over jax aborts the process; so ours is over first.
     patience = threading.Timer(cluster.start_seconds, _nobody_came, (who, where, cluster))
     patience.daemon = True
@@ -158,24 +157,40 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
         raise PeerError(f"{who}could not join the other processes{where} ({error})") from error
     finally:
         patience.cancel()
+    coordinator = distributed.global_state.coordinator_address
+    if coordinator and jax.config.values["jax_cpu_collectives_implementation"] == "gloo":
+        _let_gloo_use(own_address(coordinator))
     _joined.set()
 
 
-def name_note(name: str) -> str | None:
-    """Returns what to do where other hosts cannot use the address that a host's name has on it.
+def own_address(coordinator: str) -> str:
+    """Returns this host's address on the interface by which it reaches `host:port`; sends nothing.
 
-    Gloo, which carries the sums of CPUs, tells the others that address and no other.
+    Raises:
+      OSError: there is no way to it.
     """
-    try:
-        address = socket.gethostbyname(name)
-    except OSError:
-        return f"this host's name {name} has no address; give it its own in /etc/hosts"
-    if not address.startswith("127."):
-        return None
-    return (
-        f"this host's name {name} is {address} on it, which no other host reaches; to train on the "
-        "CPUs of several hosts give it its own address in /etc/hosts"
-    )
+    host, _, port = coordinator.rpartition(":")
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    family, kind, protocol, _, address = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(address)  # of a datagram socket: only the route is looked up
+        return probe.getsockname()[0]
+
+
+def _let_gloo_use(address: str) -> None:
+    """Makes the sums of CPUs listen at `address`.
+
+    By itself Gloo takes the address that this host's name has on it: a public one where only
+    loopback was asked for, or 127.0.1.1, which no other host reaches. Jax has no public way to say.
+    """
+
+    def make_client() -> Any:
+        client = distributed.global_state.client
+        return xla_bridge.make_cpu_client(
+            _jax.make_gloo_tcp_collectives(distributed_client=client, hostname=address)
+        )
+
+    xla_bridge.register_backend_factory("cpu", make_client, priority=0, fail_quietly=False)
 
 
 def _nobody_came(who: str, where: str, cluster: ConfigDict) -> None:

@@ -24,15 +24,18 @@ until_out "^epoch 3/"
 scancel --signal=TERM --batch "$job"
 until_state PENDING
 echo "requeued: $(squeue --noheader --format=%T)"
+# Not before the node has done with the first start: SLURM would fail the second at once.
+for _ in {1..600}; do [[ $(sinfo --noheader --format=%t) = idle ]] && break; sleep 0.1; done
+sleep 2
 scontrol update jobid="$job" StartTime=now
 until_state ""
-scontrol show job "$job" | grep -o "JobState=[A-Z]*\\|Restarts=[0-9]*"
+scontrol show job "$job" | grep -o "JobState=[A-Z]*\\|Restarts=[0-9]*\\|ExitCode=.*"
 """
 
 
 def test_slurm_s_tasks_find_each_other_and_a_preempted_job_is_requeued_and_resumes(tmp_path):
     tool = REPOSITORY / "tools" / "one_machine_slurm.sh"
-    flags = [*SHORT, "--config.train.epochs=30"]
+    flags = [*SHORT, "--config.train.epochs=40"]
     done = subprocess.run(
         [tool, "bash", "-c", _SCRIPT, "job", tmp_path, *flags],
         env={**environment(tmp_path), "REPOSITORY": str(REPOSITORY)},
@@ -43,10 +46,14 @@ def test_slurm_s_tasks_find_each_other_and_a_preempted_job_is_requeued_and_resum
     if done.returncode == _CANNOT:
         pytest.skip(f"SLURM cannot be started here: {done.stderr.strip().splitlines()[-1]}")
     output = (tmp_path / "out.txt").read_text(errors="replace")
-    assert done.stdout.split("\n")[:3] == ["requeued: PENDING", "JobState=COMPLETED", "Restarts=1"]
+    assert done.stdout.split("\n")[:3] == [
+        "requeued: PENDING",
+        "JobState=COMPLETED",
+        "Restarts=1",
+    ], done.stdout
     for task in (0, 1):
         assert f"SLURM (SLURM_NTASKS=2): process {task} of 2" in output
     assert "stopped by SIGTERM to one of the processes" in output
     assert "resuming after epoch" in output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["processes"], summary["devices"], summary["epochs"]) == (2, 2, 30)
+    assert (summary["processes"], summary["devices"], summary["epochs"]) == (2, 2, 40)

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from jaxdna.config import load_config
-from jaxdna.parallel.cluster import name_note
 
 REPOSITORY = Path(__file__).parent.parent.parent
 SCRIPTS = sorted(
@@ -128,9 +127,3 @@ def test_the_gke_manifest_is_what_kubernetes_and_jobset_accept_and_fits_together
     assert loaded.mesh.dcn.data == job["replicas"]
     mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
     assert any(flag.startswith(f"--workdir={mount}/") for flag in flags for mount in mounts)
-
-
-def test_a_host_whose_own_name_is_a_loopback_address_is_told_what_to_do():
-    assert "give it its own address in /etc/hosts" in str(name_note("localhost"))
-    assert name_note("10.77.0.1") is None
-    assert "has no address" in str(name_note("no-such-host.invalid"))
