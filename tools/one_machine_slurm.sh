@@ -63,7 +63,9 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 MpiDefault=none
 ReturnToService=2
-KillWait=30
+KillWait=5
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,batch_sched_delay=1,bf_interval=1
 MinJobAge=300
 NodeName=localhost NodeHostname=$(hostname) NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP

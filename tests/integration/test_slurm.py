@@ -35,7 +35,7 @@ scontrol show job "$job" | grep -o "JobState=[A-Z]*\\|Restarts=[0-9]*\\|ExitCode
 
 def test_slurm_s_tasks_find_each_other_and_a_preempted_job_is_requeued_and_resumes(tmp_path):
     tool = REPOSITORY / "tools" / "one_machine_slurm.sh"
-    flags = [*SHORT, "--config.train.epochs=40"]
+    flags = [*SHORT, "--config.train.epochs=24"]
     done = subprocess.run(
         [tool, "bash", "-c", _SCRIPT, "job", tmp_path, *flags],
         env={**environment(tmp_path), "REPOSITORY": str(REPOSITORY)},
@@ -56,4 +56,4 @@ def test_slurm_s_tasks_find_each_other_and_a_preempted_job_is_requeued_and_resum
     assert "stopped by SIGTERM to one of the processes" in output
     assert "resuming after epoch" in output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["processes"], summary["devices"], summary["epochs"]) == (2, 2, 40)
+    assert (summary["processes"], summary["devices"], summary["epochs"]) == (2, 2, 24)
