@@ -75,6 +75,7 @@ def main() -> None:
         start = time.perf_counter()
         fresh = Training(load_config(request["config"], [*changes, f"seed={seed:.0f}"]), split)
         evaluator = Evaluator(fresh.program, held_out)
+        evaluator.logits(fresh.state.params)  # compiles
 
         def auroc() -> float:
             return float(evaluator.scores(fresh.state.params)["auroc"] or 0)

@@ -76,6 +76,13 @@ def main() -> None:
         keras.utils.set_random_seed(int(seed))
         start = time.perf_counter()
         fresh = build(network, x.shape[1:])
+        fresh.optimizer.build(fresh.trainable_variables)
+        variables = [*fresh.variables, *fresh.optimizer.variables]
+        initial = [variable.numpy() for variable in variables]
+        fresh.fit(x[:batch], y[:batch], batch_size=batch, verbose=0)  # compiles
+        fresh.predict(held_out, batch_size=1024, verbose=0)
+        for variable, value in zip(variables, initial, strict=True):
+            variable.assign(value)
 
         def auroc() -> float:
             scores = fresh.predict(held_out, batch_size=1024, verbose=0)[:, 0]
