@@ -86,6 +86,8 @@ def draw(result: dict[str, list[Any]], path: Path) -> None:
         for row, name in enumerate((time_of, "gb")):
             axes[row, column].plot(sizes, [point[name] for point in rows], "o-")
             axes[row, column].set_xscale("log")
+            axes[row, column].set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize="small")
+            axes[row, column].minorticks_off()
         axes[0, column].set_yscale("log")
         axes[1, column].set_ylim(0)
         axes[1, column].set_xlabel(label)
