@@ -182,6 +182,11 @@ MODELS: dict[str, dict[str, Field]] = {
             ("average", "forward", "max"),
             "how the logits of both strands make one prediction",
         ),
+        "scan": _choice(
+            "auto",
+            ("auto", "convolution", "matmul", "pallas_tpu", "plain"),
+            "how the filters are computed; auto: as suits the devices",
+        ),
     },
     "image_cnn": {
         "filters": _sizes("32,64,64", "filters of both convolutions of each block"),

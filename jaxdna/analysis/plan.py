@@ -8,6 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxdna.analysis.schedule import Collective, collectives, overlap_fraction
+from jaxdna.analysis.traffic import bytes_moved
 from jaxdna.config import flat, validate
 from jaxdna.data.dataset import Dataset
 from jaxdna.errors import UserError
@@ -25,8 +26,9 @@ def plan(program: Program) -> dict[str, Any]:
 
     Returns:
       The object of `plan --json`, without the topology's name: devices, mesh, flops_per_step (per
-      device, as XLA counts them), bytes per device (arguments, temporaries, output, peak), the
-      collectives of one step, overlapped (share of their bytes under way while a convolution or
+      device, as XLA counts them), bytes per device (arguments, temporaries, output, peak),
+      bytes_moved_per_step (from and to a device's main memory; see `traffic`), the collectives of
+      one step, overlapped (share of their bytes under way while a convolution or
       matrix product runs) and compile_seconds. All of it is read from the compiled program;
       nothing is timed.
     """
@@ -36,7 +38,8 @@ def plan(program: Program) -> dict[str, Any]:
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
-    found = collectives(compiled.as_text())
+    text = compiled.as_text()
+    found = collectives(text)
     return {
         "devices": program.mesh.size,
         "mesh": dict(program.mesh.shape),
@@ -51,6 +54,7 @@ def plan(program: Program) -> dict[str, Any]:
             + memory.temp_size_in_bytes
             - memory.alias_size_in_bytes,
         },
+        "bytes_moved_per_step": bytes_moved(text),
         "collectives": [_row(collective) for collective in found],
         "overlapped": overlap_fraction(found, matmuls_only=True),
         "compile_seconds": round(seconds, 2),

@@ -15,17 +15,20 @@ class MotifScan(Layer):
     Attributes:
       kernel: float32 [width, 4, filters].
       bias: float32 [filters].
+      implementation: a key of `ops.motif_scan.IMPLEMENTATIONS`.
     """
 
-    def __init__(self, width: int, filters: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, filters: int, implementation: str = "auto", *, rngs: nnx.Rngs):
         """Draws the kernel; the bias starts at zero."""
         self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (width, 4, filters)))
         self.bias = nnx.Param(BIAS_INIT(rngs.params(), (filters,)))
+        self.implementation = implementation
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps codes uint8 [batch, length] to float [batch, filters]."""
         # ReLU grows with its argument, so it may as well come after the max: on fewer numbers.
-        return nnx.relu(motif_scan_on_mesh(x, self.kernel[...], self.bias[...]))
+        best = motif_scan_on_mesh(x, self.kernel[...], self.bias[...], self.implementation)
+        return nnx.relu(best)
 
     def parts(self, x: Shape, y: Shape) -> list[tuple[str, Shape, bool]]:
         """Shows the two layers that the operation joins."""
@@ -37,14 +40,14 @@ def motif_cnn(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.
     """Builds the network; with 16 filters of width 15 and one output it has 993 parameters.
 
     Args:
-      config: `config.model`: filters, width.
+      config: `config.model`: filters, width, scan.
       outputs: number of logits.
       example_shape: (length,); sequences of any length do.
       rngs: source of the initial parameters.
     """
     return Network(
         {
-            "conv": MotifScan(config.width, config.filters, rngs=rngs),
+            "conv": MotifScan(config.width, config.filters, config.scan, rngs=rngs),
             "dense": Dense(config.filters, outputs, rngs=rngs),
         }
     )

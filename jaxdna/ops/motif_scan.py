@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdna.ops import motif_scan_matmul
+from jaxdna.ops import motif_scan_matmul, motif_scan_pallas
 from jaxdna.ops.one_hot import one_hot
+from jaxdna.ops.packed_windows import unpack
 
 # (codes, kernel) -> best score float32, its position int32, whether another window has the same
 # score; each [batch, filters]. Where a score is tied the position is any valid one.
@@ -83,18 +84,31 @@ def _fused_backward(_: Search, residuals: Residuals, gradient: Array) -> tuple[N
     gradient = lax.optimization_barrier(gradient.astype(jnp.float32))
     alone = _winners_gradient(codes, position, gradient, kernel.shape[0])
     any_tied = jnp.any(tied & (gradient != 0))
+    d_kernel = _shared_if_tied(codes, kernel, gradient, alone, any_tied)
+    return None, d_kernel.astype(kernel.dtype), jnp.sum(gradient, axis=0).astype(bias.dtype)
+
+
+_fused.defvjp(_fused_forward, _fused_backward)
+
+
+def _shared_if_tied(
+    codes: Array,
+    kernel: Array,
+    gradient: Array,
+    alone: Array,
+    any_tied: Array,
+    read: Callable[[Array], Array] = lambda codes: codes,
+) -> Array:
+    """The kernel's gradient: `alone`, or with `any_tied` the dense one, which shares evenly."""
 
     def share(_: tuple[Array, Array]) -> tuple[Array, Array]:
-        best = partial(motif_scan_matmul.best_scores, codes)
+        best = partial(motif_scan_matmul.best_scores, read(codes))
         (shared,) = jax.vjp(best, kernel.astype(jnp.float32))[1](gradient)
         return shared, jnp.zeros_like(any_tied)
 
     # A loop of at most one round, not `cond`: under vmap a `cond` would always run both branches.
     d_kernel, _done = lax.while_loop(lambda carry: carry[1], share, (alone, any_tied))
-    return None, d_kernel.astype(kernel.dtype), jnp.sum(gradient, axis=0).astype(bias.dtype)
-
-
-_fused.defvjp(_fused_forward, _fused_backward)
+    return d_kernel
 
 
 def _winners_gradient(codes: Array, position: Array, gradient: Array, width: int) -> Array:
@@ -104,11 +118,53 @@ def _winners_gradient(codes: Array, position: Array, gradient: Array, width: int
     return jnp.einsum("bf,bfwc->wcf", gradient, one_hot(windows))
 
 
+# On TPUs, where a gather is slow, the kernel hands over the winning windows and not their places.
+
+
+@jax.custom_vjp
+def _pallas(codes: Array, kernel: Array, bias: Array) -> Array:
+    return _pallas_forward(codes, kernel, bias)[0]
+
+
+def _pallas_forward(codes: Array, kernel: Array, bias: Array) -> tuple[Array, Residuals]:
+    best, windows, tied = motif_scan_pallas.search(codes, kernel)
+    return (best.T + bias).astype(kernel.dtype), (codes, kernel, bias, windows, tied)
+
+
+def _pallas_backward(residuals: Residuals, gradient: Array) -> tuple[None, Array, Array]:
+    codes, kernel, bias, windows, tied = residuals
+    gradient = gradient.astype(jnp.float32)
+    # The highest precision, because a TPU rounds float32 factors to bfloat16 otherwise.
+    of_words = [
+        jnp.einsum("bf,wfbc->wcf", gradient, one_hot(bases), precision="highest")
+        for bases in unpack(windows, kernel.shape[0])
+    ]
+    any_tied = jnp.any(tied & (gradient.T != 0))
+    # The loop over ties takes the codes as they lie; else every step would turn them round for it.
+    d_kernel = _shared_if_tied(
+        codes, kernel, gradient, jnp.concatenate(of_words), any_tied, motif_scan_pallas.copied
+    )
+    return None, d_kernel.astype(kernel.dtype), jnp.sum(gradient, axis=0).astype(bias.dtype)
+
+
+_pallas.defvjp(_pallas_forward, _pallas_backward)
+
+
+def _suits_the_mesh(codes: Array, kernel: Array, bias: Array) -> Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    on_tpu = mesh.abstract_device is not None and mesh.abstract_device.platform == "tpu"
+    whole = mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names)
+    if on_tpu and whole and motif_scan_pallas.fits(codes, kernel):
+        return _pallas(codes, kernel, bias)
+    return _fused(_platform_search, codes, kernel, bias)
+
+
 IMPLEMENTATIONS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "plain": _plain,
     "convolution": partial(_fused, _convolution_search),
     "matmul": partial(_fused, motif_scan_matmul.search),
-    "auto": partial(_fused, _platform_search),
+    "pallas_tpu": _pallas,
+    "auto": _suits_the_mesh,
 }
 
 
@@ -123,7 +179,9 @@ def motif_scan(codes: Array, kernel: Array, bias: Array, *, implementation: str 
         kernel: [width, 4, filters] float, width at most length.
         bias: [filters] float.
         implementation: a name in `IMPLEMENTATIONS`; "auto" is the one that suits the platform
-            the program is compiled for, which need not be the platform that compiles it.
+            the program is compiled for, which need not be the platform that compiles it. On TPUs
+            that is the kernel where the mesh is known and each device sees its own part, else
+            the convolution.
 
     Returns:
         [batch, filters], in the kernel's type.

@@ -62,8 +62,13 @@ def _grouped_scores(codes: Array, kernel: Array, group: int) -> Array:
     # Behind a barrier the left side stays transposed, and that product is a fifth faster.
     left = lax.optimization_barrier(_shifted(kernel, group))
     right = _columns(codes, width, group, kernel.dtype)
+    # The highest precision, because accelerators round float32 factors otherwise.
     scores = lax.dot_general(
-        left, right, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
+        left,
+        right,
+        (((0,), (0,)), ((), ())),
+        precision="highest",
+        preferred_element_type=jnp.float32,
     )
     return scores.reshape(filters, group, codes.shape[0], -1)
 

@@ -5,6 +5,8 @@ from a neighbour; then the best score over all stretches is taken. What travels 
 for the halos and one number per sequence and filter for the maximum.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -39,7 +41,9 @@ def check_length(length: int, width: int, seq: int) -> None:
         )
 
 
-def motif_scan_on_mesh(codes: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+def motif_scan_on_mesh(
+    codes: jax.Array, kernel: jax.Array, bias: jax.Array, implementation: str = "auto"
+) -> jax.Array:
     """`motif_scan`, each device its own part of the batch, the filters and the positions.
 
     The mesh is that of the context (`jax.sharding.use_abstract_mesh`): its batch axes split the
@@ -50,15 +54,16 @@ def motif_scan_on_mesh(codes: jax.Array, kernel: jax.Array, bias: jax.Array) -> 
       codes: uint8 [batch, length].
       kernel: float [width, 4, filters].
       bias: float [filters].
+      implementation: of `motif_scan`.
 
     Returns:
       float [batch, filters]: the same values and gradients as `motif_scan`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or mesh.manual_axes:
-        return motif_scan(codes, kernel, bias)
+        return motif_scan(codes, kernel, bias, implementation=implementation)
     scan = jax.shard_map(
-        _scan_stretch,
+        partial(_scan_stretch, implementation),
         mesh=mesh,
         in_specs=(P(BATCH_AXES, "seq"), P(None, None, "model"), P("model")),
         out_specs=P(BATCH_AXES, "model"),
@@ -67,7 +72,9 @@ def motif_scan_on_mesh(codes: jax.Array, kernel: jax.Array, bias: jax.Array) -> 
     return scan(codes, kernel, bias)
 
 
-def _scan_stretch(codes: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+def _scan_stretch(
+    implementation: str, codes: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> jax.Array:
     stretches, halo = lax.axis_size("seq"), kernel.shape[0] - 1
     if halo and stretches > 1:
         following = [(i, i - 1) for i in range(1, stretches)]
@@ -82,7 +89,7 @@ def _scan_stretch(codes: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.A
             jnp.concatenate([before, codes], axis=1),
             jnp.concatenate([codes, after], axis=1),
         )
-    return _best_of_all(motif_scan(codes, kernel, bias))
+    return _best_of_all(motif_scan(codes, kernel, bias, implementation=implementation))
 
 
 @jax.custom_vjp

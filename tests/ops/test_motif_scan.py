@@ -55,6 +55,8 @@ SHAPES = {
     "one sequence": {"batch": 1},
     "odd sizes": {"batch": 5, "length": 37, "width": 7, "filters": 3},
     "one base wide": {"width": 1, "filters": 1},
+    "a window of two words": {"length": 70, "width": 33, "filters": 2},
+    "more than a block": {"batch": 130, "length": 24, "width": 11, "filters": 9},
     "real length": {"batch": 4, "length": 500},
     "bases only": {"batch": 8, "length": 101, "letters": 4},
 }

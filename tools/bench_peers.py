@@ -1,0 +1,331 @@
+"""Trains the report's networks with jaxdna, Keras and PyTorch in turn, and prints the ratios.
+
+python tools/bench_peers.py [--models=tal1,mnist,mnist_mlp,cifar10,auroc] [--repeats=3]
+
+Keras and PyTorch are installed into environments of their own under --cache, once. Each framework
+has a process of its own per row; all of them are warmed up, then they train in turn, so that a
+busy moment of the machine meets all. Same examples, global batch and epochs for all of them, the
+report's settings (Adam 1e-3, no augmentation), float32. What is timed is whole epochs of training
+from arrays in the host's memory: shuffling, batching, moving to the devices, steps, metrics.
+
+TAL1 trains on its 12,800 sequences, the image networks on random images: their speed does not
+depend on what there is to see. `auroc` is the time to validation AUROC 0.97: jaxdna with its
+recommended recipe against Keras with the report's settings, validation after every epoch included.
+"""
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from jaxdna.config import load_config
+from jaxdna.data.registry import load_dataset
+
+PINS = {
+    "keras": (["tensorflow-cpu==2.21.0", "keras==3.15.1"], []),
+    "torch": (
+        ["torch==2.13.0+cpu", "numpy==2.4.6"],
+        ["--extra-index-url=https://download.pytorch.org/whl/cpu", "--retries=1"],
+    ),
+}
+PEERS = Path(__file__).with_name("peers")
+WANTED_AUROC, MOST_EPOCHS = 0.97, 40
+CLOCKS = {"training_seconds": "seconds of training", "seconds": "building and compiling included"}
+RATIOS = {  # issue's targets: (row, peer) -> jaxdna at least so many times as fast
+    ("TAL1, batch 32", "Keras"): 5,
+    ("TAL1, batch 32", "Keras, MirroredStrategy"): 8,
+    ("TAL1, batch 128", "Keras"): 3,
+    ("CIFAR-10, batch 256", "Keras"): 1,
+    ("MNIST, batch 128", "Keras"): 1,
+    ("MNIST dense, batch 128", "Keras"): 1,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is trained.
+
+    Attributes:
+      title: in the table.
+      config: of jaxdna.
+      changes: of the config.
+      batch: global.
+      two: whether the forms with two replicas run, too.
+    """
+
+    title: str
+    config: str
+    changes: list[str]
+    batch: int
+    two: bool
+
+
+def _images(title: str, name: str, batch: int, examples: int) -> Row:
+    few = [f"data.train_examples={examples}", "data.validation_examples=128"]
+    return Row(f"{title}, batch {batch}", f"configs/{name}.py:timing", few, batch, False)
+
+
+MODELS = {
+    "tal1": [
+        Row(f"TAL1, batch {batch}", "configs/tal1.py:report", [], batch, True)
+        for batch in (32, 128)
+    ],
+    "mnist": [_images("MNIST", "mnist", 128, 1280)],
+    "mnist_mlp": [_images("MNIST dense", "mnist_mlp", 128, 12_800)],
+    "cifar10": [_images("CIFAR-10", "cifar10", 256, 1280)],
+}
+
+
+@dataclass
+class Worker:
+    """A framework in a process of its own, which waits for work; see peers/protocol.py."""
+
+    process: subprocess.Popen[str]
+    ready: dict[str, Any] = field(default_factory=dict)
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """Sends a line of work and returns the answer."""
+        assert self.process.stdin is not None
+        print(line, file=self.process.stdin, flush=True)
+        return self.hear()
+
+    def hear(self) -> dict[str, Any]:
+        """Waits for a line."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise EOFError(f"{self.process.args} ended with {self.process.wait()}")
+        return json.loads(line)
+
+
+@contextmanager
+def worker(python: Path | str, script: str, request: dict[str, Any]) -> Iterator[Worker]:
+    """A warmed-up worker; it ends with the block."""
+    command = [str(python), str(PEERS / f"{script}_worker.py"), json.dumps(request)]
+    pipe = subprocess.PIPE
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said, text=True)
+        found = Worker(process)
+        try:
+            found.ready = found.hear()
+            yield found
+        except EOFError:
+            said.seek(0)
+            print(said.read(), file=sys.stderr)
+            raise
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+
+
+def environment(name: str, cache: Path) -> Path:
+    """Makes the environment of a peer, once; returns its interpreter."""
+    packages, options = PINS[name]
+    python = cache / name / "bin" / "python"
+    mark = cache / name / "packages.txt"
+    if not mark.exists() or mark.read_text() != "\n".join(packages):
+        print(f"installing {', '.join(packages)} into {cache / name}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", cache / name], check=True)
+        install = [python, "-m", "pip", "install", "--quiet", *options, *packages]
+        subprocess.run(install, check=True, stdout=sys.stderr)
+        mark.write_text("\n".join(packages))
+    return python
+
+
+def requests(row: Row, folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Writes the row's data; returns a framework and a request by the competitor's name."""
+    config = load_config(row.config, row.changes)
+    splits = load_dataset(config).splits
+    path = folder / f"{config.data.name}.npz"
+    np.savez(
+        path,
+        x=splits["train"].x,
+        y=splits["train"].y,
+        x_validation=splits["validation"].x,
+        y_validation=splits["validation"].y,
+    )
+    request = {"data": str(path), "batch": row.batch, "network": config.model.to_dict()}
+    ours = request | {"config": row.config, "changes": row.changes}
+    found = {
+        "jaxdna": ("jaxdna", ours),
+        "Keras": ("keras", request),
+        "PyTorch": ("torch", request),
+    }
+    if row.two:
+        two = request | {"replicas": 2, "port": _free_port()}
+        found["Keras, MirroredStrategy"] = ("keras", two)
+        found["PyTorch, DDP"] = ("torch", two)
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def measure(row: Row, pythons: dict[str, Path | str], repeats: int, seconds: float) -> Any:
+    """Examples a second of every competitor, each repeat; and for TAL1 what jaxdna also tells."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(worker(pythons[framework], framework, request))
+            for name, (framework, request) in requests(row, Path(folder)).items()
+        }
+        counts = {w.ready["parameters"] for w in workers.values()}
+        assert len(counts) == 1, f"{row.title}: networks differ: {counts}"
+        rates: dict[str, list[float]] = {name: [] for name in workers}
+        extra: dict[str, list[float]] = {"gflops": [], "predict": []}
+        for _ in range(repeats):
+            for name, one in workers.items():
+                rates[name].append(one.ask(f"train {seconds}")["per_second"])
+            if row.two:
+                extra["gflops"].append(workers["jaxdna"].ask("peak 2048 1")["gflops"])
+                extra["predict"].append(workers["jaxdna"].ask(f"predict {seconds}")["per_second"])
+        versions = {name: one.ready["version"] for name, one in workers.items()}
+    return {
+        "title": row.title,
+        "rates": rates,
+        "versions": versions,
+        "parameters": counts.pop(),
+    } | ({"gflops": max(extra["gflops"]), "predict": median(extra["predict"])} if row.two else {})
+
+
+def time_to_auroc(pythons: dict[str, Path | str], repeats: int) -> dict[str, list[dict[str, Any]]]:
+    """Seconds to the wanted AUROC, of the recommended recipe and of the report's settings."""
+    row = MODELS["tal1"][0]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        made = requests(row, Path(folder))
+        ours = made["jaxdna"][1] | {"config": "configs/tal1.py"}
+        mine = stack.enter_context(worker(pythons["jaxdna"], "jaxdna", ours))
+        peer = stack.enter_context(worker(pythons["keras"], "keras", made["Keras"][1]))
+        found: dict[str, list[dict[str, Any]]] = {"jaxdna": [], "Keras": []}
+        for seed in range(repeats):
+            for name, one in (("jaxdna", mine), ("Keras", peer)):
+                found[name].append(one.ask(f"until {WANTED_AUROC} {MOST_EPOCHS} {seed}"))
+    return found
+
+
+def ratios(rates: dict[str, list[float]], peer: str) -> tuple[float, float, float]:
+    """Median, least and largest ratio of jaxdna to a peer, repeat by repeat."""
+    each = [a / b for a, b in zip(rates["jaxdna"], rates[peer], strict=True)]
+    return median(each), min(each), max(each)
+
+
+def show(rows: list[Any], reached: dict[str, list[dict[str, Any]]] | None) -> str:
+    """The tables, in Markdown."""
+    lines = []
+    if rows:
+        lines += ["| network | framework | examples/s | jaxdna is faster by | range | wanted |"]
+        lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
+        for name, rates in row["rates"].items():
+            line = f"| {row['title']} | {name} {row['versions'][name]} | {median(rates):,.0f} |"
+            if name != "jaxdna":
+                middle, low, high = ratios(row["rates"], name)
+                wanted = RATIOS.get((row["title"], name))
+                line += f" {middle:.2f} | {low:.2f} to {high:.2f} |"
+                line += f" {f'at least {wanted}' if wanted else ''} |"
+            else:
+                line += "  |  |  |"
+            lines.append(line)
+    if reached:
+        lines += [f"| framework | {' | '.join(CLOCKS.values())} | epochs | reached |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        for name, runs in reached.items():
+            middles = " | ".join(f"{median(run[key] for run in runs):.2f}" for key in CLOCKS)
+            epochs = ", ".join(str(run["epochs"]) for run in runs)
+            count = f"{sum(run['reached'] for run in runs)} of {len(runs)}"
+            lines.append(f"| {name} | {middles} | {epochs} | {count} |")
+        pairs = list(zip(reached["Keras"], reached["jaxdna"], strict=True))
+        faster = [f"{median(k[key] / j[key] for k, j in pairs):.1f}" for key in CLOCKS]
+        lines += ["", f"jaxdna is faster by {faster[0]} ({CLOCKS['training_seconds']}; wanted: at "]
+        lines[-1] += (
+            f"least 10) and {faster[1]} ({CLOCKS['seconds']}). A run that has not got there "
+        )
+        lines[-1] += f"after {MOST_EPOCHS} epochs counts with the seconds that it took."
+    for row in rows:
+        if "gflops" in row:
+            lines += ["", *_shares(row)]
+    return "\n".join(lines)
+
+
+def _shares(row: Any) -> list[str]:
+    # Products of the plain convolution; the derivative of the winning windows adds 0.2 %.
+    gflops = 2e-9 * 486 * 60 * 16
+    train, predict = median(row["rates"]["jaxdna"]), row["predict"]
+    peak = row["gflops"]
+    return [
+        f"{row['title']}: the largest float32 matrix product reaches {peak:.0f} GFLOP/s; training "
+        f"{train * gflops:.0f} ({100 * train * gflops / peak:.0f} %), prediction "
+        f"{predict:,.0f} sequences/s, {predict * 500e-6:.1f} million bases/s, "
+        f"{predict * gflops:.0f} GFLOP/s ({100 * predict * gflops / peak:.0f} %)."
+    ]
+
+
+def draw(rows: list[Any], path: Path) -> None:
+    """Draws the rates relative to jaxdna's."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    names = list(dict.fromkeys(name for row in rows for name in row["rates"] if name != "jaxdna"))
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.8 * len(rows)), layout="constrained")
+    height = 0.8 / len(names)
+    for i, name in enumerate(names):
+        places = [y for y, row in enumerate(rows) if name in row["rates"]]
+        found = [ratios(rows[y]["rates"], name) for y in places]
+        middle = np.array([ratio[0] for ratio in found])
+        spread = np.abs(np.array([ratio[1:] for ratio in found]).T - middle)
+        at = [y + (i - (len(names) - 1) / 2) * height for y in places]
+        axes.barh(at, middle, height * 0.9, xerr=spread, label=name, error_kw={"lw": 1})
+    axes.axvline(1, color="black", lw=1)
+    axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("training speed of jaxdna over the peer's (median; line: range)")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Measures, prints the tables and writes bench_peers.json and bench_peers.png."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [*MODELS, "auroc"]
+    parser.add_argument("--models", default=",".join(names), help="of " + ", ".join(names))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement, about")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/jaxdna/peers")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench_peers"))
+    arguments = parser.parse_args()
+    models = arguments.models.split(",")
+    if unknown := [name for name in models if name not in names]:
+        parser.error(f"--models={unknown[0]} is unknown; choose from {', '.join(names)}")
+    pythons: dict[str, Path | str] = {"jaxdna": sys.executable}
+    pythons |= {name: environment(name, arguments.cache.resolve()) for name in PINS}
+    rows = []
+    for row in (row for name in models for row in MODELS.get(name, [])):
+        rows.append(measure(row, pythons, arguments.repeats, arguments.seconds))
+        print(f"measured {row.title}", file=sys.stderr, flush=True)
+    reached = time_to_auroc(pythons, arguments.repeats) if "auroc" in models else None
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    result = {"rows": rows, "time_to_auroc": reached}
+    (arguments.output / "bench_peers.json").write_text(json.dumps(result, indent=2))
+    if rows:
+        draw(rows, arguments.output / "bench_peers.png")
+    print(show(rows, reached))
+
+
+if __name__ == "__main__":
+    main()
