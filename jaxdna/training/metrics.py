@@ -21,7 +21,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     pairs = positives * (len(positive) - positives)
     if pairs == 0:
         return None
-    ranks = rankdata(scores)
+    ranks = rankdata(np.asarray(scores, np.float64))  # newer SciPy ranks float32 in float32
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / pairs)
 
 

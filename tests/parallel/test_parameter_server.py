@@ -254,7 +254,7 @@ def test_another_cluster_is_joined_with_its_token_and_not_without(jaxdna, tmp_pa
         f"--port={address.split(':')[1]}", "--include-dashboard=false", "--disable-usage-stats",
     ]  # fmt: skip
     subprocess.run([*ray_command, "get-auth-token", "--generate"], check=True, capture_output=True)
-    settings = ["train.epochs=1", *SMALL, *servers(f"address={address}", "patience=30")]
+    settings = ["train.epochs=1", *SMALL, *servers(f"address={address}", "patience=120")]
     train = ["train", "--config=configs/tal1.py", *(f"--config.{setting}" for setting in settings)]
     with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as head:
         try:
