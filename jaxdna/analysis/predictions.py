@@ -1,9 +1,7 @@
 """From a stream of sequences to a stream of scored rows: records, or windows along them."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +10,7 @@ from jaxdna.analysis.scorer import Pending, Scorer
 from jaxdna.data.fasta import Piece
 from jaxdna.data.records import Records
 from jaxdna.data.sequences import UNKNOWN, Codes
+from jaxdna.training.dispatch import few_ahead
 
 _IN_FLIGHT = 2  # pieces that the devices work on while the host reads the next
 _MUCH_UNKNOWN = 0.1  # share of letters from which on a row says so
@@ -54,7 +53,7 @@ class Lengths:
 
 
 def score_records(pieces: Iterable[Piece], scorer: Scorer, lengths: Lengths) -> Iterator[Rows]:
-    """Yields one row per record, in order.
+    """Returns one row per record, in order.
 
     Args:
       pieces: the sequences; a record may come in several pieces unless the policy crops.
@@ -62,13 +61,13 @@ def score_records(pieces: Iterable[Piece], scorer: Scorer, lengths: Lengths) -> 
       lengths: how records get the model's length.
     """
     state = _RecordState(scorer, lengths)
-    yield from _in_flight(map(state.submit, pieces), state.finish)
+    return map(state.finish, few_ahead(map(state.submit, pieces), _IN_FLIGHT))
 
 
 def score_windows(
     pieces: Iterable[Piece], scorer: Scorer, window: int, stride: int
 ) -> Iterator[Rows]:
-    """Yields one row per window, in order.
+    """Returns one row per window, in order.
 
     The windows of a record begin at 0, stride, 2 * stride and so on. Where the last of them ends
     before the record does, one more ends with it. A shorter record is one window.
@@ -80,20 +79,7 @@ def score_windows(
       stride: bases from one window to the next, at most `window`.
     """
     state = _WindowState(scorer, window, stride)
-    yield from _in_flight(map(state.submit, pieces), state.finish)
-
-
-_Job = TypeVar("_Job")
-
-
-def _in_flight(submitted: Iterable[_Job], finish: Callable[[_Job], Rows]) -> Iterator[Rows]:
-    waiting: deque[_Job] = deque()
-    for job in submitted:
-        waiting.append(job)
-        if len(waiting) > _IN_FLIGHT:
-            yield finish(waiting.popleft())
-    while waiting:
-        yield finish(waiting.popleft())
+    return map(state.finish, few_ahead(map(state.submit, pieces), _IN_FLIGHT))
 
 
 @dataclass

@@ -7,6 +7,7 @@ that is interrupted continues, and one that is extended measures only what is ne
 import hashlib
 import json
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -200,8 +201,10 @@ def ask(request: dict[str, Any]) -> Answer:
     if done.returncode == EXIT_USER:
         raise UserError(said[-1])
     if done.returncode != 0:
+        # Where XLA aborts, its reason stands above a list of stack frames.
+        cause = next((line for line in said if re.match(r"F\d{4} ", line)), said[-1])
         raise MeasurementError(
-            f"the process that measures ended with {done.returncode} ({said[-1]}); what was "
+            f"the process that measures ended with {done.returncode} ({cause}); what was "
             "measured before is kept, and the same command continues"
         )
     return json.loads(done.stdout.splitlines()[-1])

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
@@ -22,7 +22,7 @@ from jaxdna.errors import JaxdnaError
 from jaxdna.parallel.gradient_sync import no_sync
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.parallel.runtime import start_backend
-from jaxdna.training.dispatch import steps_in_calls
+from jaxdna.training.dispatch import few_ahead, steps_in_calls
 from jaxdna.training.display import make_console
 from jaxdna.training.feed import make_feed
 from jaxdna.training.program import Program
@@ -96,11 +96,15 @@ def _timer(program: Program, call: Any, split: Split) -> Callable[[], float]:
     state: list[TrainState] = [program.init()]
 
     def train(count: int) -> float:
+        def begun() -> Iterator[Any]:
+            for i in range(count):
+                batches = feed(starts[i % len(starts)], length)
+                state[0], metrics = call(state[0], batches)
+                yield metrics
+
         start = time.perf_counter()
-        for i in range(count):
-            batches = feed(starts[i % len(starts)], length)
-            state[0], metrics = call(state[0], batches)
-        jax.block_until_ready((state[0], metrics))
+        for metrics in few_ahead(begun()):
+            jax.block_until_ready(metrics)
         return (time.perf_counter() - start) / count / length
 
     train(1)

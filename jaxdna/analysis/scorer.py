@@ -42,11 +42,11 @@ class Pending:
 
     Attributes:
       parts: for each row length: the stretches, the first row of each, each stretch's rows among
-        the distinct ones, and the device's results.
+        the distinct ones, and the results of each call with the number of rows that count.
       stretches: how many in all.
     """
 
-    parts: list[tuple[NDArray, NDArray, NDArray, list[jax.Array]]]
+    parts: list[tuple[NDArray, NDArray, NDArray, list[tuple[jax.Array, int]]]]
     stretches: int
 
 
@@ -111,7 +111,7 @@ class Scorer:
         """Returns each filter's best score, both strands: float32 [stretches, 2 * filters]."""
         best = np.empty((pending.stretches, 2 * self.filters), dtype=np.float32)
         for chosen, first, index, results in pending.parts:
-            rows = np.concatenate([np.asarray(result) for result in results])
+            rows = np.concatenate([np.asarray(result)[:count] for result, count in results])
             best[chosen] = _best_of_runs(rows, index, first)
         return best
 
@@ -125,7 +125,9 @@ class Scorer:
             logits[first : first + len(part)] = np.asarray(self._head(filled))[: len(part)]
         return logits
 
-    def _scan(self, codes: Codes, places: NDArray[np.int64], row: int) -> list[jax.Array]:
+    def _scan(
+        self, codes: Codes, places: NDArray[np.int64], row: int
+    ) -> list[tuple[jax.Array, int]]:
         """Begins to scan rows of `row` windows at `places`, a fixed number in each call."""
         bases = row + self.width - 1
         tile = max(8, _TILE_POSITIONS // (row * self.filters) // 8 * 8)
@@ -141,7 +143,7 @@ class Scorer:
             rows[: len(part)] = windows[part]
             sent = jax.device_put(rows, self._by_row)
             best = _best_of_rows(sent, self._on_devices, self._trained.mesh, tile)
-            results.append(best[: len(part)])
+            results.append((best, len(part)))
         return results
 
     @cached_property

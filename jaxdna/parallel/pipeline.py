@@ -7,7 +7,7 @@ The pipeline is empty between two calls, so evaluation and checkpoints see whole
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -28,12 +28,14 @@ from jaxdna.parallel.mesh import BATCH_AXES, batch_shards
 from jaxdna.parallel.schedule_view import as_text
 from jaxdna.parallel.sharding import replicated
 from jaxdna.parallel.stages import METRICS, Stage, join, make_stages, part, rows_of
-from jaxdna.training.dispatch import most_steps
+from jaxdna.training.dispatch import few_ahead, most_steps
 from jaxdna.training.display import table
 from jaxdna.training.optimizer import momentum_update
 from jaxdna.training.program import Program, TrainCall
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.step import STRANDS, complement_strand, piece_keys, step_keys
+
+_EVENTS_AHEAD = 4  # of each stage: its devices never wait for the host
 
 
 @dataclass(frozen=True)
@@ -213,33 +215,38 @@ class PipelineProgram(Program):
         sums: list[jax.Array] = []
         last_use = schedules.last_uses(events)
 
-        for index, event in enumerate(events):
-            s, m = event.stage, event.microbatch
-            stage, i = stages[s], np.int32(m)
-            params = versions[s].get(event.version)
-            if event.ahead:
-                params = self._predicted(params, opt_states[s], np.float32(event.ahead))
-            if event.kind == schedules.FORWARD:
-                if s == 0:
-                    arrived[s][m] = _pick(inputs, i)
-                if s < last:  # on the last stage the backward pass does both
-                    y = stage.forward(params, arrived[s][m], own_keys[s], i)
-                    arrived[s + 1][m] = jax.device_put(y, rows_of(stages[s + 1].mesh))
-            elif event.kind == schedules.BACKWARD:
-                dy = _pick(targets, i) if s == last else returned[s].pop(m)
-                made = stage.backward(params, arrived[s].pop(m), own_keys[s], i, dy)
-                gradients[s] = made[0] if gradients[s] is None else _add(gradients[s], made[0])
-                if s:
-                    returned[s - 1][m] = jax.device_put(made[1], rows_of(stages[s - 1].mesh))
-                sums += made[2:]
-            else:
-                versions[s][event.version], opt_states[s] = stage.update(
-                    versions[s][event.version - 1], opt_states[s], gradients[s]
-                )
-                gradients[s] = None
-            newest = max(versions[s])
-            for old in [v for v in versions[s] if v < newest and last_use[s, v] <= index]:
-                del versions[s][old]
+        def begun() -> Iterator[Any]:
+            for index, event in enumerate(events):
+                s, m = event.stage, event.microbatch
+                stage, i = stages[s], np.int32(m)
+                params = versions[s].get(event.version)
+                if event.ahead:
+                    params = self._predicted(params, opt_states[s], np.float32(event.ahead))
+                if event.kind == schedules.FORWARD:
+                    if s == 0:
+                        arrived[s][m] = _pick(inputs, i)
+                    made: Any = None
+                    if s < last:  # on the last stage the backward pass does both
+                        made = stage.forward(params, arrived[s][m], own_keys[s], i)
+                        arrived[s + 1][m] = jax.device_put(made, rows_of(stages[s + 1].mesh))
+                elif event.kind == schedules.BACKWARD:
+                    dy = _pick(targets, i) if s == last else returned[s].pop(m)
+                    made = stage.backward(params, arrived[s].pop(m), own_keys[s], i, dy)
+                    gradients[s] = made[0] if gradients[s] is None else _add(gradients[s], made[0])
+                    if s:
+                        returned[s - 1][m] = jax.device_put(made[1], rows_of(stages[s - 1].mesh))
+                    sums.extend(made[2:])
+                else:
+                    made = stage.update(versions[s][event.version - 1], opt_states[s], gradients[s])
+                    versions[s][event.version], opt_states[s] = made
+                    gradients[s] = None
+                newest = max(versions[s])
+                for old in [v for v in versions[s] if v < newest and last_use[s, v] <= index]:
+                    del versions[s][old]
+                yield made
+
+        for made in few_ahead(begun(), _EVENTS_AHEAD * len(stages)):
+            jax.block_until_ready(made)
 
         # The micro-batches leave the last stage in their order.
         by_piece = np.stack([np.asarray(each) for each in sums])

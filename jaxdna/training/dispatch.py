@@ -1,8 +1,10 @@
-"""How a backend likes its work: compiler options, and how many steps go into one dispatch."""
+"""How a backend likes its work: compiler options, steps in one dispatch, calls under way."""
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -10,6 +12,12 @@ import jax
 _STEPS = 256
 # Batches of one dispatch lie on the devices together.
 _BYTES = 2**26
+# One call runs and one waits in the device's queue; more would only put off a stop. And simulated
+# devices share a pool of threads: where 32 calls that sum over devices wait, each thread can wait
+# for a device that has none left, and XLA aborts the process after 40 seconds.
+CALLS_AHEAD = 1
+
+_Job = TypeVar("_Job")
 
 # XLA's CPU backend hands convolutions to YNNPACK by default, which takes five times as long as
 # Eigen for the forward pass of a 3 x 3 layer and three times for the gradient of its kernel
@@ -41,6 +49,21 @@ def most_steps(platform: str, convolves: bool, batch_bytes: int) -> int:
     if not loops_well(platform, convolves):
         return 1
     return max(1, min(_STEPS, _BYTES // batch_bytes))
+
+
+def few_ahead(begun: Iterable[_Job], ahead: int = CALLS_AHEAD) -> Iterator[_Job]:
+    """Yields what calls return, in order, and begins few calls before the earlier ones are awaited.
+
+    Args:
+      begun: begins one more call each time that it is asked.
+      ahead: calls begun after the one that is yielded. Who is given that one waits for it.
+    """
+    waiting: deque[_Job] = deque()
+    for job in begun:
+        waiting.append(job)
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def steps_in_calls(steps_per_epoch: int, most_steps: int) -> list[int]:

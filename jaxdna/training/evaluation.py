@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import batch_shards
+from jaxdna.training.dispatch import few_ahead
 from jaxdna.training.feed import evaluation_batches
 from jaxdna.training.metrics import scores
 from jaxdna.training.program import Program
@@ -46,9 +47,11 @@ class Evaluator:
           params: of the network.
           wait: is given the list of arrays to wait for, and may raise.
         """
-        computed = [self._program.predict_call(params, x) for x in self._calls]
-        wait(computed)
-        stacked = np.concatenate([np.asarray(logits) for logits in computed])
+        computed = []
+        for logits in few_ahead(self._program.predict_call(params, x) for x in self._calls):
+            wait([logits])
+            computed.append(np.asarray(logits))
+        stacked = np.concatenate(computed)
         return stacked.reshape(-1, stacked.shape[-1])[: len(self._labels)]
 
     def scores(self, params: Params, wait: Wait = jax.block_until_ready) -> dict[str, float | None]:

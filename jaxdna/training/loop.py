@@ -1,8 +1,7 @@
 """The loop: the only place that knows epochs, wall time and files."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,7 @@ from jaxdna.errors import NotFiniteError, Preempted, storage_error
 from jaxdna.models.network import parameter_count
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.curves import TensorBoard, draw_curves
-from jaxdna.training.dispatch import calls_left
+from jaxdna.training.dispatch import calls_left, few_ahead
 from jaxdna.training.display import EpochProgress, loud
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.evaluation import Evaluator
@@ -31,9 +30,6 @@ from jaxdna.training.run_folder import RunFolder
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.stopwatch import Stopwatch
 from jaxdna.versions import versions
-
-# One call runs and one waits in the device's queue; more would only put off a stop.
-_CALLS_AHEAD = 1
 
 
 @dataclass
@@ -225,28 +221,25 @@ def _train_epoch(
       StopRequested: a signal has come, and the run stands between two calls.
     """
     progress, steps_per_epoch = run.progress, program.steps_per_epoch
-    step = progress.epoch * steps_per_epoch + progress.epoch_step
-    under_way: deque[dict[str, jax.Array]] = deque()
+    before = progress.epoch * steps_per_epoch
+    calls = calls_left(steps_per_epoch, program.most_steps, progress.epoch_step)
 
-    def take() -> None:
-        """Waits for the oldest call."""
-        guard.enter("step")
-        metrics = {k: np.asarray(v, np.float64) for k, v in under_way.popleft().items()}
-        _check_finite(metrics["loss"], progress.epoch * steps_per_epoch + progress.epoch_step)
-        progress.add(metrics)
+    def begun() -> Iterator[dict[str, jax.Array]]:
+        step = before + progress.epoch_step
+        for steps in calls:
+            checkpoints.check()
+            if guard.stops_here():
+                return
+            run.state, metrics = compiled[steps](run.state, feed(step, steps))
+            step += steps
+            yield metrics
 
     guard.enter("step")
-    for steps in calls_left(steps_per_epoch, program.most_steps, progress.epoch_step):
-        checkpoints.check()
-        if guard.stops_here():
-            break
-        run.state, metrics = compiled[steps](run.state, feed(step, steps))
-        step += steps
-        under_way.append(metrics)
-        if len(under_way) > _CALLS_AHEAD:
-            take()
-    while under_way:
-        take()
+    for metrics in few_ahead(begun()):
+        guard.enter("step")
+        sums = {k: np.asarray(v, np.float64) for k, v in metrics.items()}
+        _check_finite(sums["loss"], before + progress.epoch_step)
+        progress.add(sums)
     guard.check()
 
 
