@@ -7,6 +7,8 @@ import sys
 import threading
 import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,18 @@ def _has_token() -> bool:
     return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
-_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keeps what SIGTERM and SIGINT do: Ray's import and its start replace what saves the run."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # Ray leaves it alone elsewhere
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 try:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -29,17 +42,15 @@ try:
     # themselves. Ray looks at this when it is imported.
     if "ray" not in sys.modules and _has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
-    from ray.exceptions import AuthenticationError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    with _own_handlers():
+        import ray
+        from ray.exceptions import AuthenticationError
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ModuleNotFoundError as error:
     raise UserError(
         f"--config.strategy=parameter_server needs {error.name}, which is not installed; "
         "install jaxdna[ray], or take strategy spmd or pipeline"
     ) from error
-if threading.current_thread() is threading.main_thread():
-    for _number, _handler in _HANDLERS.items():  # Ray's import replaces ours, which save the run
-        signal.signal(_number, _handler)
 
 
 def start_ray(config: ConfigDict) -> None:
@@ -52,14 +63,15 @@ def start_ray(config: ConfigDict) -> None:
     }
     if settings.address:
         try:
-            ray.init(address=settings.address, **options)
+            with _own_handlers():
+                ray.init(address=settings.address, **options)
         except (ConnectionError, AuthenticationError):
             raise _not_let_in(settings.address) from None
         return
     actors = settings.workers + settings.servers
     # Ray listens on every interface, also when it is given a loopback address. What keeps others
     # out is the token that Ray 2.60 asks of every client of a new cluster; we leave it so.
-    with warnings.catch_warnings():
+    with _own_handlers(), warnings.catch_warnings():
         # jax warns of every fork; Ray's are followed by exec at once.
         warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
         ray.init(

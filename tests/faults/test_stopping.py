@@ -34,6 +34,21 @@ def test_fault_02_a_signal_while_training_saves_between_two_calls(runner, finish
     finished.assert_same(workdir)
 
 
+def test_fault_02_sigterm_to_a_parameter_server_run_saves_too(runner, tmp_path):
+    """Ray, when it starts, puts a handler of its own in the place of ours."""
+    pytest.importorskip("ray")
+    workdir, servers = tmp_path / "run", "--config.strategy=parameter_server"
+    with runner.train(workdir, servers, "--config.train.epochs=100000") as job:
+        assert job.until(epoch(2))
+        job.send(signal.SIGTERM)
+        assert job.end() == 78, job.output
+    assert "stopped by SIGTERM after step" in job.output
+    saved, step = positions(workdir / "checkpoints")[-1]
+    within = f", step {step} of the next" if step else ""
+    output = runner.finish(workdir, servers, f"--config.train.epochs={saved + 1}")
+    assert f"resuming after epoch {saved}{within}" in output
+
+
 def test_fault_02_an_epoch_in_many_parts_has_the_bits_of_one_in_one(runner, tmp_path):
     """Three epochs of 100 calls, stopped after fractions of an epoch."""
     long = ["--config.data.train_examples=12800", "--config.train.epochs=3"]
