@@ -4,7 +4,8 @@ from functools import reduce
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+
+from jaxdna.ops.convolution import convolve, pad, plain
 
 
 def convolve_on_mesh(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
@@ -24,14 +25,12 @@ def convolve_on_mesh(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array
       [batch, height', width', filters].
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape.get("seq", 1) == 1:
-        return lax.conv_general_dilated(
-            x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+    if mesh.empty or mesh.size == 1:
+        return convolve(x, kernel, padding)
+    if mesh.shape.get("seq", 1) == 1:
+        return plain(x, kernel, padding)
     rows, columns = kernel.shape[:2]
-    if padding == "SAME":
-        edges = [((n - 1) // 2, n // 2) for n in (rows, columns)]
-        x = jnp.pad(x, ((0, 0), *edges, (0, 0)))
+    x = pad(x, kernel, padding)
     height, width = x.shape[1] - rows + 1, x.shape[2] - columns + 1
     products = [
         x[:, i : i + height, j : j + width] @ kernel[i, j]

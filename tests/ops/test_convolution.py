@@ -1,0 +1,43 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdna.ops import convolution
+from jaxdna.ops.convolution import convolve, plain
+
+
+def gradients(function, x, kernel, dy, padding):
+    return jax.vjp(lambda x, kernel: function(x, kernel, padding), x, kernel)[1](dy)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("channels", [1, 3, 12])
+@pytest.mark.parametrize(("batch", "rows", "columns"), [(7, 3, 3), (6, 2, 3), (1, 4, 1)])
+def test_value_and_gradients_are_those_of_xla_s_convolution(
+    monkeypatch, padding, channels, batch, rows, columns
+):
+    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 1 << 15)  # one image or three
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x = jnp.asarray(rng.normal(size=(batch, 9, 8, channels)))
+        kernel = jnp.asarray(rng.normal(size=(rows, columns, channels, 5)))
+        y = plain(x, kernel, padding)
+        dy = jnp.asarray(rng.normal(size=y.shape))
+        exact = gradients(plain, x, kernel, dy, padding)
+    single = [jnp.asarray(leaf, jnp.float32) for leaf in (x, kernel, dy)]
+    np.testing.assert_array_equal(convolve(*single[:2], padding), plain(*single[:2], padding))
+    made = jax.jit(gradients, static_argnums=(0, 4))(convolve, *single, padding)
+    # A sum of n products rounds to sqrt(n) halves of the last bit of its size, and rarely to more.
+    for ours, true in zip(made, exact, strict=True):
+        np.testing.assert_allclose(ours, true, rtol=0, atol=2e-6 * np.abs(true).max())
+        assert ours.dtype == jnp.float32
+
+
+def test_sums_over_images_are_float32_where_activations_are_bfloat16():
+    # 512 images of ones: each adds 64 to every sum, far beyond where bfloat16 still counts by 64.
+    x = jnp.ones((512, 10, 10, 8), jnp.bfloat16)
+    kernel = jnp.ones((3, 3, 8, 4), jnp.bfloat16)
+    _, dk = gradients(convolve, x, kernel, jnp.ones((512, 8, 8, 4), jnp.bfloat16), "VALID")
+    assert dk.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(dk, np.float32), 512 * 64)
