@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import export
+from jax import export, lax
 from numpy.typing import NDArray
 
 from jaxdna.data.sequences import UNIFORM, UNKNOWN, encode
@@ -21,8 +21,8 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _README = """# {name}
 
 `model.stablehlo` is the whole model: letters in, logits out, for any number of sequences of any
-length from {width} bases on (pad none of them: one call for each length). It runs with jax alone,
-on {platforms}:
+length from {width} bases on (one call for each length). {treatment}It needs jax and flatbuffers
+alone, and runs on {platforms}:
 
 ```python
 import jax, numpy as np
@@ -36,11 +36,24 @@ strand of one sequence ({strands_note}):
 ```python
 import numpy as np; from safetensors.numpy import load_file; w = load_file("model.safetensors")
 one_hot = np.eye(4)[["ACGT".index(base) for base in "{example}"]]
-windows = np.lib.stride_tricks.sliding_window_view(one_hot, {width}, axis=0)
+{fit}windows = np.lib.stride_tricks.sliding_window_view(one_hot, {width}, axis=0)
 scores = np.einsum("pcw,wcf->pf", windows, w["conv.kernel"]) + w["conv.bias"]
 print(np.maximum(scores.max(axis=0), 0) @ w["dense.kernel"] + w["dense.bias"])
 ```
 """
+_TREATMENT = {  # of lengths, as in training: what the README says, and a line of its second example
+    "error": ("", ""),
+    "pad": (
+        "Sequences of fewer than {length} bases are padded to {length}, as in training, inside the "
+        "program: do not pad them yourself. ",
+        "short = max(0, {length} - len(one_hot))  # padded as in training\n"
+        "one_hot = np.pad(one_hot, [(short // 2, short - short // 2), (0, 0)])\n",
+    ),
+    "center_crop": (
+        "Of sequences of more than {length} bases the middle is scored, as in training. ",
+        "one_hot = one_hot[max(0, len(one_hot) - {length}) // 2 :][:{length}]  # as in training\n",
+    ),
+}
 _STRANDS_NOTE = {
     "average": "the model's is the mean of this and that of the reverse complement",
     "max": "the model's is the larger of this and that of the reverse complement",
@@ -67,16 +80,25 @@ def write_export(trained: Trained, folder: Path, name: str) -> list[str]:
         for layer, leaves in trained.params.items()
         for key, value in leaves.items()
     }
-    strands = trained.config.model.strands
+    strands, lengths = trained.config.model.strands, trained.config.data.get("lengths", "error")
+    treatment, fit = (text.format(length=trained.length) for text in _TREATMENT[lengths])
     readme = _README.format(
         name=name,
         width=trained.width,
         platforms=", ".join(PLATFORMS),
+        treatment=treatment,
+        fit=fit,
         example="ACGT" * max(5, -(-trained.width // 4)),
         weights=", ".join(f"`{key}` {list(value.shape)}" for key, value in weights.items()),
         strands_note=_STRANDS_NOTE[strands],
     )
-    metadata = {"strands": strands, "letters": "ACGT", "producer": "jaxdna"}
+    metadata = {
+        "strands": strands,
+        "letters": "ACGT",
+        "lengths": lengths,
+        "length": str(trained.length),
+        "producer": "jaxdna",
+    }
     files = {
         "model.stablehlo": stablehlo(trained),
         "model.safetensors": safetensors(weights, metadata),
@@ -96,8 +118,8 @@ def write_export(trained: Trained, folder: Path, name: str) -> list[str]:
 def stablehlo(trained: Trained) -> bytes:
     """Returns the serialised program: letters uint8 [batch, length] to logits float32 [batch].
 
-    Upper and lower case, U for T, and the run's own treatment of ambiguous letters are part of it;
-    what is no letter of a sequence counts as ambiguous. The plain form of the convolution is
+    Upper and lower case, U for T, and the run's own treatment of lengths and of ambiguous letters
+    are part of it; what is no letter of a sequence counts as ambiguous. The plain form of the convolution is
     exported, which leaves batch and length open.
 
     Raises:
@@ -110,6 +132,7 @@ def stablehlo(trained: Trained) -> bytes:
     table[np.frombuffer(letters, np.uint8)] = encode(letters)
     first, *rest = trained.network(trained.params).names
     strands = trained.config.model.strands
+    fit = _FIT[trained.config.data.get("lengths", "error")]
 
     def model(text: jax.Array) -> jax.Array:
         network = nnx.merge(trained.graph, nnx.State(jax.tree.map(np.asarray, trained.params)))
@@ -122,7 +145,7 @@ def stablehlo(trained: Trained) -> bytes:
                 x = getattr(network, layer)(x)
             return x[:, 0]
 
-        codes = jnp.asarray(table)[text]
+        codes = fit(jnp.asarray(table)[text], trained.length)
         forward = one_strand(codes)
         if strands == "forward":
             return forward
@@ -135,6 +158,21 @@ def stablehlo(trained: Trained) -> bytes:
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError("StableHLO files need flatbuffers; legal: pip install jaxdna[export]")
     return bytes(export.export(jax.jit(model), platforms=PLATFORMS)(argument).serialize())
+
+
+def _padded(codes: jax.Array, length: int) -> jax.Array:
+    """Pads as `records.fit_length` does; the number of bases may be a symbol."""
+    short = jax.core.max_dim(length - codes.shape[1], 0)
+    return jnp.pad(codes, [(0, 0), (short // 2, short - short // 2)], constant_values=UNKNOWN)
+
+
+def _cropped(codes: jax.Array, length: int) -> jax.Array:
+    """Takes the middle as `records.fit_length` does; the number of bases may be a symbol."""
+    kept = jax.core.min_dim(codes.shape[1], length)
+    return lax.dynamic_slice_in_dim(codes, (codes.shape[1] - kept) // 2, kept, axis=1)
+
+
+_FIT = {"error": lambda codes, length: codes, "pad": _padded, "center_crop": _cropped}
 
 
 def safetensors(tensors: dict[str, NDArray], metadata: dict[str, str]) -> bytes:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import jax
 import numpy as np
 import pytest
 
@@ -221,11 +222,16 @@ def test_exported_files_run_where_jaxdna_is_not(call, trained, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == set(files)
     examples = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
     assert len(examples) == 2
-    # At least as long as in training, since `predict` pads what is shorter as training did.
+    metadata = json.loads((tmp_path / "model.safetensors").read_bytes()[8:].split(b"}")[0] + b"}}")
+    assert metadata["__metadata__"].items() >= {"lengths": "pad", "length": "100"}.items()
+    # Shorter and longer than the 100 bases of training: `predict` pads what is shorter.
     rng = np.random.default_rng(2)
     known = "".join(rng.choice(list("ACGT"), 120))
     odd = known[:60].lower().replace("t", "u") + "NRY" + known[63:]
-    for example, text, strands in zip(examples, (odd, known), ("average", "forward"), strict=True):
+    cases = [(odd, "average", 0), (known, "forward", 1)]
+    cases += [(odd[:31], "average", 0), (known[:31], "forward", 1)]
+    for text, strands, number in cases:
+        example = examples[number]
         (tmp_path / "x.fa").write_text(f">f\n{text}\n")
         flags = [f"--sequences={tmp_path}/x.fa", f"--strands={strands}"]
         expected = float(rows_of(call("predict", *flags))[0][2])
@@ -236,6 +242,25 @@ def test_exported_files_run_where_jaxdna_is_not(call, trained, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert float(done.stdout.strip().strip("[]")) == pytest.approx(expected, abs=1e-4)
+
+
+def exported(call, folder, letters, *flags):
+    """The logit of letters from model.stablehlo of the run, as if trained with `flags`."""
+    call("export", f"--output={folder}", *flags)
+    model = jax.export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
+    return float(model.call(np.frombuffer(letters.encode(), np.uint8)[None])[0])
+
+
+@pytest.mark.parametrize("lengths", ["error", "pad", "center_crop"])
+def test_exported_programs_treat_lengths_as_predict_does(call, tmp_path, lengths):
+    pytest.importorskip("flatbuffers", reason="jax serialises with flatbuffers (extra [export])")
+    rng = np.random.default_rng(3)
+    flag = f"--config.data.lengths={lengths}"
+    for bases in (16, 99, 141):
+        text = "".join(rng.choice(list("ACGT"), bases))
+        (tmp_path / "x.fa").write_text(f">f\n{text}\n")
+        expected = float(rows_of(call("predict", f"--sequences={tmp_path}/x.fa", flag))[0][2])
+        assert exported(call, tmp_path, text, flag) == pytest.approx(expected, abs=1e-4)
 
 
 class Page(HTMLParser):
