@@ -5,7 +5,9 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 EXIT_OK = 0
 EXIT_USER = 2  # what the user gave is wrong: one sentence, no traceback
@@ -53,18 +55,29 @@ class Preempted(JaxdnaError):
     exit_code = EXIT_PREEMPTED
 
 
+def last_words(text: str, stream: TextIO | None = None) -> None:
+    """Prints what must not keep a process from ending, though nobody listens any more.
+
+    Args:
+      text: the words.
+      stream: where to; `sys.stderr` if None.
+    """
+    with suppress(OSError):
+        print(text, file=stream or sys.stderr, flush=True)
+
+
 def report(error: BaseException) -> int:
     """Prints an error for the person at the terminal and returns the exit code.
 
     What we foresaw is one sentence; what we did not is our mistake, and has its traceback.
     """
     if isinstance(error, JaxdnaError):
-        print(f"jaxdna: {error}", file=sys.stderr, flush=True)
+        last_words(f"jaxdna: {error}")
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        print("jaxdna: interrupted", file=sys.stderr, flush=True)
+        last_words("jaxdna: interrupted")
         return EXIT_INTERRUPTED
-    traceback.print_exception(error)
+    last_words("".join(traceback.format_exception(error)).rstrip())
     return 1
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
 
+# Once jax has compiled a small network a process has 370 MB to itself (Linux, a CPU).
+_PROCESS_BYTES = 256 * 2**20
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
@@ -42,8 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Launches; returns the exit code of the process that failed first, or 0."""
-    if arguments.processes < 1:
-        raise UserError(f"--processes={arguments.processes} is not legal: it must be 1 or more")
+    most = _most_processes()
+    if not 1 <= arguments.processes <= most:
+        raise UserError(
+            f"--processes={arguments.processes} is not legal: it must be 1 to {most}, since each "
+            f"takes {_PROCESS_BYTES >> 20} MiB of this machine's memory or more"
+        )
     if not 0 <= arguments.port < 65536:
         raise UserError(f"--port={arguments.port} is not legal: it must be 0 to 65535")
     if not arguments.command or arguments.overrides:
@@ -74,6 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.max_restarts,
         lambda: {path.name for path in checkpoints.glob("epoch-*") if not path.suffix},
     )
+
+
+def _most_processes() -> int:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, memory // _PROCESS_BYTES)
 
 
 def _gpus(processes: int) -> list[str]:

@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxdna.errors import EXIT_PEER, PeerError, Preempted, UserError, report
+from jaxdna.errors import EXIT_PEER, PeerError, Preempted, UserError, last_words, report
 
 _LAST_WORDS_SECONDS = 1800
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -306,7 +305,7 @@ def _watch(ended: threading.Event) -> None:
         except jax.errors.JaxRuntimeError:  # no such key; and without its coordinator jax aborts
             continue
         if not ended.is_set():
-            print(f"\njaxdna: another process failed first: {cause}", file=sys.stderr, flush=True)
+            last_words(f"\njaxdna: another process failed first: {cause}")
             os._exit(EXIT_PEER)
 
 

@@ -6,18 +6,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import IO, NamedTuple
 
-from jaxdna.errors import EXIT_PEER, EXIT_PREEMPTED, EXIT_WATCHDOG
+from jaxdna.errors import EXIT_PEER, EXIT_PREEMPTED, EXIT_WATCHDOG, JaxdnaError, UserError
 
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 15
 # How a process ends that another one has left: told so by it, or aborted by jax.
 _AFTER_ANOTHER = (EXIT_PEER, -signal.SIGABRT)
-
+# What a terminal or a supervisor says to a program; here it is meant for all processes of it.
+_FOR_ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 # What another start can mend: a lost peer, a hang, a preemption, a signal (128 + n).
 _WORTH_A_RESTART = (EXIT_PEER, EXIT_WATCHDOG, EXIT_PREEMPTED, *range(129, 160))
@@ -85,6 +86,9 @@ def launch(
     Process 0's output is shown as it comes; each process has a log of its own. When one fails, the
     others get `grace_seconds` to end by themselves; then they are terminated, and killed.
 
+    Each process has a process group of its own: a terminal's Ctrl-C reaches this one, which hands
+    it on, so that each of them hears it once.
+
     Args:
       command: a verb and its flags.
       processes: how many processes.
@@ -95,44 +99,41 @@ def launch(
 
     Returns:
       How it ended. Logs that are there already are continued.
+
+    Raises:
+      UserError: the logs cannot be written.
+      JaxdnaError: the system starts no more processes.
     """
-    logs.mkdir(parents=True, exist_ok=True)
     paths = [logs / f"process-{i}.log" for i in range(processes)]
-    children = []
-    relays = []
-    for i, path in enumerate(paths):
-        flags = {"coordinator": f"127.0.0.1:{port}", "processes": processes, "process_id": i}
-        child = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "jaxdna", *command),
-                *(f"--config.cluster.{key}={value}" for key, value in flags.items()),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": gpus[i]} if gpus else None,
-        )
-        children.append(child)
-        log = path.open("ab")
-        for source, shown in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
-            assert source is not None
-            relay = threading.Thread(
-                target=_relay, args=(source, log, shown.buffer if i == 0 else None), daemon=True
-            )
-            relay.start()
-            relays.append(relay)
-    told, restore = _forward_signals(children)
-    try:
-        first = _wait(children, grace_seconds)
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-        restore()
-        for relay in relays:
-            relay.join(timeout=5)
+    files = _open_logs(logs, paths)
+    children: list[subprocess.Popen[bytes]] = []
+    relays: list[threading.Thread] = []
+    with _hearing() as heard:  # from before the first one on: none is left to itself by a signal
+        try:
+            for i, log in enumerate(files):
+                flags = {
+                    "coordinator": f"127.0.0.1:{port}",
+                    "processes": processes,
+                    "process_id": i,
+                }
+                cluster = [f"--config.cluster.{key}={value}" for key, value in flags.items()]
+                children.append(_start([*command, *cluster], gpus[i] if gpus else None))
+                relays += _relays(children[i], log, shown=i == 0)
+            first = _wait(children, grace_seconds, heard)
+        except OSError as error:
+            raise JaxdnaError(
+                f"process {len(children)} of {processes} cannot be started ({error.strerror})"
+            ) from error
+        finally:
+            for child in children:
+                child.kill()
+                child.wait()
+            for relay in relays:
+                relay.join(timeout=5)
+            for log in files:
+                log.close()
     if first is None:
-        return Ended(0, told.is_set())
+        return Ended(0, bool(heard))
     code = children[first].returncode
     code = 128 - code if code < 0 else code
     tail = paths[first].read_text(errors="replace").splitlines()[-_TAIL_LINES:]
@@ -143,58 +144,90 @@ def launch(
         sep="\n",
         file=sys.stderr,
     )
-    return Ended(code, told.is_set())
+    return Ended(code, bool(heard))
 
 
-def _relay(source: IO[bytes], log: IO[bytes], shown: IO[bytes] | None) -> None:
+def _open_logs(folder: Path, paths: Sequence[Path]) -> list[IO[bytes]]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [path.open("ab", buffering=0) for path in paths]
+    except OSError as error:
+        raise UserError(
+            f"--logs={folder} cannot be written ({error.strerror}); give another folder"
+        ) from error
+
+
+def _start(arguments: Sequence[str], gpu: str | None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxdna", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env=None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu},
+        process_group=0,
+    )
+
+
+def _relays(
+    child: subprocess.Popen[bytes], log: IO[bytes], shown: bool
+) -> Iterator[threading.Thread]:
+    """Starts the two threads that copy what a process writes."""
+    for source, ours in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
+        sinks = [log, ours.buffer] if shown else [log]
+        relay = threading.Thread(target=_relay, args=(source, sinks), daemon=True)
+        relay.start()
+        yield relay
+
+
+def _relay(source: IO[bytes], sinks: list[IO[bytes]]) -> None:
     for line in source:
-        for sink in (log, shown):
-            if sink:
+        for sink in tuple(sinks):
+            try:
                 sink.write(line)
                 sink.flush()
+            except OSError:  # full, or nobody reads it any more: the process must not wait for it
+                sinks.remove(sink)
 
 
-def _forward_signals(
-    children: Sequence[subprocess.Popen[bytes]],
-) -> tuple[threading.Event, Callable[[], None]]:
-    """Hands SIGTERM and SIGINT on to all children.
-
-    Returns:
-      An event that says whether one came, and what puts the old handlers back.
-    """
-    told = threading.Event()
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        told.set()
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(number)
-
-    previous = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore() -> None:
+@contextmanager
+def _hearing() -> Iterator[list[int]]:
+    """Gives a list to which the signals that are meant for all are added as they come."""
+    heard: list[int] = []
+    # What is ignored (nohup) stays ignored, here and in the processes, which inherit that.
+    numbers = [n for n in _FOR_ALL if signal.getsignal(n) != signal.SIG_IGN]
+    previous = {n: signal.signal(n, lambda number, _: heard.append(number)) for n in numbers}
+    try:
+        yield heard
+    finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
-    return told, restore
 
+def _wait(
+    children: Sequence[subprocess.Popen[bytes]], grace_seconds: float, heard: Sequence[int]
+) -> int | None:
+    """Waits for all and hands on what is heard; returns which child failed first, or None.
 
-def _wait(children: Sequence[subprocess.Popen[bytes]], grace_seconds: float) -> int | None:
-    """Waits for all; returns which child failed first, or None."""
-    first, deadline, terminated = None, float("inf"), False
-    running = [True]
-    while any(running):
-        running = [child.poll() is None for child in children]
-        if first is None:
-            # Of two that ended between two looks, one that only noticed the other is not the cause.
-            failed = [i for i, child in enumerate(children) if child.returncode]
-            failed.sort(key=lambda i: children[i].returncode in _AFTER_ANOTHER)
-            if failed:
-                first, deadline = failed[0], time.monotonic() + grace_seconds
-        elif time.monotonic() > deadline:
-            for child in children:
-                if child.poll() is None:
-                    child.kill() if terminated else child.terminate()
-            terminated, deadline = True, time.monotonic() + grace_seconds
+    One that only followed another is the first cause only where no other kind of failure is found:
+    process 0 stays a moment longer than those that it tells of its own.
+    """
+    failed: list[int] = []  # in the order in which they were seen, until we end them ourselves
+    handed, deadline, terminated = 0, float("inf"), False
+    running = list(children)
+    while running:
         time.sleep(_POLL_SECONDS)
-    return first
+        while handed < len(heard):
+            for child in running:
+                child.send_signal(heard[handed])
+            handed += 1
+        running = [child for child in children if child.poll() is None]
+        if not terminated:
+            seen = [i for i, child in enumerate(children) if child.returncode]
+            failed += [i for i in seen if i not in failed]
+        if failed and deadline == float("inf"):
+            deadline = time.monotonic() + grace_seconds
+        elif time.monotonic() > deadline:
+            for child in running:
+                child.kill() if terminated else child.terminate()
+            terminated, deadline = True, time.monotonic() + grace_seconds
+    return min(failed, key=lambda i: children[i].returncode in _AFTER_ANOTHER, default=None)

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from jaxdna.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_WATCHDOG
+from jaxdna.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_WATCHDOG, last_words
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _TICK = 0.25  # seconds between two looks at the clock
@@ -204,4 +204,4 @@ class Guard:
 
 
 def _say(text: str) -> None:
-    print(f"\njaxdna: {text}", file=sys.__stderr__, flush=True)
+    last_words(f"\njaxdna: {text}", sys.__stderr__)

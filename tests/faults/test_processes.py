@@ -1,10 +1,14 @@
 """Rows 2, 9 to 12, 21 and 22 of the table of faults: several processes of one run."""
 
 import ipaddress
+import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -12,6 +16,7 @@ import pytest
 from jaxdna.parallel.cluster import free_port
 from jaxdna.parallel.launcher import Ended, supervise
 from jaxdna.training.checkpoint import positions
+from jaxdna.training.run_lock import RunLock
 from tests.faults.conftest import SHORT, rows, sha
 
 LONG = ["--config.train.epochs=100000"]
@@ -107,6 +112,25 @@ def test_fault_11_an_error_on_one_process_ends_the_others_with_its_cause(runner,
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_fault_16_the_launcher_names_the_process_that_found_the_lock_and_does_not_restart(
+    runner, tmp_path
+):
+    """Process 0 stays a moment after it has told the others, so that they end before it."""
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    lock = RunLock(workdir / ".lock")
+    lock.take(print)
+    with runner.start(
+        "launch", "--processes=2", "--max-restarts=3", "--", "train", *SHORT,
+        f"--workdir={workdir}",
+    ) as launcher:  # fmt: skip
+        assert launcher.end() == 2, launcher.output
+    lock.release()
+    assert f"--workdir={workdir} is in use by process {os.getpid()} on" in launcher.output
+    assert "process 0 of 2 failed first, with exit code 2;" in launcher.output
+    assert "restart" not in launcher.output
+
+
 def test_fault_12_a_process_that_never_starts_is_waited_for_and_named(runner, tmp_path):
     (job,) = pair(runner, tmp_path / "run", "--config.cluster.start_seconds=2", only=(0,))
     assert job.end(60) == 70, job.output
@@ -167,6 +191,71 @@ def test_fault_09_the_launcher_starts_again_after_a_kill_and_ends_with_the_same_
     assert "restart 2 of 3" not in launcher.output
     assert sha(workdir) == sha(reference)
     assert rows(workdir) == rows(reference)
+
+
+@contextmanager
+def launched(runner, workdir, *flags):
+    """A launcher of two processes in a process group of its own, as a shell starts it.
+
+    What is left of it is killed in the end.
+    """
+    caches = {"JAX_COMPILATION_CACHE_DIR": str(runner.folder.parent / "compiled")}
+    launcher = psutil.Popen(
+        [sys.executable, "-m", "jaxdna", "launch", "--processes=2", *flags, "--", "train", *SHORT,
+         *LONG, f"--workdir={workdir}"],
+        stderr=subprocess.PIPE, text=True, process_group=0, env=os.environ | caches,
+    )  # fmt: skip
+    try:
+        yield launcher
+    finally:
+        mark = f"--workdir={workdir}"  # also of processes that nobody is the parent of any more
+        for process in psutil.process_iter(["cmdline"]):
+            if mark in (process.info["cmdline"] or ()):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        launcher.stderr.close()
+        launcher.wait()
+
+
+def until_epoch_2(launcher):
+    for line in launcher.stderr:
+        if line.startswith("epoch 2/"):
+            return launcher.children()
+    raise AssertionError("the launch has ended")
+
+
+def test_fault_02_one_ctrl_c_in_a_terminal_saves_all_processes(runner, tmp_path):
+    """A terminal sends SIGINT to every process of the foreground group."""
+    with launched(runner, tmp_path / "run") as launcher:
+        until_epoch_2(launcher)
+        os.killpg(launcher.pid, signal.SIGINT)
+        errors = launcher.stderr.read()
+        assert launcher.wait() == 78, errors
+    assert "interrupted again" not in errors
+    assert re.search(r"stopped by SIGINT after step \d+; the state is saved", errors)
+    assert positions(tmp_path / "run" / "checkpoints")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "hung up"])
+def test_a_launcher_that_ends_leaves_no_process_behind(runner, tmp_path, number):
+    with launched(runner, tmp_path / "run") as launcher:
+        children = until_epoch_2(launcher)
+        assert len(children) == 2
+        os.kill(launcher.pid, number)
+        launcher.stderr.close()
+        _, alive = psutil.wait_procs(children, timeout=60)
+        assert not alive
+
+
+def test_a_signal_while_the_launcher_starts_leaves_no_process_behind(runner, tmp_path):
+    with launched(runner, tmp_path / "run") as launcher:
+        while not (children := launcher.children()):  # the first of two
+            time.sleep(0.001)
+        launcher.terminate()
+        errors = launcher.stderr.read()
+        assert launcher.wait() != 0
+    assert not any(child.is_running() for child in children)
+    assert "Traceback" not in errors
 
 
 def test_the_launcher_gives_up_where_there_is_no_progress():

@@ -100,18 +100,23 @@ def test_a_killed_process_ends_the_launch_with_its_name(tmp_path):
         sys.executable, "-m", "jaxdna", "launch", "--processes=2", "--grace-seconds=2", "--",
         "train", *SMALL, "--config.train.epochs=100000", f"--workdir={tmp_path}/run",
     ]  # fmt: skip
-    launcher = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    for line in launcher.stderr:
-        if line.startswith("epoch 1/"):
-            break
-    victim = next(
-        child
-        for child in psutil.Process(launcher.pid).children()
-        if "--config.cluster.process_id=1" in child.cmdline()
-    )
-    victim.send_signal(signal.SIGKILL)
-    killed = time.monotonic()
-    _, errors = launcher.communicate(timeout=60)
+    with psutil.Popen(command, stderr=subprocess.PIPE, text=True) as launcher:
+        try:
+            for line in launcher.stderr:
+                if line.startswith("epoch 1/"):
+                    break
+            victim = next(
+                child
+                for child in launcher.children()
+                if "--config.cluster.process_id=1" in child.cmdline()
+            )
+            victim.kill()
+            killed = time.monotonic()
+            _, errors = launcher.communicate(timeout=60)
+        except BaseException:
+            for process in (*launcher.children(), launcher):
+                process.kill()
+            raise
     assert launcher.returncode == 128 + signal.SIGKILL
     assert "process 1 of 2 failed first, with exit code 137" in errors
     assert time.monotonic() - killed < 15
@@ -122,6 +127,8 @@ def test_a_killed_process_ends_the_launch_with_its_name(tmp_path):
     ("arguments", "words"),
     [
         (["--processes=0", "--", "train"], "--processes=0 is not legal"),
+        (["--processes=100000", "--", "train"], "--processes=100000 is not legal: it must be 1 to"),
+        (["--processes=2", "--logs=/proc/y", "--", "train"], "--logs=/proc/y cannot be written"),
         (["--processes=2"], "come after `--`"),
         (["--processes=2", "--port=70000", "--", "train"], "--port=70000 is not legal"),
         (["--", "train"], "--processes"),
