@@ -119,8 +119,8 @@ def stablehlo(trained: Trained) -> bytes:
     """Returns the serialised program: letters uint8 [batch, length] to logits float32 [batch].
 
     Upper and lower case, U for T, and the run's own treatment of lengths and of ambiguous letters
-    are part of it; what is no letter of a sequence counts as ambiguous. The plain form of the convolution is
-    exported, which leaves batch and length open.
+    are part of it; what is no letter of a sequence counts as ambiguous. The plain form of the
+    convolution is exported, which leaves batch and length open.
 
     Raises:
       UserError: flatbuffers, in which jax serialises, is not installed.

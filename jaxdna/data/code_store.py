@@ -23,7 +23,7 @@ from jaxdna.data.streams import display
 from jaxdna.errors import UserError
 
 ANY_LENGTH = "any"
-_FORMAT = 2  # part of the key: a change of the files' meaning makes new stores
+_FORMAT = 3  # part of the key: a change of the files' meaning makes new stores
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class CodeStore:
     """Converted sequences on disk; nothing is in memory until it is indexed.
 
     Attributes:
-      folder: holds codes.npy, offsets.npy (lengths `any` only), ids.txt and store.json.
+      folder: holds codes.npy, lengths.npy, ids.txt and store.json.
       codes: uint8 [records, length] memory-mapped; [bases] with lengths `any`.
       counts: records of each input, in the order given.
       digests: SHA-256 of each input's bytes, in the order given.
@@ -55,11 +55,16 @@ class CodeStore:
         return (self.folder / "ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
 
     @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 [records], bases of each sequence before any padding or cropping."""
+        return np.load(self.folder / "lengths.npy")
+
+    @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """int64 [records + 1], where each record begins among all bases."""
         if self.codes.ndim == 2:
             return np.arange(len(self) + 1, dtype=np.int64) * self.codes.shape[1]
-        return np.load(self.folder / "offsets.npy", mmap_mode="r")
+        return np.concatenate([[0], np.cumsum(self.lengths)])
 
     def records(self) -> Records:
         """Returns the sequences as `Records` over the memory-mapped codes."""
@@ -159,14 +164,14 @@ def _write(
     if lengths != ANY_LENGTH and length == 0:
         length = _common_length(paths, ambiguous, lengths)
     all_stats = [FastaStats() for _ in paths]
-    sizes: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
+    sizes: list[NDArray[np.int64]] = []
     with _synced(folder / "codes.npy") as codes_file, _synced(folder / "ids.txt") as ids_file:
         _write_header(codes_file, (0,) if lengths == ANY_LENGTH else (0, length))
         for path, stats in zip(paths, all_stats, strict=True):
             for block in read_fasta_blocks(path, ambiguous, stats):
+                sizes.append(block.lengths)
                 if lengths == ANY_LENGTH:
                     codes_file.write(block.codes.data)
-                    sizes.append(block.lengths)
                 else:
                     fitted = fit_length(block, length, lengths, display(path))
                     codes_file.write(np.ascontiguousarray(fitted).data)
@@ -174,9 +179,8 @@ def _write(
         records, bases = (sum(getattr(s, key) for s in all_stats) for key in ("records", "bases"))
         codes_file.seek(0)
         _write_header(codes_file, (bases,) if lengths == ANY_LENGTH else (records, length))
-    if lengths == ANY_LENGTH:
-        with _synced(folder / "offsets.npy") as file:
-            np.save(file, np.cumsum(np.concatenate(sizes)))
+    with _synced(folder / "lengths.npy") as file:
+        np.save(file, np.concatenate(sizes))
     meta = {
         "counts": [stats.records for stats in all_stats],
         "digests": list(digests),

@@ -17,8 +17,10 @@ from jaxdna.data.genome import Genome
 from jaxdna.data.intervals import read_intervals, read_windows
 from jaxdna.data.mapped_rows import MappedRows
 from jaxdna.data.negatives import gc_matched
+from jaxdna.data.neighbours import overlap_groups
 from jaxdna.data.records import Records, check_minimum, common_length, fit_length, join
 from jaxdna.data.sequences import UNKNOWN, Codes
+from jaxdna.data.shortcuts import shortcut_notes
 from jaxdna.data.shuffle import dinucleotide_shuffle, shuffle_records
 from jaxdna.data.split_table import read_split_table
 from jaxdna.data.splits import chromosome_split, fold_split, random_split
@@ -47,6 +49,7 @@ class Labelled:
       notes: sentences about them.
       groups: integer [records]; records of one group must stay in one split. None: no groups.
       chromosomes: text [records]; None where they are not known.
+      lengths: int64 [records], bases before any padding or cropping; None where all have one.
     """
 
     codes: Codes
@@ -56,6 +59,7 @@ class Labelled:
     notes: list[str]
     groups: NDArray[np.int64] | None = None
     chromosomes: NDArray[np.str_] | None = None
+    lengths: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,6 +77,9 @@ def load_files(config: ConfigDict) -> Dataset:
     for index, name in enumerate(SPLITS):
         split[rows[name]] = index
     duplicates = find_duplicates(_keys(labelled.codes), split, labelled.labels)
+    notes += duplicates.notes(_Lazy(labelled.ids))
+    padded = config.data.lengths == "pad"
+    notes += shortcut_notes(labelled.codes, labelled.labels, labelled.lengths, padded)
 
     def ids(name: str) -> list[str]:
         names = labelled.ids()
@@ -86,7 +93,7 @@ def load_files(config: ConfigDict) -> Dataset:
         describe=f"{bound:,} bound and {len(labelled) - bound:,} unbound sequences of {length:,} "
         f"bases ({files})",
         inputs=labelled.inputs,
-        notes=labelled.notes + notes + duplicates.notes(_Lazy(labelled.ids)),
+        notes=labelled.notes + notes,
         ids=ids,
     )
 
@@ -124,8 +131,14 @@ def _from_table(config: ConfigDict) -> Labelled:
     data = config.data
     table = read_table(data.table, data.ambiguous)
     codes, notes = _fit([table.records], [data.table], config)
-    source = Input(data.table, file_digest(data.table))
-    return Labelled(codes, table.labels, lambda: table.records.ids, [source], notes)
+    return Labelled(
+        codes,
+        table.labels,
+        lambda: table.records.ids,
+        [Input(data.table, file_digest(data.table))],
+        notes,
+        lengths=table.records.lengths,
+    )
 
 
 def _from_fasta(config: ConfigDict) -> Labelled:
@@ -152,6 +165,7 @@ def _from_fasta(config: ConfigDict) -> Labelled:
             for path, notes in zip(paths, store.notes, strict=True)
             for note in notes
         ],
+        lengths=store.lengths,
     )
 
 
@@ -169,6 +183,7 @@ def _from_shuffled(config: ConfigDict) -> Labelled:
         [Input(data.positives, store.digests[0])],
         [f"{data.positives}: {note}" for note in store.notes[0]] + notes,
         groups=np.tile(np.arange(count), 2),
+        lengths=np.tile(store.lengths, 2),
     )
 
 
@@ -183,42 +198,59 @@ def _from_intervals(config: ConfigDict) -> Labelled:
     inputs = [Input(path, file_digest(path)) for path in (data.bed, data.genome)]
     notes = [f"{data.bed}: {note}" for note in bound.notes()]
     bound_ids = [peaks.ids[row] for row in bound.rows.tolist()]
-    groups = None
+    partners = np.arange(0)  # the bound window that each unbound one was made for
+    starts: NDArray[np.int64] = bound.starts
     chromosomes: NDArray[np.str_] | None
+    lengths = None
     if data.negatives == SHUFFLE:
         rng = np.random.default_rng([config.seed, 0x5F1E])
         unbound, chromosomes = dinucleotide_shuffle(bound.codes, rng), bound.chromosomes
         ids = [f"{name}_shuffled" for name in bound_ids]
-        groups = np.tile(np.arange(len(bound_ids)), 2)
+        partners = np.arange(len(bound_ids))
     elif data.negatives == GC_MATCHED:
         matched = gc_matched(bound, genome, config.seed, peaks)
-        unbound, chromosomes = matched.codes, matched.chromosomes
+        unbound, chromosomes, partners = matched.codes, matched.chromosomes, matched.partners
+        starts = np.concatenate([starts, matched.starts])
         notes += [f"{GC_MATCHED}: {note}" for note in matched.notes()]
         places = zip(matched.chromosomes.tolist(), matched.starts.tolist(), strict=True)
         ids = [f"{name}:{start}-{start + length}" for name, start in places]
-        groups = np.concatenate([np.arange(len(bound_ids)), matched.partners])
     else:
         inputs.append(Input(data.negatives, file_digest(data.negatives)))
         if next(read_blocks(data.negatives), b"").lstrip()[:1] == b">":
             store = convert([data.negatives], _cache(config), data.ambiguous, data.lengths, length)
+            if min(store.shortest) < config.model.get("width", 1):
+                _refuse_short([data.negatives], config)
             unbound, chromosomes, ids = store.codes, None, store.ids
+            lengths = np.concatenate([np.full(len(bound_ids), length), store.lengths])
             notes += [f"{data.negatives}: {note}" for note in store.notes[0]]
         else:
             others = read_intervals(data.negatives)
             windows = read_windows(others, genome, length, data.negatives)
             unbound, chromosomes = windows.codes, windows.chromosomes
+            starts = np.concatenate([starts, windows.starts])
             ids = [others.ids[row] for row in windows.rows.tolist()]
             notes += [f"{data.negatives}: {note}" for note in windows.notes()]
     if chromosomes is not None:
         chromosomes = np.concatenate([bound.chromosomes, chromosomes])
+    labels = np.repeat(np.array([1, 0], np.int32), [len(bound.codes), len(unbound)])
+    lying = bound.chromosomes if chromosomes is None else chromosomes[: starts.size]
+    pairs = partners, len(bound_ids) + np.arange(partners.size)
+    groups, overlapping = overlap_groups(lying, starts, length, pairs, len(labels))
+    if overlapping and not data.test_chroms:
+        notes.append(
+            f"{overlapping} of {starts.size} windows of {length} bases overlap another one and "
+            f"stay in one split with it, the largest group with {np.bincount(groups).max()} "
+            "records (--config.data.test_chroms splits by chromosome)"
+        )
     return Labelled(
         np.concatenate([bound.codes, unbound]),
-        np.repeat(np.array([1, 0], np.int32), [len(bound.codes), len(unbound)]),
+        labels,
         lambda: bound_ids + list(ids),
         inputs,
         notes,
         groups,
         chromosomes,
+        lengths,
     )
 
 

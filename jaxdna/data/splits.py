@@ -46,7 +46,7 @@ def random_split(
     split_of_group = np.empty(order.size, dtype=np.int8)
     split_of_group[order] = pattern
     split = split_of_group[group_of_record]
-    _require_classes(np.asarray(labels), split, np.flatnonzero(shares > 0), SPLITS)
+    _require_classes(np.asarray(labels), split, np.flatnonzero(shares > 0), SPLITS, order.size)
     return split
 
 
@@ -74,7 +74,7 @@ def fold_split(
     fold_of_group[order] = np.arange(order.size) % folds
     fold = fold_of_group[group_of_record]
     names = [f"fold {number}" for number in range(folds)]
-    _require_classes(np.asarray(labels), fold, np.arange(folds), names)
+    _require_classes(np.asarray(labels), fold, np.arange(folds), names, order.size)
     return fold
 
 
@@ -147,14 +147,21 @@ def _shuffled_groups(
 
 
 def _require_classes(
-    labels: NDArray, split: NDArray, wanted: NDArray, names: Sequence[str]
+    labels: NDArray,
+    split: NDArray,
+    wanted: NDArray,
+    names: Sequence[str],
+    groups: int | None = None,
 ) -> None:
     classes = np.unique(labels)
     for index in wanted:
         missing = np.setdiff1d(classes, labels[split == index])
         if missing.size:
             there = int((labels == missing[0]).sum())
+            few = groups is not None and groups < there
+            together = f" in {groups} groups that stay together" if few else ""
             raise UserError(
-                f"{names[index]} gets no record of class {missing[0]} ({there} in all the data); "
+                f"{names[index]} gets no record of class {missing[0]} ({there} in all the data"
+                f"{together}); "
                 "legal: fewer splits or folds, other fractions or chromosomes, or more records"
             )

@@ -9,9 +9,11 @@ import pytest
 from jaxdna.config import flat, load_config, validate
 from jaxdna.data import labelled_files
 from jaxdna.data.dataset import SPLITS
+from jaxdna.data.labelled_files import read_labelled
 from jaxdna.data.mapped_rows import MappedRows
 from jaxdna.data.registry import load_dataset
 from jaxdna.data.sequences import decode, reverse_complement
+from jaxdna.data.shortcuts import shortcut_notes
 from jaxdna.errors import UserError
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.training.feed import evaluation_batches
@@ -120,13 +122,86 @@ def test_intervals_with_every_kind_of_negatives(files, negatives):
 
 @pytest.mark.parametrize("source", [{"positives": "p.fa"}, {"bed": "x.bed", "genome": "g.fa"}])
 def test_a_sequence_and_its_shuffle_share_a_split_and_a_fold(files, source):
-    settings = source | {"negatives": "dinucleotide_shuffle", "lengths": "pad"}
+    settings = source | {"negatives": "dinucleotide_shuffle", "lengths": "pad", "length": 60}
     for more in ({}, {"folds": 4, "fold": 2}):
         data = load(files, **settings, **more)
         for name in SPLITS:
             ids = data.ids(name)
             bound = {text for text in ids if not text.endswith("_shuffled")}
             assert {f"{text}_shuffled" for text in bound} == set(ids) - bound
+
+
+@pytest.mark.parametrize("negatives", ["dinucleotide_shuffle", "gc_matched", "near.bed"])
+def test_windows_that_overlap_stay_in_one_split(files, negatives):
+    """Pairs of peaks 50 bases apart, with windows of 60: every pair is one piece of genome."""
+    places = [(f"chr{i}", at) for i in (1, 2, 3, 4) for at in range(300, 2700, 200)]
+    peaks = [f"{name}\t{at}\t{at + 20}\n" for name, at in places]
+    shifted = [f"{name}\t{at + 50}\t{at + 70}\n" for name, at in places]
+    (files / "near.bed").write_text("".join(shifted))
+    (files / "z.bed").write_text("".join(peaks if negatives == "near.bed" else peaks + shifted))
+    data = load(files, bed="z.bed", genome="g.fa", negatives=negatives, length=60)
+    split_of = {text: name for name in SPLITS for text in data.ids(name)}
+    for name, at in places:
+        assert split_of[f"{name}:{at}-{at + 20}"] == split_of[f"{name}:{at + 50}-{at + 70}"]
+    assert len(set(split_of.values())) == 3
+    note = next(note for note in data.notes if "overlap another one" in note)
+    assert int(note.split()[0]) >= 96 and "test_chroms" in note
+
+
+def test_windows_that_do_not_overlap_are_split_as_if_they_had_no_groups(files):
+    groups = read_labelled(config(files, bed="x.bed", genome="g.fa", negatives="y.bed", length=60))
+    assert groups.groups.tolist() == list(range(88))
+    assert not any("overlap" in note for note in groups.notes)
+
+
+def test_too_few_groups_are_told(files):
+    with pytest.raises(UserError, match="44 in all the data in 4 groups that stay together"):
+        load(files, bed="x.bed", genome="g.fa", negatives="y.bed", folds=5)
+
+
+def shortcuts(data):
+    return [note for note in data.notes if "alone tells" in note]
+
+
+def test_a_length_that_gives_the_class_away_is_noted_where_it_is_padded(files):
+    rng = np.random.default_rng(5)
+    fasta(files / "long.fa", letters(rng, 200, 180, 200), "p")
+    fasta(files / "brief.fa", letters(rng, 200, 100, 120), "n")
+    noise = {"positives": "long.fa", "negatives": "brief.fa"}
+    (note,) = shortcuts(load(files, **noise, lengths="pad"))
+    assert "the length alone tells the classes apart with AUROC 1.00" in note
+    assert not shortcuts(load(files, **noise, lengths="center_crop"))
+    (files / "both.tsv").write_text(
+        "".join(
+            f"{line}\t{label}\n"
+            for label, name in ((1, "long.fa"), (0, "brief.fa"))
+            for line in (files / name).read_text().split()[1::2]
+        )
+    )
+    assert len(shortcuts(load(files, table="both.tsv", lengths="pad"))) == 1
+
+
+def test_n_and_gc_that_give_the_class_away_are_noted(files):
+    rng = np.random.default_rng(6)
+    plain = letters(rng, 200, 60, 60)
+    fasta(files / "plain.fa", plain, "p")
+    fasta(files / "masked.fa", [text[:50] + "N" * 10 for text in plain], "n")
+    (note,) = shortcuts(load(files, positives="plain.fa", negatives="masked.fa"))
+    assert "the share of N alone tells the classes apart with AUROC 1.00" in note
+    rich = ["".join(rng.choice(list("ACGT"), 60, p=[0.15, 0.35, 0.35, 0.15])) for _ in range(200)]
+    fasta(files / "rich.fa", rich, "p")
+    (note,) = shortcuts(load(files, positives="rich.fa", negatives="plain.fa"))
+    assert "GC content alone" in note and "gc_matched" in note
+
+
+def test_chance_among_few_sequences_is_no_shortcut(files):
+    found = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        codes = rng.integers(0, 4, (40, 50), dtype=np.uint8)
+        lengths = rng.integers(30, 51, 40)
+        found += len(shortcut_notes(codes, np.arange(40, dtype=np.int32) % 2, lengths, True))
+    assert found == 0
 
 
 def test_folds_hold_out_every_record_once(files):
@@ -204,6 +279,10 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         (TWO | {"positives": "cut.fa.gz"}, "truncated gzip"),
         (TWO | {"positives": "short.fa", "lengths": "pad"}, "shorter than a filter"),
         (TWO | {"positives": "p.fa", "negatives": "absent.fa"}, "absent.fa cannot be read"),
+        (
+            PEAKS | {"negatives": "short.fa", "lengths": "pad"},
+            "'tiny' (4) is shorter than a filter",
+        ),
         (TWO | {"negatives": "few.fa", "lengths": "pad"}, "gets no record of class 0"),
         ({"table": "one.tsv"}, "class 1 only"),
         (TWO | {"lengths": "pad", "split_table": "t.tsv"}, "no columns id and split"),

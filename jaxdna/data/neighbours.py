@@ -1,0 +1,36 @@
+"""Windows of a genome that share bases: a leak where they are in two splits."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+
+def overlap_groups(
+    chromosomes: NDArray[np.str_],
+    starts: NDArray[np.int64],
+    length: int,
+    partners: tuple[NDArray[np.int64], NDArray[np.int64]],
+    records: int,
+) -> tuple[NDArray[np.int64], int]:
+    """Groups windows that overlap, directly or through others between them.
+
+    Args:
+      chromosomes: text [windows].
+      starts: int64 [windows], first base of each.
+      length: bases of each window.
+      partners: two of int64 [pairs]: records that belong together for another reason.
+      records: how many there are; the windows are the first ones.
+
+    Returns:
+      int64 [records], the group of each; and how many windows overlap another one.
+    """
+    order = np.lexsort((starts, chromosomes))
+    one, other = order[:-1], order[1:]  # of equal lengths, only neighbours need to be compared
+    near = (chromosomes[one] == chromosomes[other]) & (starts[other] - starts[one] < length)
+    overlapping = np.zeros(records, dtype=bool)
+    overlapping[one[near]] = overlapping[other[near]] = True
+    edges = np.concatenate([one[near], partners[0]]), np.concatenate([other[near], partners[1]])
+    graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(records, records))
+    groups = connected_components(graph, directed=False)[1].astype(np.int64)
+    return groups, int(overlapping.sum())
