@@ -109,7 +109,7 @@ def _headline(report: ReportData) -> str:
     shown = [("accuracy", f"{summary['test']['accuracy']:.2%}")]
     if summary["test"]["auroc"] is not None:
         shown.append(("AUROC", f"{summary['test']['auroc']:.4f}"))
-    if summary["ceiling"]:
+    if summary["ceiling"] and summary["ceiling"]["auroc"] is not None:
         shown.append(("AUROC's ceiling", f"{summary['ceiling']['auroc']:.4f}"))
     shown.append(("parameters", f"{summary['params']:,}"))
     cells = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in shown)

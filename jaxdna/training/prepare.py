@@ -10,6 +10,7 @@ from rich.console import Console
 
 from jaxdna.data.dataset import Dataset
 from jaxdna.data.registry import load_dataset
+from jaxdna.errors import UserError
 from jaxdna.models.network import parameter_count, summary_rows
 from jaxdna.parallel.mesh import batch_shards, make_mesh
 from jaxdna.parallel.runtime import describe_devices, start_backend
@@ -56,9 +57,13 @@ def prepare(
     console.print(f"data     {dataset.describe}")
     for note in dataset.notes:
         console.print(f"note     {note}")
-    program = kind(
-        config, mesh, dataset.example_shape, dataset.logits, len(dataset.splits["train"])
-    )
+    examples = len(dataset.splits["train"])
+    if config.train.batch_size > examples:
+        raise UserError(
+            f"--config.train.batch_size={config.train.batch_size} is more than the {examples} "
+            f"training examples; legal: 1 to {examples}"
+        )
+    program = kind(config, mesh, dataset.example_shape, dataset.logits, examples)
     return Prepared(program.mesh, dataset, program)
 
 

@@ -43,6 +43,7 @@ def test_overrides_are_taken_in_both_spellings():
         (["train"], "--config"),
         (["train", "--config=nowhere.py"], "names no file"),
         (["train", "--config=configs/tal1.py", "--config.train.batch_size=0"], "1 or more"),
+        (["train", "--config=configs/tal1.py", "--config.train.batch_size=12801"], "12800 train"),
         (["train", "--config=configs/tal1.py", "--config.mesh.data=3"], "mesh.data=3"),
         (["train", "--config=configs/tal1.py", "--config.data.motif=nix"], "data.motif=nix"),
         (["train", "--config=configs/tal1.py", "--workdir=pyproject.toml"], "is a file"),

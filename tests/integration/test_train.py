@@ -72,6 +72,26 @@ def test_learns_and_stays_below_the_ceiling(finished):
     assert test["accuracy"] < ceiling["accuracy"] + 3 * standard_error
 
 
+def test_the_recommended_recipe_reaches_its_score_and_not_more_than_the_ceiling(jaxdna, tmp_path):
+    summary = result(jaxdna("train", "--config=configs/tal1.py", f"--workdir={tmp_path}", "--json"))
+    test, ceiling = summary["test"], summary["ceiling"]
+    assert test["auroc"] >= 0.978
+    assert test["accuracy"] >= 0.965
+    standard_error = math.sqrt(ceiling["accuracy"] * (1 - ceiling["accuracy"]) / 4000)
+    assert test["accuracy"] < ceiling["accuracy"] + 3 * standard_error
+    assert test["auroc"] < ceiling["auroc"] + 3 * standard_error
+
+
+def test_a_test_split_of_one_class_has_no_auroc_and_no_ceiling_of_it(jaxdna, tmp_path):
+    done = jaxdna(
+        "train", *SMALL, "--config.train.epochs=1", "--config.data.test_examples=1",
+        f"--workdir={tmp_path}", "--json",
+    )  # fmt: skip
+    summary = result(done)
+    assert summary["test"]["auroc"] is None and summary["ceiling"]["auroc"] is None
+    assert "AUROC's ceiling" not in (tmp_path / "report.html").read_text()
+
+
 def test_tensorboard_events_hold_the_curves(finished):
     folder, _, _ = finished
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
