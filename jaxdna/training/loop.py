@@ -1,5 +1,6 @@
 """The loop: the only place that knows epochs, wall time and files."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -62,7 +63,7 @@ def train(prepared: Prepared, folder: RunFolder, guard: Guard, console: Console)
       The summary, as in summary.json.
 
     Raises:
-      NotFiniteError: the loss is NaN or infinite.
+      NotFiniteError: the loss of training or validation is NaN or infinite; it is not saved.
       NoCheckpointError: this run has checkpoints, and none is intact.
       StorageError: something cannot be written.
       Preempted: a signal came, and the state is saved.
@@ -117,6 +118,9 @@ def _train(
             finally:
                 progress.epoch_seconds += time.perf_counter() - start
             row = _row(progress, program.steps_per_epoch, validated) | program.report()
+            # The losses of training are those before each update: the last one is not in them.
+            if not math.isfinite(row["val_loss"]):
+                raise _not_finite("validation loss", row["val_loss"], row["step"])
             improved = stopping.update(row["epoch"], row)
             if improved:
                 run.best = _copy(run.state.params)
@@ -246,10 +250,14 @@ def _train_epoch(
 def _check_finite(losses: NDArray[np.float64], first_step: int) -> None:
     wrong = np.flatnonzero(~np.isfinite(losses))
     if wrong.size:
-        raise NotFiniteError(
-            f"the loss is {losses[wrong[0]]} at step {first_step + int(wrong[0])}; the last "
-            "checkpoint is intact; try a smaller --config.optimizer.learning_rate"
-        )
+        raise _not_finite("loss", losses[wrong[0]], first_step + int(wrong[0]))
+
+
+def _not_finite(what: str, value: float, step: int) -> NotFiniteError:
+    return NotFiniteError(
+        f"the {what} is {value} at step {step}; the last checkpoint is intact; "
+        "try a smaller --config.optimizer.learning_rate"
+    )
 
 
 def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) -> dict[str, Any]:

@@ -95,22 +95,37 @@ def test_fault_02_before_training_there_is_nothing_to_save_and_the_end_is_at_onc
         finished.assert_same(workdir)
 
 
+# A validation split that takes seconds, and epochs of four calls that take milliseconds.
+LONG_EVALUATION = ["--config.data.validation_examples=400000", "--config.data.train_examples=128"]
+
+
+def in_the_evaluation(workdir):
+    """Returns a condition: the first epoch's steps are done, and its evaluation is under way.
+
+    TensorBoard's files are opened between compiling and the first call.
+    """
+    opened = []
+
+    def holds(job):
+        if not opened and any(workdir.glob("tensorboard/*/*")):
+            opened.append(time.monotonic())
+        return bool(opened) and time.monotonic() - opened[0] > 0.5
+
+    return holds
+
+
 def test_fault_02_a_signal_in_the_evaluation_abandons_it_and_saves(runner, tmp_path):
-    """A validation split that takes seconds; the state before it is what the rerun goes on from."""
+    """The state before it is what the rerun goes on from."""
     workdir = tmp_path / "run"
-    long = [
-        "--config.data.validation_examples=400000", "--config.data.train_examples=128",
-        "--config.train.epochs=2",
-    ]  # fmt: skip
-    with runner.train(workdir, *long) as job:
-        assert job.until(lambda _: any(workdir.glob("tensorboard/*/*")))
-        time.sleep(0.5)  # the four calls of an epoch take milliseconds
+    with runner.train(workdir, *LONG_EVALUATION, "--config.train.epochs=2") as job:
+        assert job.until(in_the_evaluation(workdir))
         job.send(signal.SIGTERM)
-        sent = time.monotonic()
         assert job.end() == 78, job.output
-        seconds = time.monotonic() - sent
-    assert positions(workdir / "checkpoints") in ([(0, 4)], [(1, 0), (1, 4)])
-    assert seconds < 10
+    # In the first evaluation, or, where the machine has slept meanwhile, in the second.
+    steps, saved = {"4": (0, 4), "8": (1, 4)}, positions(workdir / "checkpoints")
+    (step,) = re.findall(r"stopped by SIGTERM after step (\d+)", job.output)
+    assert saved[-1] == steps[step]
+    assert ("\nepoch 1/" in job.output) == (step == "8")
 
 
 def test_fault_02_a_second_interrupt_ends_at_once(runner, tmp_path):
@@ -147,6 +162,24 @@ def test_fault_13_a_loss_that_is_not_finite_ends_with_76_and_keeps_the_checkpoin
     assert positions(workdir / "checkpoints")[-1] == (8, 0)
     runner.finish(workdir)
     finished.assert_same(workdir)
+
+
+# All examples in one step, whose loss is that of the parameters before it.
+ONE_STEP = ["--config.train.batch_size=1280"]
+EXPLODE = ["--config.optimizer.learning_rate=1e30", "--config.train.epochs=1"]
+
+
+def test_fault_13_parameters_that_only_the_validation_finds_broken_are_not_saved(runner, tmp_path):
+    workdir = tmp_path / "run"
+    output = runner.finish(workdir, *ONE_STEP, *EXPLODE, code=76)
+    assert re.search("the validation loss is (nan|inf) at step 1; the last checkpoint", output)
+    assert not (workdir / "summary.json").exists()
+    assert "NaN" not in (workdir / "metrics.jsonl").read_text()
+    assert not positions(workdir / "checkpoints")
+    runner.finish(workdir, *ONE_STEP, "--config.train.epochs=2")
+    reference = tmp_path / "reference"
+    runner.finish(reference, *ONE_STEP, "--config.train.epochs=2")
+    assert sha(workdir) == sha(reference)
 
 
 def test_fault_19_the_same_seed_and_mesh_give_the_same_bits_twice(runner, finished, tmp_path):
