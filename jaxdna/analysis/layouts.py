@@ -11,7 +11,7 @@ from jaxdna.analysis.plan import program_on
 from jaxdna.config import flat, validate
 from jaxdna.data.dataset import Dataset
 from jaxdna.errors import UserError
-from jaxdna.parallel.mesh import divisors, factorisations
+from jaxdna.parallel.mesh import AXES, DCN_AXES, divisors, factorisations
 from jaxdna.training.dispatch import steps_in_calls
 from jaxdna.training.feed import streamed_feed
 from jaxdna.training.program import Program
@@ -35,10 +35,22 @@ class Difference(NamedTuple):
     max_abs_diff_loss: float
 
 
+# SGD at a constant rate: Adam would hide gradients that are scaled. What follows it is what the
+# sweep itself chooses.
+_COMPARABLE = {
+    "optimizer.name": "sgd",
+    "optimizer.schedule": "constant",
+    "optimizer.warmup_epochs": 0.0,
+    "strategy": "spmd",
+    "gradient_sync.method": "auto",
+    **{f"mesh.{axis}": -1 if axis == "data" else 1 for axis in AXES},
+    **{f"mesh.dcn.{axis}": 1 for axis in DCN_AXES},
+}
+
+
 def comparable(config: ConfigDict) -> ConfigDict:
-    """Returns `config` with SGD at a constant rate: Adam would hide gradients that are scaled."""
-    changes = {"optimizer.name": "sgd", "optimizer.schedule": "constant"}
-    return validate(flat(config) | changes | {"optimizer.warmup_epochs": 0.0})
+    """Returns what `config` trains on one device in the comparison, and every layout changes."""
+    return validate(flat(config) | _COMPARABLE)
 
 
 def layout_flags(devices: int) -> Iterator[dict[str, Any]]:
@@ -92,7 +104,7 @@ def compare_layouts(
     """Trains `steps` SGD steps on one device and on every legal layout of all of them.
 
     Args:
-      config: a whole configuration; its mesh is not used.
+      config: a whole configuration; of its mesh, strategy and gradient sum nothing is used.
       dataset: its data.
       devices: all devices of this process.
       steps: how many steps; at most one epoch.
@@ -101,7 +113,7 @@ def compare_layouts(
       One row per layout.
     """
     config = comparable(config)
-    alone = program_on(config, dataset, devices[:1], {f"mesh.{axis}": 1 for axis in LAYOUT_AXES})
+    alone = program_on(config, dataset, devices[:1])
     params, losses = train_steps(alone, dataset, steps)
     for program in legal_layouts(config, dataset, devices):
         other_params, other_losses = train_steps(program, dataset, steps)

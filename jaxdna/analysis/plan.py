@@ -13,9 +13,25 @@ from jaxdna.config import flat, validate
 from jaxdna.data.dataset import Dataset
 from jaxdna.errors import UserError
 from jaxdna.parallel.mesh import factorisations, make_mesh
+from jaxdna.training.prepare import program_of
 from jaxdna.training.program import Program
 
 PLAN_AXES = ("data", "fsdp", "seq", "model")
+
+# Strategies whose step is no single compiled program, with what it is instead.
+_SEVERAL_PROGRAMS = {
+    "pipeline": "has programs for each stage",
+    "parameter_server": "is shared by processes with programs of their own",
+}
+
+
+def check_one_program(strategy: str) -> None:
+    """Raises UserError where the step of `strategy` cannot be compiled as one program."""
+    if strategy in _SEVERAL_PROGRAMS:
+        raise UserError(
+            f"--config.strategy={strategy} cannot be planned, since its step "
+            f"{_SEVERAL_PROGRAMS[strategy]}; legal: spmd"
+        )
 
 
 def plan(program: Program) -> dict[str, Any]:
@@ -94,8 +110,14 @@ def program_on(
     devices: Sequence[jax.Device],
     changes: dict[str, Any] | None = None,
 ) -> Program:
-    """Returns the program of a config, changed by dotted keys, on given devices."""
+    """Returns the program of a config, changed by dotted keys, on given devices.
+
+    Raises:
+      UserError: the mesh does not fit, or there is no one program.
+    """
+    check_one_program(config.strategy)
     changed = validate(flat(config) | (changes or {}))
     mesh = make_mesh(changed, devices)
     examples = len(dataset.splits["train"])
-    return Program(changed, mesh, dataset.example_shape, dataset.logits, examples)
+    kind = program_of(changed.strategy)
+    return kind(changed, mesh, dataset.example_shape, dataset.logits, examples)

@@ -1,6 +1,8 @@
 """Trains some SGD steps on every legal layout of the visible devices and compares with one device.
 
-With --show it trains nothing, and draws which device holds what under the config's own mesh.
+The mesh, the strategy and the gradient sum of the config are set aside: the sweep chooses them, and
+says what it changes. With --show it trains nothing, and draws which device holds what under the
+config's own mesh (strategy=spmd only).
 """
 
 import argparse
@@ -8,6 +10,7 @@ from typing import Any
 
 from jaxdna.cli.common import add_config
 from jaxdna.config import load_config
+from jaxdna.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,32 +26,51 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from rich.console import Console
 
-    from jaxdna.errors import UserError
     from jaxdna.training.display import make_console
     from jaxdna.training.prepare import prepare
 
     notes = make_console()
     console = Console(highlight=False, stderr=arguments.json)
-    prepared = prepare(config, notes)
     if arguments.show:
-        return _show(prepared, console)
-    if not 1 <= arguments.steps <= prepared.program.steps_per_epoch:
-        raise UserError(
-            f"--steps={arguments.steps} is not legal: it must be 1 to "
-            f"{prepared.program.steps_per_epoch}, the steps of one epoch"
-        )
-    return _compare(config, prepared, arguments.steps, notes, console)
+        if config.strategy != "spmd":
+            raise UserError(
+                f"--config.strategy={config.strategy} is not what --show draws; `jaxdna train` "
+                "prints who holds what before it trains; legal: spmd"
+            )
+        return _show(prepare(config, notes), console)
+    return _compare(config, arguments.steps, notes, console)
 
 
-def _compare(config: Any, prepared: Any, steps: int, notes: Any, console: Any) -> dict[str, Any]:
-    from jaxdna.analysis.layouts import compare_layouts
+def _compare(config: Any, steps: int, notes: Any, console: Any) -> dict[str, Any]:
+    from jaxdna.analysis.layouts import comparable, compare_layouts
+    from jaxdna.config import differences
+    from jaxdna.data.batches import steps_per_epoch
+    from jaxdna.data.registry import load_dataset
+    from jaxdna.parallel.runtime import describe_devices, start_backend
     from jaxdna.training.display import table
 
+    devices = start_backend(config, notes)
+    notes.print(f"devices  {describe_devices(devices)}")
+    dataset = load_dataset(config)
+    notes.print(f"data     {dataset.describe}")
+    for changes in differences(config, comparable(config)):
+        for change in changes:
+            notes.print(f"note     for the comparison, {change}")
+    most = steps_per_epoch(len(dataset.splits["train"]), config.train.batch_size)
+    if not 1 <= steps <= most:
+        raise UserError(
+            f"--steps={steps} is not legal: it must be 1 to {most}, the steps of one epoch"
+        )
     rows = []
-    devices = list(prepared.mesh.devices.flat)
-    for row in compare_layouts(config, prepared.dataset, devices, steps):
+    for row in compare_layouts(config, dataset, devices, steps):
         rows.append(row)
-        notes.print(f"{_name(row.mesh)}: parameters within {row.max_abs_diff_params:.1e}")
+        name = f"{_name(row.mesh)} ({row.strategy})"
+        notes.print(f"{name}: parameters within {row.max_abs_diff_params:.1e}")
+    if not rows:
+        raise UserError(
+            f"--config.train.batch_size={config.train.batch_size} and the network divide by no "
+            f"mesh of {len(devices)} devices; give another number of devices"
+        )
     console.print(
         table(
             f"Largest difference from one device after {steps} SGD steps",

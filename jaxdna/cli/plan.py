@@ -1,6 +1,7 @@
 """Compiles the training step for a TPU slice that need not be there, and says what it would do.
 
-It says "the schedule overlaps", never "faster": nothing is timed.
+It says "the schedule overlaps", never "faster": nothing is timed. Only strategy=spmd has
+such a step as one program; the others are refused.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Plans; returns what is compiled."""
     config = load_config(arguments.config, arguments.overrides)
-    if arguments.topology:
+    if arguments.topology is not None:
         from jaxdna.analysis.topology import parse
 
         parse(arguments.topology)  # a wrong name is answered before anything is loaded
@@ -35,10 +36,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from rich.console import Console
 
-    from jaxdna.analysis.plan import every_mesh, exposed_bytes, plan, program_on
+    from jaxdna.analysis.plan import (
+        check_one_program,
+        every_mesh,
+        exposed_bytes,
+        plan,
+        program_on,
+    )
     from jaxdna.data.registry import load_dataset
     from jaxdna.training.display import make_console
 
+    check_one_program(config.strategy)
     notes = make_console()
     console = Console(highlight=False, stderr=arguments.json)
     devices, name = _devices(arguments, config, notes)
@@ -59,7 +67,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _devices(arguments: argparse.Namespace, config: Any, notes: Any) -> tuple[list, str]:
-    if not arguments.topology:
+    if arguments.topology is None:
         from jaxdna.parallel.runtime import describe_devices, start_backend
 
         devices = start_backend(config, notes)

@@ -66,11 +66,41 @@ def test_show_tells_which_device_holds_what(jaxdna):
 
 
 @pytest.mark.parametrize(
+    "flags",
+    [
+        ["strategy=pipeline", "mesh.stage=2", "mesh.dcn.stage=2"],
+        ["gradient_sync.method=ring", "mesh.data=1", "mesh.model=2", "mesh.dcn.data=2"],
+    ],
+    ids=str,
+)
+def test_the_sweep_chooses_mesh_and_strategy_whatever_the_config_says_and_tells(jaxdna, flags):
+    done = jaxdna(
+        "layouts", "--config=configs/tal1.py", "--config.runtime.cpu_devices=2", "--steps=1",
+        "--json", *(f"--config.{text}" for text in [*SMALL, *flags]),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    found = [(row["mesh"], row["strategy"]) for row in rows]
+    auto = [({axis: 2}, "auto") for axis in ("model", "seq", "fsdp", "data")]
+    assert found == [*auto, ({"data": 2}, "ring")]
+    for text in flags:
+        key, value = text.split("=")
+        assert f"for the comparison, {key}: {value} -> " in done.stderr
+    assert "data=2 (auto): parameters within" in done.stderr
+    assert "data=2 (ring): parameters within" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--config.mesh.data=-1", "--config.mesh.seq=-1"], "only one axis"),
-        (["--config.mesh.data=1", "--config.mesh.seq=8"], "does not divide the length 500"),
+        (["--show", "--config.mesh.data=-1", "--config.mesh.seq=-1"], "only one axis"),
+        (["--show", "--config.mesh.data=1", "--config.mesh.seq=8"], "does not divide the length"),
+        (["--show", "--config.strategy=pipeline"], "strategy=pipeline is not what --show draws"),
         (["--steps=0"], "--steps=0 is not legal"),
+        (
+            ["--config.train.batch_size=5", "--config.model.filters=3", "--steps=1"],
+            "divide by no mesh of 8 devices",
+        ),
     ],
 )
 def test_illegal_layouts_are_one_sentence(jaxdna, flags, words):

@@ -62,10 +62,19 @@ def test_ranks_every_mesh_of_the_devices_here(jaxdna):
     [
         (["--topology=v9:2x2"], "names no known TPU generation"),
         (["--topology=v5e:3x3"], "no shape of v5e"),
+        (["--topology="], "--topology= names no known TPU generation; the known ones are v4"),
         (["--slices=2"], "--slices=2 needs --topology"),
+        (
+            ["--config.strategy=pipeline", "--config.mesh.stage=2"],
+            "--config.strategy=pipeline cannot be planned, since its step has programs for each "
+            "stage; legal: spmd",
+        ),
+        (["--config.strategy=parameter_server", "--all"], "strategy=parameter_server cannot be"),
+        (["--config.mesh.stage=2"], "--config.mesh.stage=2 needs --config.strategy=pipeline"),
     ],
 )
-def test_a_wrong_topology_is_one_sentence(jaxdna, flags, words):
+def test_what_cannot_be_planned_is_one_sentence(jaxdna, flags, words):
     done = jaxdna("plan", "--config=configs/tal1.py", *flags)
     assert done.returncode == 2
+    assert done.stdout == ""
     assert words in done.stderr.splitlines()[-1]
