@@ -1,7 +1,7 @@
 """The Ray actors of strategy=parameter_server: servers hold variables, workers compute gradients.
 
 Ray starts them again when they die: a worker then pulls the newest values, a server goes back to
-its checkpoint.
+its checkpoint. Where it cannot, it answers all the same: with an error that says so.
 """
 
 import os
@@ -13,12 +13,15 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxdna.config import validate
+from jaxdna.errors import JaxdnaError, PeerError
 from jaxdna.parallel.parameter_store import Store, choose, merge
 from jaxdna.parallel.part_gradient import PartGradient, Ticket, worker_config
 from jaxdna.parallel.ray_cluster import ray
 from jaxdna.parallel.runtime import start_backend
 from jaxdna.training.optimizer import make_optimizer
 from jaxdna.training.state import Params
+
+RESUMES = "the same command resumes from the run's last checkpoint"
 
 
 class Server:
@@ -32,12 +35,28 @@ class Server:
         optimizer = make_optimizer(config, steps_per_epoch, head)
         self._store = Store(optimizer, checkpoint, config.parameter_server.checkpoint_every)
         self.restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._lost: PeerError | None = None
         if self.restarted:
-            self._store.restore()
+            try:
+                self._store.restore()
+            except Exception as error:  # of a damaged file, pickle raises whatever it likes
+                # An error here would end this actor for good, and its reason with it.
+                self._lost = PeerError(
+                    f"a parameter server died, and its checkpoint {checkpoint} cannot be read "
+                    f"({getattr(error, 'strerror', None) or error}); {RESUMES}"
+                )
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Calls a method of the store."""
-        return getattr(self._store, method)(*arguments)
+        """Calls a method of the store.
+
+        Raises:
+          PeerError: this server has died and lost its variables, and `load` brings no new ones.
+        """
+        if self._lost and method != "load":
+            raise self._lost
+        answer = getattr(self._store, method)(*arguments)
+        self._lost = None
+        return answer
 
     def about(self) -> dict[str, Any]:
         """The process, the version, and the staleness of the pushes."""
@@ -119,14 +138,33 @@ class Worker:
 
 
 def patiently(config: ConfigDict, server: Any, method: str, *arguments: Any) -> Any:
-    """Calls a server; while it is away, tries again after 0.05, 0.1, ... 2 seconds."""
-    end = time.monotonic() + config.parameter_server.patience
-    pause = 0.05
+    """Calls a server; while it is away, tries again after 0.05, 0.1, ... 2 seconds.
+
+    Raises:
+      PeerError: it will not come back, it did not within `parameter_server.patience` seconds, or it
+        has lost its variables.
+    """
+    patience, start, pause = config.parameter_server.patience, time.monotonic(), 0.05
     while True:
         try:
-            return ray.get(server.call.remote(method, *arguments))
-        except ray.exceptions.RayActorError:
-            if time.monotonic() > end:
-                raise
+            return answer_of(server.call.remote(method, *arguments))
+        except ray.exceptions.RayActorError as error:  # never for the caller: it means a worker
+            if isinstance(error, ray.exceptions.ActorDiedError):
+                raise PeerError(f"a parameter server died for good; {RESUMES}") from None
+            if time.monotonic() - start > patience:
+                raise PeerError(
+                    f"a parameter server died and did not come back within {patience:g} s "
+                    f"(--config.parameter_server.patience); {RESUMES}"
+                ) from None
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
+
+
+def answer_of(future: Any) -> Any:
+    """Returns what an actor answers; an error of ours is raised as itself, not as Ray's."""
+    try:
+        return ray.get(future)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, JaxdnaError):
+            raise error.cause from None
+        raise

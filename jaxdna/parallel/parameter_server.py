@@ -4,6 +4,8 @@ The driver (this process) hands out steps and keeps the bound on staleness; serv
 in `parameter_actors`.
 """
 
+import re
+import shutil
 import tempfile
 import time
 from collections import Counter, deque
@@ -17,9 +19,9 @@ import numpy as np
 
 from jaxdna.config import flat
 from jaxdna.data.dataset import Split
-from jaxdna.errors import UserError
+from jaxdna.errors import PeerError, UserError
 from jaxdna.parallel.mesh import nearest_multiples
-from jaxdna.parallel.parameter_actors import Server, Worker, patiently
+from jaxdna.parallel.parameter_actors import RESUMES, Server, Worker, answer_of, patiently
 from jaxdna.parallel.parameter_store import Gate, assign, merge, paths_of, take
 from jaxdna.parallel.part_gradient import Ticket
 from jaxdna.parallel.ray_cluster import check_answers, ray, start_ray, this_node
@@ -57,19 +59,30 @@ class Cluster:
         Raises:
           UserError: the cluster does not answer or has no room.
         """
-        self._program, config = program, program.config
-        settings = config.parameter_server
+        self._program, settings = program, program.config.parameter_server
         self._own = not settings.address
-        start_ray(config)
-        self._folder = Path(tempfile.mkdtemp(prefix="jaxdna-parameters-"))
         params = program.abstract_state.params
         sizes = {path: leaf.size for path, leaf in paths_of(params).items()}
         self.shares = assign(sizes, settings.servers)
         self.parts = settings.workers if settings.max_staleness == 0 else 1
+        self.servers: list[Any] = []
+        self.workers: list[Any] = []
+        start_ray(program.config)
+        self._folder = Path(tempfile.mkdtemp(prefix="jaxdna-parameters-"))
+        try:
+            self._start_actors()
+            self.about()
+        except BaseException:  # nobody else knows of this cluster yet
+            self.close()
+            raise
+        self._forget()
+
+    def _start_actors(self) -> None:
+        program, config = self._program, self._program.config
+        settings = config.parameter_server
         forever = {"max_restarts": -1, "num_cpus": 1}
         # Servers stay on this machine, where their checkpoints are; workers go where there is room.
         here = this_node()
-        self.servers: list[Any] = []
         for i in range(settings.servers):
             server: Any = ray.remote(Server).options(
                 name=f"server-{i}", scheduling_strategy=here, **forever
@@ -83,11 +96,8 @@ class Cluster:
             num_gpus=gpus, scheduling_strategy="SPREAD", **forever
         )
         known = [(f"server-{i}", share) for i, share in enumerate(self.shares)]
-        self.workers: list[Any] = [
-            worker.remote(flat(config), rank, self.parts, known) for rank in range(settings.workers)
-        ]
-        self.about()
-        self._forget()
+        for rank in range(settings.workers):
+            self.workers.append(worker.remote(flat(config), rank, self.parts, known))
 
     def about(self) -> dict[str, list[dict[str, Any]]]:
         """What every actor says about itself.
@@ -163,7 +173,11 @@ class Cluster:
         return state, dict(zip(METRICS, by_step.T, strict=True))
 
     def _hand_out(self, steps: Steps) -> list[dict[str, float]]:
-        """Gives each idle worker the next ticket, until every step has been applied."""
+        """Gives each idle worker the next ticket, until every step has been applied.
+
+        Raises:
+          PeerError: a server or a worker has died, and does not come back as it was.
+        """
         bound = self._program.config.parameter_server.max_staleness
         # Synchronous: one step at a time, each worker one part of it. Else: one part a step.
         gate = Gate(bound if self.parts == 1 else self.parts - 1)
@@ -197,12 +211,16 @@ class Cluster:
             done, _ = ray.wait([*running, *returning], num_returns=1)
             for future in done:
                 if future in returning:
-                    ray.get(future)
-                    idle[returning.pop(future)] = time.perf_counter()
+                    rank = returning.pop(future)
+                    try:
+                        ray.get(future)
+                    except ray.exceptions.RayActorError:
+                        raise PeerError(f"worker {rank} died for good; {RESUMES}") from None
+                    idle[rank] = time.perf_counter()
                     continue
                 rank, ticket = running.pop(future)
                 try:
-                    answer = ray.get(future)
+                    answer = answer_of(future)
                 except ray.exceptions.RayActorError:
                     # The worker died: another takes its ticket, and Ray brings it back.
                     gate.end(ticket, pushed=False)
@@ -228,9 +246,7 @@ class Cluster:
             ray.kill(actor)
         if self._own:
             ray.shutdown()
-        for path in self._folder.glob("*"):
-            path.unlink()
-        self._folder.rmdir()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -240,9 +256,15 @@ class ParameterServerProgram(Program):
     clusters: list[Cluster] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Raises UserError where the variables or the batch cannot be shared."""
+        """Raises UserError where variables or batch cannot be shared, or the address is none."""
         super().__post_init__()
         settings, batch = self.config.parameter_server, self.config.train.batch_size
+        if settings.address and not re.fullmatch(r".+:\d+", settings.address):
+            raise UserError(
+                f"--config.parameter_server.address={settings.address} is no HOST:PORT; give that "
+                "of a head started with `ray start --head --port=PORT`, or leave it empty to start "
+                "Ray here"
+            )
         variables = len(jax.tree.leaves(self.abstract_state.params))
         if settings.servers > variables:
             raise UserError(
