@@ -19,6 +19,7 @@ AMBIGUOUS_POLICIES = ("zero", "uniform", "error")
 _NEWLINE, _HEADER, _COMMENT = b"\n>;"
 _BINARY, _SKIP, _INVALID = 253, 254, 255  # beside the codes: no text, no base, no nucleotide
 _WHITESPACE = b" \t\r\n\v\f"
+_JOINT = b"\x01"  # between the headers that NCBI joins into one: text in a header, nowhere else
 _MAX_HEADER_BYTES = 2**20
 _NO_BASES = np.empty(0, dtype=np.uint8)
 
@@ -248,6 +249,8 @@ class _Parser:
             special, line_of_special = special[:-1], line_of_special[:-1]
             self.line_start = True
             if len(self.carry) > _MAX_HEADER_BYTES:
+                if b"\r" in self.carry[:_MAX_HEADER_BYTES]:
+                    self._refuse_old_mac(self.lines + newlines.size + 1)
                 self._refuse(
                     newlines.size,
                     f"a header of more than {_MAX_HEADER_BYTES >> 20} MiB in one line",
@@ -335,14 +338,14 @@ class _Parser:
         ids = [_id(header, number) for number, header in enumerate(headers, self.records + 1)]
         offsets = np.zeros(len(headers) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
+        for header, line in zip(headers, lines, strict=True):
+            if b"\r" in header and b"\r" in header.rstrip():  # the records are in the header
+                self._refuse_old_mac(line)
         empty = np.flatnonzero(np.diff(offsets) == 0)
         if empty.size and not self.allow_empty:
             first = int(empty[0])
-            cause = "has no sequence"
-            if b"\r" in headers[first].rstrip(b"\r"):
-                cause += " (its lines end with CR alone, as on old Macs: convert them)"
             raise UserError(
-                f"{self.name}, record '{ids[first]}', line {lines[first]} {cause}; "
+                f"{self.name}, record '{ids[first]}', line {lines[first]} has no sequence; "
                 "legal: at least one base after each header"
             )
         self.records += len(headers)
@@ -356,6 +359,12 @@ class _Parser:
     def _refuse(self, line: int | np.integer, what: str) -> None:
         raise UserError(
             f"{self.name}, line {self.lines + line + 1} has {what}; legal: a FASTA file"
+        )
+
+    def _refuse_old_mac(self, line: int | np.integer) -> None:
+        raise UserError(
+            f"{self.name}, line {line} is a header with CR in it, so its lines end with CR alone, "
+            "as on old Macs; legal: lines that end with LF (tr '\\r' '\\n')"
         )
 
     def _refuse_start(self, line: int | np.integer, text: bytes) -> None:
@@ -400,7 +409,7 @@ class _Parser:
 
 
 def _id(header: bytes, number: int) -> str:
-    words = header.split(None, 1)
+    words = header.replace(_JOINT, b" ").split(None, 1)
     return words[0].decode("utf-8", "replace") if words else f"record{number}"
 
 
@@ -411,6 +420,8 @@ def _table(ambiguous: str) -> bytes:
     for byte in range(256):
         if byte in _WHITESPACE:
             table[byte] = _SKIP
+        elif byte in _JOINT:
+            continue  # refused as a letter
         elif byte < 32 or byte == 127:
             table[byte] = _BINARY
         else:

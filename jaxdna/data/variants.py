@@ -14,6 +14,7 @@ from jaxdna.errors import UserError
 _FIXED_COLUMNS = 5  # CHROM POS ID REF ALT
 _SHOWN_BASES = 20
 _PLAIN_LETTERS = frozenset("ACGTNacgtn")  # what VCF allows in REF and ALT
+_IUPAC_LETTERS = frozenset("RYSWKMBDHVryswkmbdhv")  # what some assemblies have there nevertheless
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Var
     Both windows begin at the same base of the genome, and the reference allele lies in the middle
     of its window. Behind each allele follow the bases that follow the reference allele, up to the
     window's length: an insertion pushes bases out at the right end, a deletion draws bases in.
-    The alleles' letters are the file's, also where the genome has others (noted).
+    The alleles' letters are the file's, also where the genome has others (noted). A file of header
+    lines alone has no variant.
 
     Args:
       path: VCF, plain or gzipped, or `-` for stdin.
@@ -60,11 +62,11 @@ def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Var
         the line.
     """
     where = display(path)
-    rows = 0
+    seen = False
     for number, line in read_lines(path):
+        seen = seen or bool(line.strip())
         if line.startswith("#") or not line.strip():
             continue
-        rows += 1
         fields = line.split("\t", _FIXED_COLUMNS)
         if len(fields) < _FIXED_COLUMNS or not fields[1].isdecimal() or not fields[3]:
             raise UserError(
@@ -72,7 +74,7 @@ def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Var
                 "parted by tabs"
             )
         chromosome, position, name, reference, alternatives = fields[:_FIXED_COLUMNS]
-        wrong = set(reference) - _PLAIN_LETTERS
+        wrong = set(reference) - _PLAIN_LETTERS - _IUPAC_LETTERS
         if wrong:
             raise UserError(
                 f"{where}, line {number}: REF {_shorten(reference)} has the letter "
@@ -85,8 +87,8 @@ def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Var
                 genome, chromosome, int(position), reference, alternative, length
             )
             yield Variant(chromosome, int(position), name, reference, alternative, *windows, note)
-    if not rows:
-        raise UserError(f"{where} holds no variant; legal: VCF with at least one row")
+    if not seen:
+        raise UserError(f"{where} holds no variant; legal: VCF, at least its header")
 
 
 def _windows(
@@ -96,6 +98,8 @@ def _windows(
         return (None, None), f"{genome.path.name} has no chromosome {chromosome}"
     if not alternative or set(alternative) - _PLAIN_LETTERS:
         return (None, None), f"allele {alternative or '(none)'} has no sequence of its own"
+    if ambiguous := set(reference) - _PLAIN_LETTERS:
+        return (None, None), f"REF {_shorten(reference)} has the ambiguous letter {min(ambiguous)}"
     first = position - 1
     if first < 0 or first + len(reference) > genome.lengths[chromosome]:
         return (None, None), f"position lies outside {chromosome}"

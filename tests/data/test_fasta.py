@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxdna.data import streams
-from jaxdna.data.fasta import FastaStats, read_fasta, read_fasta_blocks
+from jaxdna.data.fasta import FastaStats, read_fasta, read_fasta_blocks, read_fasta_pieces
 from jaxdna.data.sequences import decode, encode
 from jaxdna.errors import UserError
 
@@ -141,7 +141,10 @@ JUNK = {
     "gap": (b">a\nAC\n>b x\nAC-T\n", ["record 'b'", "line 4", "offset 2", "'-'", "gaps"]),
     "digit": (b">a\nAC1\n", ["record 'a'", "line 2", "offset 2", "'1'"]),
     "binary": (b">a\nAC\x00\x01\n", ["line 2", "0x00", "no text"]),
-    "old Mac": (b">a\rACGT\r>b\rAC\r", ["old Macs"]),
+    "old Mac": (b">a\rACGT\r>b\rAC\r", ["line 1", "old Macs"]),
+    "half an old Mac": (b">a\nACGT\n>b\rAC\nAC\n", ["line 3", "old Macs"]),
+    "long old Mac": (b">a\rACGT" * 2**18, ["line 1", "old Macs"]),
+    "a joint in a sequence": (b">a\nAC\x01\n", ["record 'a'", "line 2", "'\\x01'"]),
     "zip": (b"PK\x03\x04rest", ["zip archive"]),
     "bzip2": (b"BZh91AY", ["bzip2"]),
     "UTF-16": ("\ufeff>a\nAC\n".encode("utf-16-le"), ["UTF-16"]),
@@ -207,6 +210,18 @@ def test_headers_without_sequence_can_be_kept(tmp_path):
     assert read(path, allow_empty=True, stats=stats) == [("a", ""), ("b", "NN"), ("c", "")]
     assert (stats.empty_records, stats.unknown_records) == (2, 1)
     assert stats.notes()[-1] == "2 of 3 headers have no sequence"
+
+
+def test_an_old_mac_is_refused_where_headers_without_sequence_are_kept(tmp_path):
+    path = write(tmp_path, b">a\rACGT\r>b\rAC\r")
+    assert "old Macs" in refusal(path, allow_empty=True)
+    with pytest.raises(UserError, match="old Macs"):
+        list(read_fasta_pieces(path))
+
+
+def test_headers_that_ncbi_joined_are_text(tmp_path):
+    path = write(tmp_path, b">gi|1|a first\x01gi|2|b second\nACGT\n>gi|3\x01gi|4\nAC\n")
+    assert read(path) == [("gi|1|a", "ACGT"), ("gi|3", "AC")]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])

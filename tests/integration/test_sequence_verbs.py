@@ -158,6 +158,13 @@ def test_variants(call, trained, tmp_path):
     assert "no chromosome chr9" in table[5]["note"]
 
 
+def test_a_vcf_without_a_variant_gives_a_table_without_a_row(call, tmp_path):
+    (tmp_path / "g.fa").write_text(f">chr1\n{'ACGT' * 100}\n")
+    (tmp_path / "x.vcf").write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n")
+    text = call("predict", f"--variants={tmp_path}/x.vcf", f"--genome={tmp_path}/g.fa")
+    assert text.startswith("chromosome\t") and text.count("\n") == 1
+
+
 def test_evaluate_on_labelled_files_equals_the_summary(call, trained, tmp_path):
     folder, summary = trained
     keep = {line.split("\t")[0] for line in (folder / "run/test.tsv").read_text().splitlines()[1:]}
@@ -341,6 +348,7 @@ def test_the_report_in_a_browser_fits_a_phone(trained, tmp_path):
         ("predict", ["--sequences={tmp}/empty.fa"], "is empty"),
         ("predict", ["--sequences={tmp}/protein.fa"], "record 'p', line 2, offset 2"),
         ("predict", ["--sequences={tmp}/junk"], "this is no text"),
+        ("predict", ["--sequences={tmp}/mac.fa"], "as on old Macs"),
         ("predict", ["--sequences={tmp}/cut.fa.gz"], "truncated gzip"),
         ("predict", ["--sequences={tmp}/absent.fa"], "cannot be read"),
         ("predict", ["--sequences={tmp}/ok.fa", "--window=9"], "15 or more"),
@@ -366,6 +374,7 @@ def test_a_mistake_is_one_sentence_and_leaves_no_file(call, tmp_path, verb, flag
     (tmp_path / "empty.fa").write_bytes(b"")
     (tmp_path / "protein.fa").write_text(">p\nMKLVPEF\n")
     (tmp_path / "tiny.fa").write_text(">t\nACGT\n")
+    (tmp_path / "mac.fa").write_bytes(good.encode().replace(b"\n", b"\r"))
     (tmp_path / "junk").write_bytes(bytes(range(256)))
     (tmp_path / "cut.fa.gz").write_bytes(gzip.compress(good.encode())[:-6])
     (tmp_path / "l.tsv").write_text("id\tlabel\nother\t1\n")
