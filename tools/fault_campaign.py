@@ -189,8 +189,8 @@ def _damage(run: Path, chance: random.Random) -> str | None:
         key=lambda path: [int(number) for number in re.findall("[0-9]+", path.name)],
     )
     # A finished run writes its files no more: what becomes of them is no fault of training.
-    others = [".lock"] + ["metrics.jsonl", "data.json"] * (not (run / "summary.json").exists())
-    files = [run / name for name in others if (run / name).exists()]
+    others = ["metrics.jsonl", "data.json"] * (not (run / "summary.json").exists())
+    files = [run / name for name in [".lock", ".saved", *others] if (run / name).exists()]
     if len(whole) > 1:
         files += [path for path in whole[-1].rglob("*") if path.is_file()]
     files = [path for path in files if path.stat().st_size]

@@ -15,7 +15,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ T = TypeVar("T")
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 _ARRAYS, _PROGRESS, _UNFINISHED = "arrays", "progress.json", ".unfinished"
+_SAVED = ".saved"
 _MOST_PROGRESS_BYTES = 64 * 2**20
 _BLOCK = 4096  # of most file systems
 
@@ -46,11 +47,15 @@ class Checkpoints:
 
     Each holds the state, the best parameters so far and the progress, so that any of them is
     enough to go on, and the best parameters are kept as long as any checkpoint is.
+
+    The first one that is whole leaves a mark beside the folder. With it a folder without any is
+    one that has lost them; without it, one whose job was killed before it had saved anything.
     """
 
     def __init__(self, folder: Path, keep: int):
         """Names the folder; it is made by the first save."""
         self._folder = folder.absolute()
+        self._mark = self._folder.with_name(_SAVED)  # whoever removes the folder leaves it
         self._keep = keep
         self._good: list[Position] = []  # verified or written by this process, and those before
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
@@ -124,7 +129,7 @@ class Checkpoints:
           The state, the best parameters, and the progress; None where none was ever saved.
 
         Raises:
-          NoCheckpointError: there are checkpoints, and none is intact.
+          NoCheckpointError: there are checkpoints, and none is intact; or there were some.
         """
 
         def read(folder: Path) -> tuple[TrainState, Params, Progress]:
@@ -139,8 +144,16 @@ class Checkpoints:
 
         found = _newest_intact(self._folder, read, note)
         if found is None:
+            if self._mark.exists():
+                raise NoCheckpointError(
+                    f"{self._folder} has held checkpoints and holds none; bring them back from a "
+                    f"copy, or, to train anew, remove {self._folder.parent} or give another "
+                    "--workdir"
+                )
             return None
         newest, restored = found
+        if is_primary():  # a kill may have come between the checkpoint and its mark
+            self._leave_mark(newest)
         self._good = [position for position in positions(self._folder) if position <= newest]
         return restored
 
@@ -155,11 +168,18 @@ class Checkpoints:
                 if final.exists():  # damaged, or it would have been restored
                     shutil.rmtree(final)
                 unfinished.rename(final)
+                self._leave_mark(position)
             self._good = [*self._good, position][-self._keep :]
             if is_primary():
                 self._tidy()
         except Exception as error:
             self._fail(unfinished, error)
+
+    def _leave_mark(self, position: Position) -> None:
+        if not self._mark.exists():
+            self._mark.write_text(
+                f"{_name(position)} is saved: without any checkpoint this run does not start anew\n"
+            )
 
     def _tidy(self) -> None:
         """Removes all that is not to be kept: old, damaged, and what killed saves left behind."""
@@ -261,11 +281,10 @@ def _newest_intact(
     Raises:
       NoCheckpointError: there are checkpoints, and none of them is intact.
     """
-    causes: list[str] = []
-    below: Position | None = None
+    causes: dict[Position, str] = {}
     while True:
-        chosen = _newest_undamaged(folder, below, causes, note) if is_primary() else None
-        below = position = agreed(chosen)
+        chosen = _newest_undamaged(folder, causes, note) if is_primary() else None
+        position = agreed(chosen)
         if position is None:
             break
         path = folder / _name(position)
@@ -274,34 +293,45 @@ def _newest_intact(
         except Exception as error:  # whatever a file that is not ours makes Orbax raise
             if jax.process_count() > 1:  # the others may have read it; they end when this one does
                 raise
-            _reject(path, " ".join(str(error).split())[:300] or repr(error), causes, note)
+            cause = " ".join(str(error).split())[:300] or repr(error)
+            _reject(folder, position, cause, causes, note)
         else:
             if causes:
                 note(f"falling back to the newest intact checkpoint, {path.name}")
             return position, restored
     if not positions(folder):
         return None
+    found = "; ".join(f"{_name(position)}: {cause}" for position, cause in causes.items())
     raise NoCheckpointError(
-        f"no checkpoint in {folder} is intact ({'; '.join(causes)}); bring the folder back from a "
+        f"no checkpoint in {folder} is intact ({found}); bring the folder back from a "
         "copy, or train anew with another --workdir"
     )
 
 
-def _newest_undamaged(
-    folder: Path, below: Position | None, causes: list[str], note: Note
-) -> Position | None:
-    for position in reversed(positions(folder)):
-        if below is None or position < below:
-            cause = damage(folder / _name(position))
-            if cause is None:
-                return position
-            _reject(folder / _name(position), cause, causes, note)
+def _left(folder: Path, causes: Collection[Position]) -> list[Position]:
+    """The positions on disk now, without those that were rejected."""
+    return [position for position in positions(folder) if position not in causes]
+
+
+def _newest_undamaged(folder: Path, causes: dict[Position, str], note: Note) -> Position | None:
+    while left := _left(folder, causes):
+        cause = damage(folder / _name(left[-1]))
+        if cause is None:
+            return left[-1]
+        _reject(folder, left[-1], cause, causes, note)
     return None
 
 
-def _reject(path: Path, cause: str, causes: list[str], note: Note) -> None:
-    causes.append(f"{path.name}: {cause}")
-    note(f"DAMAGED: the checkpoint {path} cannot be used ({cause})")
+def _reject(
+    folder: Path, position: Position, cause: str, causes: dict[Position, str], note: Note
+) -> None:
+    """Takes a checkpoint for damaged if it is the newest still.
+
+    Otherwise a job that trains here has saved a newer one meanwhile, and removed this one.
+    """
+    if _left(folder, causes)[-1:] == [position]:
+        causes[position] = cause
+        note(f"DAMAGED: the checkpoint {folder / _name(position)} cannot be used ({cause})")
 
 
 def _restore(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:

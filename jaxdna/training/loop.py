@@ -120,7 +120,10 @@ def _train(
             row = _row(progress, program.steps_per_epoch, validated) | program.report()
             # The losses of training are those before each update: the last one is not in them.
             if not math.isfinite(row["val_loss"]):
-                raise _not_finite("validation loss", row["val_loss"], row["step"])
+                raise NotFiniteError(
+                    f"the validation loss is {row['val_loss']} at step {row['step']}; the last "
+                    "checkpoint is intact; try a smaller --config.optimizer.learning_rate"
+                )
             improved = stopping.update(row["epoch"], row)
             if improved:
                 run.best = _copy(run.state.params)
@@ -250,14 +253,10 @@ def _train_epoch(
 def _check_finite(losses: NDArray[np.float64], first_step: int) -> None:
     wrong = np.flatnonzero(~np.isfinite(losses))
     if wrong.size:
-        raise _not_finite("loss", losses[wrong[0]], first_step + int(wrong[0]))
-
-
-def _not_finite(what: str, value: float, step: int) -> NotFiniteError:
-    return NotFiniteError(
-        f"the {what} is {value} at step {step}; the last checkpoint is intact; "
-        "try a smaller --config.optimizer.learning_rate"
-    )
+        raise NotFiniteError(
+            f"the loss is {losses[wrong[0]]} at step {first_step + int(wrong[0])}; the last "
+            "checkpoint is intact; try a smaller --config.optimizer.learning_rate"
+        )
 
 
 def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) -> dict[str, Any]:

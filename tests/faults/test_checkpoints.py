@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 from jaxdna.errors import NoCheckpointError, StorageError
-from jaxdna.training.checkpoint import Checkpoints, positions
+from jaxdna.training.checkpoint import Checkpoints, load_best, positions
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.manifest import damage, write_manifest
 from jaxdna.training.progress import Progress
@@ -190,6 +191,45 @@ def test_fault_06_no_intact_checkpoint_is_77_and_never_a_start_from_zero(
         assert job.end() == 77
 
 
+def empty(checkpoints):
+    for checkpoint in checkpoints.iterdir():
+        shutil.rmtree(checkpoint)
+
+
+def leave_an_unfinished_one(checkpoints):
+    empty(checkpoints)
+    (checkpoints / "epoch-9.unfinished").mkdir()
+
+
+@pytest.mark.parametrize("lose", [shutil.rmtree, empty, leave_an_unfinished_one])
+def test_fault_06_lost_checkpoints_are_77_and_never_a_start_from_zero(
+    runner, finished, tmp_path, lose
+):
+    workdir = finished.copy(tmp_path / "run")
+    lose(workdir / "checkpoints")
+    before = (workdir / "metrics.jsonl").read_bytes()
+    for _ in range(2):
+        output = runner.finish(workdir, code=77)
+        assert f"{workdir}/checkpoints has held checkpoints and holds none; bring them" in output
+        assert "Traceback" not in output
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_fault_06_a_run_that_was_killed_before_its_first_save_starts_anew(
+    runner, finished, tmp_path
+):
+    workdir = tmp_path / "run"
+    with runner.train(workdir, "--config.checkpoint.every_epochs=1000") as job:
+        assert job.until(lambda job: "\nepoch 3/" in job.output)
+        job.send(signal.SIGKILL)
+        assert job.end() == -signal.SIGKILL
+    assert len((workdir / "metrics.jsonl").read_text().splitlines()) >= 3
+    assert not positions(workdir / "checkpoints")
+    output = runner.finish(workdir)
+    assert "resuming" not in output
+    finished.assert_same(workdir)
+
+
 def test_fault_07_changed_data_model_or_seed_is_refused_and_a_schedule_noted(
     runner, finished, tmp_path
 ):
@@ -239,6 +279,29 @@ def test_fault_17_a_checkpoint_holds_the_values_at_the_call(tmp_path):
     restored = checkpoints.restore(target, print)
     assert restored is not None
     jax.tree.map(np.testing.assert_array_equal, restored[0], expected)
+
+
+def test_fault_16_the_best_parameters_are_read_while_a_job_saves_and_removes(tmp_path):
+    """Whatever is chosen may be gone, or half gone, when it is read: there is a newer one then."""
+    state, damaged = big_state(1_000), []
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints.save(state, state.params, begun())
+    checkpoints.wait()
+
+    def read():
+        for _ in range(50):
+            load_best(tmp_path / "checkpoints", abstract(state).params, damaged.append)
+
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(read)
+        for epoch in itertools.count(2):
+            if reader.done():
+                break
+            checkpoints.save(state, state.params, begun(epoch))
+        checkpoints.wait()
+        reader.result()
+    assert epoch > 10
+    assert not damaged
 
 
 def poll(checkpoints):

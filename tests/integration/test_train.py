@@ -42,7 +42,7 @@ def test_leaves_the_files_and_keys_of_the_contract(finished):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.json", "data.json", "metrics.jsonl", "test.tsv", "summary.json", "checkpoints",
-        "tensorboard", "curves.png", "report.html",
+        "tensorboard", "curves.png", "report.html", ".saved",
     }  # fmt: skip
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert set(summary) >= {
