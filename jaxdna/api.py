@@ -216,7 +216,8 @@ class Run:
         """Returns the filters as motifs, the most influential first.
 
         Args:
-          sequences: FASTA file of one length on which the filters fire; the test split if None.
+          sequences: FASTA file on which the filters fire, lengths treated as in training; the test
+            split if None.
           motifs: MEME or JASPAR file of known motifs to compare with; the presets if None.
 
         Returns:

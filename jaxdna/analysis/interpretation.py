@@ -1,5 +1,6 @@
 """The steps of `interpret`, and the files that it leaves."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from jaxdna.data.sequences import Codes
 from jaxdna.errors import UserError
 from jaxdna.training.trained import Trained
 
+MOST_DRAWN = 20  # sequences in the heat-map: more would take minutes and be no picture
 _MOST = 20_000  # sequences: more would change no frequency that a logo shows
 
 
@@ -44,6 +46,9 @@ class Sample:
 def read_sample(trained: Trained, path: str) -> Sample:
     """Reads a FASTA file; lengths and letters are treated as in training.
 
+    Shorter sequences are padded to the length of training at least, and longer ones cropped to it
+    at most, so that all have one length.
+
     Raises:
       UserError: the file is wrong, or a sequence is shorter than a filter.
     """
@@ -54,6 +59,8 @@ def read_sample(trained: Trained, path: str) -> Sample:
     check_minimum(records, trained.width, path)
     policy = data.get("lengths", "error")
     length = common_length(records, policy)
+    if policy != "error":  # the network knows the length of training, with its padding
+        length = {"pad": max, "center_crop": min}[policy](length, trained.length)
     return Sample(ids[:_MOST], fit_length(records, length, policy, path)[:_MOST])
 
 
@@ -73,7 +80,12 @@ def test_sample(trained: Trained) -> Sample:
 
 
 def interpret(
-    trained: Trained, sample: Sample, library: list[Motif], mutants: int, output: Path
+    trained: Trained,
+    sample: Sample,
+    library: list[Motif],
+    mutants: int,
+    output: Path,
+    track: Callable[[list[Codes]], Iterable[Codes]] = iter,
 ) -> dict[str, Any]:
     """Interprets a network and writes what it finds.
 
@@ -83,6 +95,7 @@ def interpret(
       library: known motifs.
       mutants: how many of the top-scoring sequences to mutate.
       output: the folder; made if absent.
+      track: hands on the sequences to mutate, and may show how far they are.
 
     Returns:
       `filters` (a dict each, the most influential first) and `embedded` (None for real sequences).
@@ -100,14 +113,14 @@ def interpret(
     windows = find_windows(trained, sample.codes, both)
     filters = filter_motifs(trained, sample.codes, windows, library)
     motifs = [one.motif for one in filters if one.motif]
-    sites = max([one.sites for one in filters])
-    write_meme(motifs, output / "filters.meme", sites=sites)
-    write_jaspar(motifs, output / "filters.jaspar")
+    sites = [one.sites for one in filters if one.motif]
+    write_meme(motifs, output / "filters.meme", sites)
+    write_jaspar(motifs, output / "filters.jaspar", sites)
     write_logos(motifs, output / "logos")
     rows = [_row(one) for one in filters]
     _write_rows(output / "filters.tsv", rows)
     if mutants:
-        _mutate(trained, sample, mutants, output)
+        _mutate(trained, sample, mutants, output, track)
     embedded = None
     if sample.starts is not None:
         length = sample.codes.shape[1]
@@ -139,7 +152,13 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
             print(row["filter"], *values, row["consensus"], *cells, sep="\t", file=stream)
 
 
-def _mutate(trained: Trained, sample: Sample, mutants: int, output: Path) -> None:
+def _mutate(
+    trained: Trained,
+    sample: Sample,
+    mutants: int,
+    output: Path,
+    track: Callable[[list[Codes]], Iterable[Codes]],
+) -> None:
     scorer = Scorer(trained)
     count, length = sample.codes.shape
     starts = np.arange(count, dtype=np.int64) * length
@@ -148,7 +167,8 @@ def _mutate(trained: Trained, sample: Sample, mutants: int, output: Path) -> Non
     )
     top = np.argsort(-logits, kind="stable")[:mutants].tolist()
     ids, sequences = [sample.ids[i] for i in top], [sample.codes[i] for i in top]
-    changes = [mutate(scorer, codes) for codes in sequences]
+    changes = [mutate(scorer, codes) for codes in track(sequences)]
     with (output / "mutagenesis.tsv").open("w") as stream:
         write_table(stream, ids, sequences, changes)
-    draw(output / "mutagenesis.png", ids, sequences, changes)
+    drawn = slice(MOST_DRAWN)
+    draw(output / "mutagenesis.png", ids[drawn], sequences[drawn], changes[drawn])

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_workdir(parser)
     parser.add_argument(
-        "--sequences", metavar="X.fa", help="FASTA of one length (default: the run's test split)"
+        "--sequences",
+        metavar="X.fa",
+        help="FASTA, lengths as in training (default: the run's test split)",
     )
     parser.add_argument(
         "--motifs", metavar="FILE", help="MEME or JASPAR file to compare with (default: presets)"
@@ -33,6 +35,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--mutate={arguments.mutate} is not legal: it must be 0 or more")
 
     from rich.console import Console
+    from rich.progress import track
 
     from jaxdna.analysis import interpretation
     from jaxdna.analysis.motif_match import library_note
@@ -49,7 +52,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         else interpretation.test_sample(trained)
     )
     output = arguments.output or arguments.workdir / "interpret"
-    found = interpretation.interpret(trained, sample, library, arguments.mutate, output)
+    mutants, drawn = min(arguments.mutate, len(sample.codes)), interpretation.MOST_DRAWN
+    if mutants > drawn:
+        notes.print(f"note     mutates {mutants:,} sequences; the heat-map has the first {drawn}")
+    found = interpretation.interpret(
+        trained,
+        sample,
+        library,
+        mutants,
+        output,
+        lambda sequences: track(
+            sequences, "mutating", console=notes, transient=True, disable=not notes.is_terminal
+        ),
+    )
     if note := library_note(library):
         notes.print(f"note     {note}")
     console = Console(highlight=False, stderr=arguments.json)

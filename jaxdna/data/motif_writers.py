@@ -14,8 +14,8 @@ UNIFORM_BACKGROUND = (0.25, 0.25, 0.25, 0.25)
 def write_meme(
     motifs: Sequence[Motif],
     path: str | Path,
+    sites: Sequence[int],
     background: Sequence[float] = UNIFORM_BACKGROUND,
-    sites: int = 20,
 ) -> None:
     """Writes MEME's minimal format.
 
@@ -24,23 +24,23 @@ def write_meme(
     Args:
       motifs: in this order.
       path: the file.
-      background: frequencies of A C G T where the motifs were found.
       sites: how many sequences stand behind each motif; other tools weigh pseudocounts by it.
+      background: frequencies of A C G T where the motifs were found.
     """
     lines = ["MEME version 4", "", "ALPHABET= ACGT", "", "strands: + -", ""]
     frequencies = " ".join(
         f"{base} {share:.6g}" for base, share in zip("ACGT", background, strict=True)
     )
     lines += ["Background letter frequencies", frequencies, ""]
-    for motif in motifs:
+    for motif, count in zip(motifs, sites, strict=True):
         lines.append(f"MOTIF {_word(motif.name)}")
-        lines.append(f"letter-probability matrix: alength= 4 w= {motif.width} nsites= {sites} E= 0")
+        lines.append(f"letter-probability matrix: alength= 4 w= {motif.width} nsites= {count} E= 0")
         lines += [" " + " ".join(f"{share:.6f}" for share in row) for row in motif.probabilities]
         lines.append("")
     Path(path).write_text("\n".join(lines), encoding="ascii", errors="replace")
 
 
-def write_jaspar(motifs: Sequence[Motif], path: str | Path, sites: int = 1000) -> None:
+def write_jaspar(motifs: Sequence[Motif], path: str | Path, sites: Sequence[int]) -> None:
     """Writes JASPAR's format: whole counts, four lines A C G T per motif.
 
     Format: https://jaspar.elixir.no/docs/.
@@ -48,13 +48,13 @@ def write_jaspar(motifs: Sequence[Motif], path: str | Path, sites: int = 1000) -
     Args:
       motifs: in this order.
       path: the file.
-      sites: sum of the counts at each position.
+      sites: how many sequences stand behind each motif, the sum of its counts at each position.
     """
     lines = []
-    for motif in motifs:
+    for motif, total in zip(motifs, sites, strict=True):
         lines.append(f">{_word(motif.name)}")
-        counts = _whole_counts(motif.probabilities, sites)
-        width = len(str(sites))
+        counts = _whole_counts(motif.probabilities, total)
+        width = len(str(total))
         for base, row in zip("ACGT", counts.T, strict=True):
             lines.append(f"{base} [ " + " ".join(f"{count:{width}d}" for count in row) + " ]")
         lines.append("")

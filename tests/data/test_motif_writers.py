@@ -1,5 +1,7 @@
 """Motif files that are written can be read again, with the precision that the format has."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -14,18 +16,21 @@ def motifs():
 
 
 def test_meme_keeps_six_decimals(tmp_path, motifs):
-    write_meme(motifs, tmp_path / "m.meme", background=(0.3, 0.2, 0.2, 0.3))
+    sites = range(20, 20 + len(motifs))
+    write_meme(motifs, tmp_path / "m.meme", sites, background=(0.3, 0.2, 0.2, 0.3))
     found = read_motifs(tmp_path / "m.meme")
     assert [motif.name for motif in found] == [motif.name.replace(" ", "_") for motif in motifs]
     for one, other in zip(motifs, found, strict=True):
         # Half of the last decimal, and four times that from the reader's division by the row's sum.
         np.testing.assert_allclose(other.probabilities, one.probabilities, rtol=0, atol=2.5e-6)
-    assert "A 0.3 C 0.2 G 0.2 T 0.3" in (tmp_path / "m.meme").read_text()
+    text = (tmp_path / "m.meme").read_text()
+    assert "A 0.3 C 0.2 G 0.2 T 0.3" in text
+    assert [int(count) for count in re.findall(r"nsites= (\d+)", text)] == list(sites)
 
 
 @pytest.mark.parametrize("sites", [10, 1000, 10**6])
 def test_jaspar_counts_sum_to_the_sites(tmp_path, motifs, sites):
-    write_jaspar(motifs, tmp_path / "m.jaspar", sites)
+    write_jaspar(motifs, tmp_path / "m.jaspar", [sites] * len(motifs))
     found = read_motifs(tmp_path / "m.jaspar")
     assert [motif.name for motif in found] == [motif.name.replace(" ", "_") for motif in motifs]
     for one, other in zip(motifs, found, strict=True):

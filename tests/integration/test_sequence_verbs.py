@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxdna.analysis import interpretation
 from jaxdna.cli.main import main
 from jaxdna.data.fasta import read_fasta
 from jaxdna.data.motifs import read_motifs
@@ -207,6 +208,14 @@ def test_interpret_finds_the_motif(call, trained, tmp_path):
         "mutagenesis.png",
     }  # fmt: skip
     meme, jaspar = read_motifs(out / "filters.meme"), read_motifs(out / "filters.jaspar")
+    sites = {f"filter{row['filter']}": row["sites"] for row in found["filters"]}
+    counts = re.findall(r"nsites= (\d+)", (out / "filters.meme").read_text())
+    matrices = re.findall(r">(\S+)\nA +\[ (.*) \]\nC +\[ (.*) \]\nG +\[ (.*) \]\nT +\[ (.*) \]",
+                          (out / "filters.jaspar").read_text())  # fmt: skip
+    assert len(set(sites.values())) > 1
+    for one, count, (name, *rows) in zip(meme, counts, matrices, strict=True):
+        assert int(count) == sites[one.name] == sites[name]
+        assert set(np.sum([list(map(int, row.split())) for row in rows], axis=0)) == {int(count)}
     for one, other in zip(meme, jaspar, strict=True):
         assert one.name == other.name
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-3)
@@ -249,6 +258,37 @@ def test_exported_files_run_where_jaxdna_is_not(call, trained, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert float(done.stdout.strip().strip("[]")) == pytest.approx(expected, abs=1e-4)
+
+
+def test_interpret_gives_short_sequences_the_length_of_training(call, trained, tmp_path):
+    """Trained on 100 bases with lengths=pad: what `predict` pads must be mutated padded."""
+    rng = np.random.default_rng(4)
+    texts = ["".join(rng.choice(list("ACGT"), bases)) for bases in (40, 60)]
+    (tmp_path / "x.fa").write_text("".join(f">s{i}\n{text}\n" for i, text in enumerate(texts)))
+    call("interpret", f"--sequences={tmp_path}/x.fa", f"--output={tmp_path}/out", "--mutate=2")
+    lines = [
+        line.split("\t") for line in (tmp_path / "out/mutagenesis.tsv").read_text().split("\n")
+    ]
+    rows = {name: [row for row in lines if row[0] == name] for name in ("s0", "s1")}
+    assert [len(part) for part in rows.values()] == [100, 100]
+    assert "".join(row[2] for row in rows["s0"]) == "N" * 30 + texts[0] + "N" * 30
+    # The change that the table promises is the change that `predict` sees.
+    at = max(range(40), key=lambda i: abs(float(rows["s0"][30 + i][3])))
+    (tmp_path / "y.fa").write_text(f">a\n{texts[0]}\n>b\n{texts[0][:at]}A{texts[0][at + 1 :]}\n")
+    before, after = rows_of(call("predict", f"--sequences={tmp_path}/y.fa"))
+    change = float(rows["s0"][30 + at][3])
+    assert float(after[2]) - float(before[2]) == pytest.approx(change, abs=1e-4)
+
+
+def test_many_mutated_sequences_are_all_in_the_table_and_some_in_the_picture(
+    call, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(interpretation, "draw", lambda path, ids, *_: drawn.extend(ids))
+    call("interpret", f"--output={tmp_path}", "--mutate=30")
+    names = [line.split("\t")[0] for line in (tmp_path / "mutagenesis.tsv").read_text().split("\n")]
+    top = list(dict.fromkeys(names[1:-1]))
+    assert (len(top), drawn) == (30, top[:20])
 
 
 def exported(call, folder, letters, *flags):
