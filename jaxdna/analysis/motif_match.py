@@ -17,6 +17,7 @@ from jaxdna.data.motifs import Motif
 from jaxdna.errors import UserError
 
 MIN_OVERLAP = 5
+LIKELY_E_VALUE = 0.05  # a match beyond it would come up by chance in more than 5 of 100 filters
 FEW_TARGETS = 25  # below this, p-values depend much on which targets are given
 _BINS = 100  # steps of a column's score (`t` in the paper)
 

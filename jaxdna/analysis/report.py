@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from jaxdna.analysis.filters import FilterMotif
+from jaxdna.analysis.motif_match import LIKELY_E_VALUE
 from jaxdna.analysis.report_figures import curve_svgs, logo_svg, roc_and_pr_svgs
 from jaxdna.config import flat
 from jaxdna.training.measures import NAMES, measure
@@ -52,6 +53,7 @@ class ReportData:
       best_logits: float [examples] of the best possible classifier; None where nobody knows it.
       ceiling: best expected loss and accuracy on the validation split, for the curves, or None.
       filters: motifs of the filters; empty for networks without.
+      caveat: a sentence about the known motifs that they were compared with, or nothing.
       devices: one line.
     """
 
@@ -65,6 +67,7 @@ class ReportData:
     best_logits: NDArray[np.floating] | None
     ceiling: dict[str, float | None] | None
     filters: list[FilterMotif]
+    caveat: str
     devices: str
 
 
@@ -84,7 +87,7 @@ def report_html(report: ReportData) -> str:
         parts.append(_section("ROC, precision and recall", _figures(svgs)))
     parts.append(_section("Confusion table of the test split", _confusion(report)))
     if report.filters:
-        parts.append(_section("What the filters look for", _logos(report.filters)))
+        parts.append(_section("What the filters look for", _logos(report.filters, report.caveat)))
     parts += [
         _section("Data", _data(report.data)),
         _section("Layout and time", _layout(report)),
@@ -155,7 +158,7 @@ def _confusion(report: ReportData) -> str:
     return _table(["", *(f"called {name}" for name in names)], rows)
 
 
-def _logos(filters: list[FilterMotif]) -> str:
+def _logos(filters: list[FilterMotif], caveat: str) -> str:
     shown = [one for one in filters if one.core][:_MOST_LOGOS]
     cards = []
     for one in shown:
@@ -163,8 +166,8 @@ def _logos(filters: list[FilterMotif]) -> str:
         best = one.hits[0] if one.hits else None
         match = (
             f"resembles {escape(best.target)} ({best.strand} {best.offset}, p {best.p_value:.1g})"
-            if best
-            else ""
+            if best and best.e_value <= LIKELY_E_VALUE
+            else "resembles none of the known motifs"
         )
         cards.append(
             f"<figure>{logo_svg(one.core)}<figcaption>filter {one.number}, weight "
@@ -172,7 +175,8 @@ def _logos(filters: list[FilterMotif]) -> str:
         )
     note = (
         f"<p>{len(shown)} of {len(filters)} filters, the most influential first; from the best "
-        "windows of the test split, columns of little information cut off.</p>"
+        "windows of the test split, columns of little information cut off. Known motifs are named "
+        f"where fewer than {LIKELY_E_VALUE:g} would fit as well by chance. {escape(caveat)}</p>"
     )
     return f'{note}<div class="logos">{"".join(cards)}</div>'
 

@@ -7,6 +7,7 @@ import numpy as np
 from flax import nnx
 
 from jaxdna.analysis.filters import FilterMotif, filter_motifs, find_windows
+from jaxdna.analysis.motif_match import library_note
 from jaxdna.analysis.report import ReportData, write_report
 from jaxdna.data.motifs import presets
 from jaxdna.models.motif_cnn import MotifScan
@@ -45,6 +46,7 @@ def write_run_report(
             best_logits=dataset.best_logits("test") if dataset.best_logits else None,
             ceiling=dataset.ceiling("validation") if dataset.ceiling else None,
             filters=_filters(prepared, best),
+            caveat=library_note(list(presets().values())),
             devices=describe_devices(list(prepared.mesh.devices.flat)),
         ),
     )
