@@ -6,6 +6,7 @@ that is interrupted continues, and one that is extended measures only what is ne
 
 import hashlib
 import json
+import os
 import platform
 import re
 import subprocess
@@ -20,7 +21,8 @@ from ml_collections import ConfigDict
 
 from jaxdna.config import flat, validate
 from jaxdna.errors import EXIT_USER, JaxdnaError, UserError
-from jaxdna.parallel.mesh import check_batch, resolve_axes
+from jaxdna.parallel.mesh import batch_shards, check_across, check_batch, resolve_axes
+from jaxdna.parallel.pipeline import check_microbatches
 from jaxdna.training.run_folder import write_atomic
 from jaxdna.versions import versions
 
@@ -106,16 +108,25 @@ def parts_of(
       modes: of `MODES`.
 
     Raises:
-      UserError: a mesh or a batch does not fit a number of devices.
+      UserError: a mesh, a batch or its micro-batches do not fit a number of devices, or the
+        strategy does not train on these devices.
     """
     parts = []
     for name, config in configs.items():
+        if config.strategy == "parameter_server":
+            raise UserError(
+                "--config.strategy=parameter_server cannot be measured on --devices, since its "
+                "workers have devices of their own; legal: spmd, pipeline"
+            )
         for mode in modes:
             for count in devices:
                 batch = config.train.batch_size * (count if mode == "weak" else 1)
                 changed = validate(flat(config) | {"train.batch_size": batch})
                 sizes = resolve_axes(changed.mesh, count)
                 check_batch(batch, sizes, changed.train.accumulate)
+                check_across(changed.mesh.dcn, sizes)
+                if changed.strategy == "pipeline":
+                    check_microbatches(changed, sizes["stage"], batch_shards(sizes))
                 parts.append(Part(name, changed, mode, count))
     return parts
 
@@ -191,12 +202,16 @@ def ask(request: dict[str, Any]) -> Answer:
       UserError: what the user gave is wrong.
       MeasurementError: the process failed otherwise.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxdna.analysis.scaling_row"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", "jaxdna.analysis.scaling_row"]
+    # The pipe stays open until the answer is there. It closes when this process ends, however that
+    # happens, and then the other one ends too.
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, json.dumps(request).encode() + b"\n")
+        done = subprocess.run(command, stdin=reader, capture_output=True, text=True)
+    finally:
+        os.close(writer)
+        os.close(reader)
     said = done.stderr.strip().splitlines() or ["nothing was said"]
     if done.returncode == EXIT_USER:
         raise UserError(said[-1])

@@ -1,12 +1,15 @@
 """Measures training on some devices, in the process that it is called in: one row of the study.
 
-`python -m jaxdna.analysis.scaling_row` reads a request as JSON from stdin and prints the
-measurements as JSON; every row of a study gets such a process of its own, with its own devices.
+`python -m jaxdna.analysis.scaling_row` reads a request, a line of JSON, from stdin and prints the
+measurements as JSON; every row of a study gets such a process of its own, with its own devices. It
+ends when stdin does: then whoever asked is no longer there.
 """
 
 import json
 import math
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -18,14 +21,14 @@ from ml_collections import ConfigDict
 from jaxdna.config import validate
 from jaxdna.data.dataset import Split
 from jaxdna.data.registry import load_dataset
-from jaxdna.errors import JaxdnaError
+from jaxdna.errors import EXIT_PEER, JaxdnaError
 from jaxdna.parallel.gradient_sync import no_sync
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.parallel.runtime import start_backend
 from jaxdna.training.dispatch import few_ahead, steps_in_calls
 from jaxdna.training.display import make_console
-from jaxdna.training.feed import make_feed
-from jaxdna.training.program import Program
+from jaxdna.training.prepare import program_of
+from jaxdna.training.program import Program, TrainCall
 from jaxdna.training.state import TrainState
 
 _LEAST_SECONDS = 0.5  # of one repeat: far above the noise of a clock or a wake-up
@@ -51,7 +54,7 @@ def measure(config: ConfigDict, devices: int, repeats: int) -> dict[str, Any]:
 
     Returns:
       `step_seconds` of each repeat; `alone_seconds`, the same without the exchange of gradients
-      (None where the mesh splits more than the batch); and what was measured on.
+      (None where the devices share more than the batch); and what was measured on.
 
     Raises:
       UserError: something that the user gave does not fit.
@@ -60,13 +63,18 @@ def measure(config: ConfigDict, devices: int, repeats: int) -> dict[str, Any]:
     mesh = make_mesh(config, visible[:devices])
     dataset = load_dataset(config)
     examples = len(dataset.splits["train"])
-    program = Program(config, mesh, dataset.example_shape, dataset.logits, examples)
+    kind = program_of(config.strategy)
+    program = kind(config, mesh, dataset.example_shape, dataset.logits, examples)
     start = time.perf_counter()
-    timers = [_timer(program, program.train_call, dataset.splits["train"])]
+    timers = [_timer(program, program.compiled, dataset.splits["train"])]
     compile_seconds = time.perf_counter() - start
-    if mesh.shape["data"] == mesh.size > 1:
+    if config.strategy == "spmd" and mesh.shape["data"] == mesh.size > 1:
         alone = program.call_with(no_sync(mesh))
-        timers.append(_timer(program, alone, dataset.splits["train"]))
+
+        def without_exchange(steps: int) -> TrainCall:
+            return alone.lower(program.abstract_state, program.abstract_batches(steps)).compile()
+
+        timers.append(_timer(program, without_exchange, dataset.splits["train"]))
     # In turn, so that a busy moment of the machine meets both.
     times = [[timer() for timer in timers] for _ in range(repeats)]
     return {
@@ -81,17 +89,20 @@ def measure(config: ConfigDict, devices: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def _timer(program: Program, call: Any, split: Split) -> Callable[[], float]:
+def _timer(
+    program: Program, compiled: Callable[[int], TrainCall], split: Split
+) -> Callable[[], float]:
     """Compiles and warms up; returns a function that trains on and returns seconds per step.
 
     Args:
       program: what is trained.
-      call: its training call, or another one that takes the same.
+      compiled: its own `compiled`, or another one whose calls take the same.
       split: the training split.
     """
-    feed = make_feed(split, program.config, program.mesh)
+    feed = program.feed(split)
     calls = steps_in_calls(program.steps_per_epoch, program.most_steps)
     length = calls[0]
+    call = compiled(length)
     starts = [i * length for i, steps in enumerate(calls) if steps == length]
     state: list[TrainState] = [program.init()]
 
@@ -115,7 +126,8 @@ def _timer(program: Program, call: Any, split: Split) -> Callable[[], float]:
 
 def main() -> int:
     """Answers one request: {config, devices, repeats}, or {config} to look only."""
-    request = json.load(sys.stdin)
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
         config = validate(request.pop("config"))
         answer = measure(config, **request) if request else look(config)
@@ -124,6 +136,13 @@ def main() -> int:
         return error.exit_code
     print(json.dumps(answer))
     return 0
+
+
+def _end_with_stdin() -> None:
+    # Not through sys.stdin, whose lock would be held when Python ends.
+    while os.read(0, 1):
+        pass
+    os._exit(EXIT_PEER)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,17 @@
 
 A run's time is that of the steps of all its epochs, from the measured time of a step; start,
 compilation, evaluation and checkpoints are not in it. Interrupted, the same command continues.
+Of the strategies spmd and pipeline are measured; a parameter server's processes have their own
+devices, and it is refused.
 """
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from jaxdna.cli.common import config_help
 from jaxdna.config import load_config
@@ -51,7 +56,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     price = arguments.price_per_hour
     if price is not None and not 0 < price < float("inf"):
         raise UserError(f"--price-per-hour={price} is not legal: it must be above 0")
-    configs = {run_name(spec): load_config(spec, arguments.overrides) for spec in arguments.config}
+    configs = named_configs(arguments.config, arguments.overrides)
     folder = arguments.workdir or Path("runs") / f"scale-{'+'.join(configs)}"
 
     from rich.console import Console
@@ -62,6 +67,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     notes = make_console()
     modes = scaling.MODES if arguments.mode == "both" else (arguments.mode,)
     parts = scaling.parts_of(configs, devices, modes)
+    if (folder / "config.json").exists():
+        raise UserError(
+            f"--workdir={folder} holds a run of `jaxdna train`; give a folder for the study alone"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,6 +94,24 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         console.print(sentence)
     notes.print(f"table and picture are in {folder}: scaling.md, scaling.csv, scaling.png")
     return {"rows": scaling.as_json(rows)}
+
+
+def named_configs(specs: Sequence[str], overrides: Sequence[str]) -> dict[str, ConfigDict]:
+    """Returns the config of every `--config`, by the name that its rows have in the table.
+
+    Raises:
+      UserError: a config is wrong, or two have one name.
+    """
+    configs: dict[str, ConfigDict] = {}
+    for spec in specs:
+        name = run_name(spec)
+        if name in configs:
+            raise UserError(
+                f"--config={spec} is the second with the name {name}; give each once, and other "
+                "files other names"
+            )
+        configs[name] = load_config(spec, overrides)
+    return configs
 
 
 def device_counts(text: str) -> list[int]:

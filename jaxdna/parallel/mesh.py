@@ -75,13 +75,8 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device]) -> Mesh:
     """
     sizes = resolve_axes(config.mesh, len(devices))
     check_batch(config.train.batch_size, sizes, config.train.accumulate)
+    check_across(config.mesh.dcn, sizes)
     across = {axis: config.mesh.dcn.get(axis, 1) for axis in AXES}
-    for axis in DCN_AXES:
-        if sizes[axis] % across[axis]:
-            raise UserError(
-                f"--config.mesh.dcn.{axis}={across[axis]} does not divide mesh.{axis}="
-                f"{sizes[axis]}; legal: {', '.join(map(str, divisors(sizes[axis])))}"
-            )
     # Auto axes: under Explicit ones a convolution with sharded output channels is an error.
     return Mesh(_grid(devices, sizes, across), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -140,6 +135,16 @@ def check_batch(batch_size: int, sizes: Mapping[str, int], accumulate: int = 1) 
             f"{' x '.join(BATCH_AXES)} = {batch_shards(sizes)}{microbatches}; "
             f"nearest legal: {nearest_multiples(batch_size, parts)}"
         )
+
+
+def check_across(across: Mapping[str, int], sizes: Mapping[str, int]) -> None:
+    """Raises UserError where the part of an axis that crosses hosts does not divide the axis."""
+    for axis in DCN_AXES:
+        if sizes[axis] % across[axis]:
+            raise UserError(
+                f"--config.mesh.dcn.{axis}={across[axis]} does not divide mesh.{axis}="
+                f"{sizes[axis]}; legal: {', '.join(map(str, divisors(sizes[axis])))}"
+            )
 
 
 def nearest_multiples(number: int, factor: int) -> str:

@@ -4,9 +4,11 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
+import psutil
 import pytest
 
 from jaxdna.analysis.scaling import Part, parts_of, rows_of
@@ -119,17 +121,42 @@ def test_the_step_without_exchange_exchanges_nothing_and_is_else_the_same():
     jax.tree.map(np.testing.assert_array_equal, states[0].params, states[1].params)
 
 
+def ended_while(command, words, number):
+    """Sends a signal to the study once it says `words`; holds that what it started ends too."""
+    with psutil.Popen(
+        [sys.executable, "-m", "jaxdna", *command], stderr=subprocess.PIPE, text=True
+    ) as study:
+        assert any(words in line for line in study.stderr)
+        while not (measuring := study.children()):
+            time.sleep(0.01)
+        study.send_signal(number)
+        _, alive = psutil.wait_procs(measuring, timeout=60)
+        assert not alive
+    return study.returncode
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_study_that_is_stopped_leaves_no_measurement_running(tmp_path, number):
+    # Measured for ever, if nobody ended it.
+    command = ["scale", *SMALL, "--devices=1", "--repeats=100000", f"--workdir={tmp_path}"]
+    assert ended_while(command, "1 device: measuring", number) != 0
+
+
+def test_a_pipeline_is_measured_as_one(jaxdna, tmp_path):
+    """Two stages on two devices; four are more than it has layers, which nothing else minds."""
+    pipeline = ["--config.strategy=pipeline", "--config.mesh.stage=-1", "--config.mesh.data=1"]
+    done = jaxdna("scale", *SMALL, *pipeline, "--devices=2,4", f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert "mesh.stage=4 is more than the 2 layers" in done.stderr.splitlines()[-1]
+    (two,) = json.loads((tmp_path / "measured.json").read_text()).values()
+    assert two["mesh"]["stage"] == 2
+    assert min(two["step_seconds"]) > 0
+    assert two["alone_seconds"] is None  # the stages cannot do without each other
+
+
 def test_an_interrupted_study_continues_with_the_rows_it_has(jaxdna, tmp_path):
     command = ["scale", *SMALL, "--devices=1,2", "--price-per-hour=2", f"--workdir={tmp_path}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jaxdna", *command], stderr=subprocess.PIPE, text=True
-    )
-    for line in process.stderr:
-        if "2 devices: measuring" in line:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait()
-    process.stderr.close()
+    assert ended_while(command, "2 devices: measuring", signal.SIGKILL) == -signal.SIGKILL
     (before,) = json.loads((tmp_path / "measured.json").read_text()).values()
 
     done = jaxdna(*command, "--json")
@@ -162,9 +189,27 @@ def test_an_interrupted_study_continues_with_the_rows_it_has(jaxdna, tmp_path):
         (["--repeats=0"], "--repeats=0"),
         (["--price-per-hour=-1"], "--price-per-hour=-1"),
         (["--mode=both", "--workdir=pyproject.toml"], "--workdir=pyproject.toml cannot be made"),
+        (["--workdir={train}"], "/train holds a run of `jaxdna train`; give a folder"),
+        (["--config=tal1"], "--config=tal1 is the second with the name tal1; give each once"),
+        (
+            ["--config.strategy=parameter_server"],
+            "--config.strategy=parameter_server cannot be measured on --devices, since its "
+            "workers have devices of their own; legal: spmd, pipeline",
+        ),
+        (
+            ["--config.strategy=pipeline", "--devices=8,16"],
+            "pipeline.microbatches=4 does not fit a batch of 32 on 16 data shards",
+        ),
+        (
+            ["--config.mesh.dcn.data=2", "--devices=1,2"],
+            "--config.mesh.dcn.data=2 does not divide mesh.data=1; legal: 1",
+        ),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_code_2(jaxdna, tmp_path, flags, words):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "config.json").write_text("{}")
+    flags = [flag.replace("{train}", f"{tmp_path}/train") for flag in flags]
     done = jaxdna("scale", *SMALL, f"--workdir={tmp_path}/study", *flags)
     assert done.returncode == 2
     assert words in done.stderr
