@@ -67,7 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxdna.parallel.launcher import launch, supervise
 
     workdir = _workdir_of(arguments.command)
-    checkpoints = workdir / "checkpoints"
     return supervise(
         lambda: launch(
             arguments.command,
@@ -79,8 +78,15 @@ def run(arguments: argparse.Namespace) -> int:
             gpus,
         ),
         arguments.max_restarts,
-        lambda: {path.name for path in checkpoints.glob("epoch-*") if not path.suffix},
+        lambda: _saved(workdir / "checkpoints"),
     )
+
+
+def _saved(checkpoints: Path) -> set[str]:
+    try:
+        return {path.name for path in checkpoints.iterdir() if not path.suffix}
+    except OSError:  # not there yet; if it can never be, the processes say so
+        return set()
 
 
 def _most_processes() -> int:

@@ -7,6 +7,8 @@ one row per window.
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         stride = arguments.stride or max(1, arguments.window // 2)
         scored = score_windows(pieces, scorer, arguments.window, stride)
         place = bed_lines if form == "bed" else make_bedgraph(stride)
-    with open_output(arguments.output) as stream:
+    with _said_in_a_sentence(arguments.output), open_output(arguments.output) as stream:
         if form == "tsv":
             stream.write(HEADER)
         for rows in scored:
@@ -132,6 +134,19 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--json and the rows would both go to stdout; legal: --output=Y.tsv")
 
 
+@contextmanager
+def _said_in_a_sentence(output: str) -> Iterator[None]:
+    """For what `open_output` leaves as it is: a device, a pipe, stdout."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads has had enough
+        raise
+    except OSError as error:
+        raise UserError(
+            f"--output={output} cannot be written ({(error.strerror or str(error)).lower()})"
+        ) from error
+
+
 def _variants(arguments: argparse.Namespace, trained: Any, scorer: Any, console: Any) -> dict:
     from jaxdna.analysis.variant_effects import HEADER, score_variants, variant_lines
     from jaxdna.data.genome import Genome
@@ -141,7 +156,7 @@ def _variants(arguments: argparse.Namespace, trained: Any, scorer: Any, console:
     genome = Genome(arguments.genome, trained.config.data.get("ambiguous", "zero"))
     variants = read_variants(arguments.variants, genome, trained.length)
     counts = {"rows": 0, "skipped": 0, "mismatches": 0}
-    with open_output(arguments.output) as stream:
+    with _said_in_a_sentence(arguments.output), open_output(arguments.output) as stream:
         stream.write(HEADER)
         for scored in score_variants(variants, scorer):
             stream.write(variant_lines(scored))

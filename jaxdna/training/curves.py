@@ -1,10 +1,14 @@
 """Pictures of a run: curves.png, and TensorBoard's event files."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import histogram_raw, scalar
 
 QUANTITIES = {"loss": "cross-entropy (nats)", "accuracy": "share"}
 
@@ -54,7 +58,11 @@ def draw_quantity(
 
 
 class TensorBoard:
-    """Event files with the same tags for train and validation, so that both share a plot."""
+    """Event files with the same tags for train and validation, so that both share a plot.
+
+    Events are written here and now. tensorboardX' SummaryWriter has threads for that, whose
+    tracebacks on a full disk nobody can catch.
+    """
 
     def __init__(self, folder: Path, first_epoch: int, writes: bool = True):
         """Opens the files; events from `first_epoch` on that a crash left behind are purged.
@@ -63,46 +71,52 @@ class TensorBoard:
           folder: where the files go.
           first_epoch: the first epoch that is going to be written.
           writes: false where another process writes them; all calls do nothing then.
+
+        Raises:
+          OSError: they cannot be written; all methods.
         """
+        self._writers: dict[str, EventsWriter] = {}
+        if not writes:
+            return
         # The name has the second in it, and another start in that second would overwrite the file.
         own = f".{os.getpid()}"
-        self._writers = {
-            split: SummaryWriter(str(folder / split), purge_step=first_epoch, filename_suffix=own)
-            for split in ("train", "validation")
-            if writes
-        }
+        for split in ("train", "validation"):
+            (folder / split).mkdir(parents=True, exist_ok=True)
+            self._writers[split] = EventsWriter(str(folder / split / "events"), own)
+            self._add(split, first_epoch, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds the metrics of one epoch, as in metrics.jsonl."""
-        for key, value in row.items():
+        epoch = row["epoch"]
+        for key, value in row.items() if self._writers else ():
             for prefix, split in (("train_", "train"), ("val_", "validation")):
-                if key.startswith(prefix) and value is not None and split in self._writers:
-                    self._writers[split].add_scalar(key.removeprefix(prefix), value, row["epoch"])
-            own = not key.startswith(("train_", "val_")) and key not in ("epoch", "step", "seconds")
-            if own and self._writers:
-                if isinstance(value, list):
-                    self._counts(key, value, row["epoch"])
-                else:
-                    self._writers["train"].add_scalar(key, value, row["epoch"])
+                if key.startswith(prefix) and value is not None:
+                    self._add(split, epoch, summary=scalar(key.removeprefix(prefix), value))
+            if not key.startswith(("train_", "val_")) and key not in ("epoch", "step", "seconds"):
+                own = _counts(key, value) if isinstance(value, list) else scalar(key, value)
+                self._add("train", epoch, summary=own)
         for writer in self._writers.values():
             writer.flush()
 
-    def _counts(self, key: str, counts: list[int], epoch: int) -> None:
-        """Adds a histogram of whole numbers: `counts[n]` of the value n."""
-        values = range(len(counts))
-        self._writers["train"].add_histogram_raw(
-            key,
-            min=0,
-            max=len(counts) - 1,
-            num=sum(counts),
-            sum=sum(n * count for n, count in zip(values, counts, strict=True)),
-            sum_squares=sum(n * n * count for n, count in zip(values, counts, strict=True)),
-            bucket_limits=[n + 0.5 for n in values],
-            bucket_counts=counts,
-            global_step=epoch,
-        )
+    def _add(self, split: str, epoch: int, **content: Any) -> None:
+        self._writers[split].write_event(Event(wall_time=time.time(), step=epoch, **content))
 
     def close(self) -> None:
         """Closes the files."""
         for writer in self._writers.values():
             writer.close()
+
+
+def _counts(key: str, counts: list[int]) -> Summary:
+    """A histogram of whole numbers: `counts[n]` of the value n."""
+    values = range(len(counts))
+    return histogram_raw(
+        key,
+        min=0,
+        max=len(counts) - 1,
+        num=sum(counts),
+        sum=sum(n * count for n, count in zip(values, counts, strict=True)),
+        sum_squares=sum(n * n * count for n, count in zip(values, counts, strict=True)),
+        bucket_limits=[n + 0.5 for n in values],
+        bucket_counts=counts,
+    )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxdna import config as configs
 from jaxdna.data.dataset import Dataset
-from jaxdna.errors import UserError
+from jaxdna.errors import UserError, storage_error
 from jaxdna.training.manifest import read_small_json
 from jaxdna.training.progress import is_row
 from jaxdna.training.run_lock import RunLock
@@ -135,7 +135,16 @@ class RunFolder:
 
     def _write(self, path: Path, text: str) -> None:
         if self.writes:
-            write_atomic(path, text)
+            with self._storing():
+                write_atomic(path, text)
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Raises StorageError where the system cannot store what a run writes here."""
+        try:
+            yield
+        except OSError as error:
+            raise storage_error("a file of the run", self.path, error) from error
 
     def check(self, config: ConfigDict) -> list[str]:
         """Finds out whether `config` may train here; writes nothing.
@@ -146,10 +155,13 @@ class RunFolder:
         Raises:
           UserError: the path is a file, holds other things, or another run.
         """
-        for part in (self.path, *self.path.parents):
-            if part.exists() and not part.is_dir():
-                raise UserError(f"--workdir={self.path}: {part} is a file; give a folder")
-        found = [path.name for path in self.path.iterdir()] if self.path.exists() else []
+        try:
+            for part in (self.path, *self.path.parents):
+                if part.exists() and not part.is_dir():
+                    raise UserError(f"--workdir={self.path}: {part} is a file; give a folder")
+            found = [path.name for path in self.path.iterdir()] if self.path.exists() else []
+        except OSError as error:  # a name that is too long, a folder that may not be read
+            raise self._cannot_be_written(error) from error
         if all(name == _LOCK or name.endswith(_UNFINISHED) for name in found):
             return []
         if not self._config.exists():
@@ -296,7 +308,8 @@ class RunFolder:
     def drop_summary(self) -> None:
         """Marks the run as unfinished again."""
         if self.writes:
-            self._summary.unlink(missing_ok=True)
+            with self._storing():
+                self._summary.unlink(missing_ok=True)
 
     def write_test(self, ids: Sequence[str], labels: NDArray, logits: NDArray) -> None:
         """Stores the label and the logits (one column for two classes) of each test example."""
@@ -338,5 +351,5 @@ class RunFolder:
         """Adds the row of one epoch."""
         if not self.writes:
             return
-        with self._metrics.open("a") as stream:
+        with self._storing(), self._metrics.open("a") as stream:
             stream.write(json.dumps(row) + "\n")

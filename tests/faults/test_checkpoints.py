@@ -103,7 +103,40 @@ def test_fault_03_disk_full_says_where_and_leaves_the_earlier_checkpoints(
     finished.assert_same(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["file", "below a file", "read-only"])
+def test_fault_03_a_disk_that_is_full_before_the_first_step_is_one_sentence(runner, tmp_path):
+    """Room for the lock and config.json; for data.json too; for all but TensorBoard's events."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    run = f"{sys.executable} -m jaxdna train {' '.join(SHORT)} --workdir={disk}/run"
+    script = "".join(
+        f"mount -t tmpfs -o size={size}k none {disk} && {run}; echo code $?; umount {disk}\n"
+        for size in (8, 12, 16)
+    )
+    done = subprocess.run(
+        [*namespace(), "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(runner.folder.parent / "compiled")},
+    )
+    assert done.stdout.splitlines() == ["code 1"] * 3, done.stderr
+    assert "Traceback" not in done.stderr
+    sentence = f"jaxdna: a file of the run cannot be written to {disk}/run (No space left on device"
+    assert sum(line.startswith(sentence) for line in done.stderr.splitlines()) == 3
+
+
+def test_fault_03_an_output_that_is_full_is_one_sentence(runner, finished, tmp_path):
+    sequences = tmp_path / "x.fa"
+    sequences.write_text(">a\n" + "ACGT" * 15 + "\n")
+    with runner.start(
+        "predict", f"--workdir={finished.path}", f"--sequences={sequences}", "--output=/dev/full"
+    ) as job:
+        assert job.end() == 2, job.output
+    assert "jaxdna: --output=/dev/full cannot be written (no space left on device)" in job.output
+    assert "Traceback" not in job.output
+
+
+@pytest.mark.parametrize("kind", ["file", "below a file", "read-only", "too long"])
 def test_fault_04_a_workdir_that_cannot_be_written_fails_before_any_work(runner, tmp_path, kind):
     workdir = tmp_path / "run"
     if kind == "file":
@@ -111,11 +144,14 @@ def test_fault_04_a_workdir_that_cannot_be_written_fails_before_any_work(runner,
     elif kind == "below a file":
         (tmp_path / "file").write_text("")
         workdir = tmp_path / "file" / "run"
+    elif kind == "too long":
+        workdir = tmp_path / ("r" * 300)
     else:
         workdir = Path("/proc/self/run")  # a file system that nobody can write to, root included
     output = runner.finish(workdir, code=2)
     assert f"--workdir={workdir}" in output
     assert "devices" not in output
+    assert "Traceback" not in output
 
 
 def flip_a_bit(path):
