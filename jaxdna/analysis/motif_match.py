@@ -27,7 +27,7 @@ class Hit:
     """How a query motif lies on a target motif.
 
     Attributes:
-      target: name of the target.
+      target: name of the target, and its protein where the library tells.
       strand: `+`, or `-` where the query resembles the target's reverse complement.
       offset: position of the query's first column on the target as seen from `strand`; negative
         where the query begins before it.
@@ -80,7 +80,7 @@ def match_motif(
             top = int(np.lexsort((overlaps, sums))[-1])
             candidates.append((int(sums[top]), int(overlaps[top]), strand, int(offsets[top])))
         total, overlap, strand, offset = max(candidates, key=lambda found: found[:2])
-        best.append((null.p_value(total, motif.width), motif.name, strand, offset, overlap))
+        best.append((null.p_value(total, motif.width), motif.label, strand, offset, overlap))
     order = sorted(range(len(best)), key=lambda i: best[i][0])
     p_values = np.array([best[i][0] for i in order])
     e_values = p_values * len(library)

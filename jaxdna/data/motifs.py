@@ -25,11 +25,18 @@ class Motif:
       name: e.g. `TAL1_known4`.
       source: collection and accession, or the file.
       probabilities: float64 [width, 4], columns A C G T, each row sums to 1.
+      protein: what the file calls the motif beside its name, which may be an accession; or nothing.
     """
 
     name: str
     source: str
     probabilities: NDArray[np.float64]
+    protein: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name for people: `MA0091.1 TAL1::TCF3`."""
+        return f"{self.name} {self.protein}".strip()
 
     @property
     def width(self) -> int:
@@ -46,14 +53,20 @@ class Motif:
         return self.probabilities * (1 - PSEUDOCOUNT_PROBABILITY) + PSEUDOCOUNT_PROBABILITY / 4
 
 
-def _motif(name: str, source: str, rows: NDArray[np.float64]) -> Motif:
+def _motif(name: str, source: str, rows: NDArray[np.float64], protein: str = "") -> Motif:
     rows = np.asarray(rows, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != 4 or not 1 <= len(rows) <= _MAX_WIDTH:
         raise ValueError(f"motif {name} is no matrix of four columns and 1 to {_MAX_WIDTH} rows")
     totals = rows.sum(axis=1, keepdims=True)
     if not np.isfinite(rows).all() or (rows < 0).any() or (totals <= 0).any():
         raise ValueError(f"motif {name} has a negative entry or an empty position")
-    return Motif(name, source, rows / totals)
+    return Motif(name, source, rows / totals, protein)
+
+
+def _title(line: str) -> tuple[str, str]:
+    """Returns name and protein of a motif's first line; newer files repeat the name in both."""
+    name, protein = [*line.split(None, 2), "", ""][:2]
+    return name or "?", protein.removeprefix(f"{name}.")
 
 
 @cache
@@ -124,7 +137,7 @@ def _read_meme(text: str, source: str) -> list[Motif]:
     """Format: https://meme-suite.org/meme/doc/meme-format.html."""
     motifs = []
     for block in re.split(r"^MOTIF\s+", text, flags=re.MULTILINE)[1:]:
-        name = block.split(None, 1)[0] if block.split() else "?"
+        name, protein = _title(block.split("\n", 1)[0])
         header = re.search(r"letter-probability matrix:(.*)", block)
         if header is None:
             raise ValueError(f"motif {name} has no letter-probability matrix")
@@ -138,7 +151,7 @@ def _read_meme(text: str, source: str) -> list[Motif]:
         declared = re.search(r"\bw=\s*(\d+)", header[1])
         if declared and int(declared[1]) != len(rows):
             raise ValueError(f"motif {name} declares w={declared[1]} and has {len(rows)} rows")
-        motifs.append(_motif(name, source, _matrix(name, rows)))
+        motifs.append(_motif(name, source, _matrix(name, rows), protein))
     return motifs
 
 
@@ -147,7 +160,7 @@ def _read_jaspar(text: str, source: str) -> list[Motif]:
     motifs = []
     for block in re.split(r"^>", text, flags=re.MULTILINE)[1:]:
         title, *lines = block.splitlines()
-        name = title.split()[0] if title.split() else "?"
+        name, protein = _title(title)
         rows = {}
         for letter, line in zip("ACGT", [line for line in lines if line.strip()], strict=False):
             bare = re.sub(r"[\[\]]", " ", line)
@@ -157,7 +170,7 @@ def _read_jaspar(text: str, source: str) -> list[Motif]:
             rows[letter] = _numbers(bare[labelled.end() :] if labelled else bare)
         if set(rows) != set("ACGT"):
             raise ValueError(f"motif {name} has {len(rows)} rows, not four")
-        motifs.append(_motif(name, source, _matrix(name, list(rows.values())).T))
+        motifs.append(_motif(name, source, _matrix(name, list(rows.values())).T, protein))
     return motifs
 
 

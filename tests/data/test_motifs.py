@@ -44,7 +44,7 @@ def test_meme_files_are_read(tmp_path):
     path = tmp_path / "m.meme"
     path.write_text(MEME)
     first, second = read_motifs(path)
-    assert first.name == "first"
+    assert (first.name, first.label, second.label) == ("first", "first one", "second")
     assert first.probabilities.tolist() == [[0.25] * 4, [1, 0, 0, 0]]
     np.testing.assert_allclose(second.probabilities, [[0.1, 0.2, 0.3, 0.4]])
     assert load_motif(f"{path}:second").name == "second"
@@ -54,6 +54,9 @@ def test_jaspar_files_are_read_bracketed_and_bare(tmp_path):
     path = tmp_path / "m.jaspar"
     path.write_text(JASPAR)
     first, second = read_motifs(path)
+    assert (first.name, first.label) == ("MA0001.1", "MA0001.1 one")
+    path.write_text(JASPAR.replace(" one", "\tMA0001.1.one"))  # as newer releases have it
+    assert read_motifs(path)[0].label == "MA0001.1 one"
     assert first.probabilities.tolist() == [[0.75, 0.25, 0, 0], [0, 1, 0, 0]]
     assert second.width == 3
     np.testing.assert_allclose(second.probabilities[2], [1 / 8, 1 / 8, 1 / 8, 5 / 8])
