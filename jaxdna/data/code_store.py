@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from jaxdna.data.fasta import FastaStats, read_fasta_blocks
 from jaxdna.data.records import LENGTH_POLICIES, Records, check_choice, fit_length
 from jaxdna.data.sequences import Codes
-from jaxdna.data.streams import display
+from jaxdna.data.streams import display, reason
 from jaxdna.errors import UserError
 
 ANY_LENGTH = "any"
@@ -77,6 +77,7 @@ def convert(
     ambiguous: str = "zero",
     lengths: str = "error",
     length: int = 0,
+    width: int = 1,
 ) -> CodeStore:
     """Converts FASTA files, or finds the store that an earlier call made from the same bytes.
 
@@ -89,6 +90,7 @@ def convert(
       lengths: `any` (ragged), or a policy of `fit_length`.
       length: bases of each row; 0 takes the common length (`error`), the shortest (`center_crop`)
         or the longest (`pad`).
+      width: bases that a filter spans; see `fit_length`.
 
     Raises:
       UserError: an input is no FASTA, is stdin, or has lengths that the policy refuses.
@@ -104,7 +106,7 @@ def convert(
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
         try:
             partial.chmod(0o755)  # mkdtemp hides it from the other users of a shared cache
-            _write(partial, paths, digests, ambiguous, lengths, length)
+            _write(partial, paths, digests, ambiguous, lengths, length, width)
             partial.rename(target)
         except OSError:
             if not (target / "store.json").is_file():  # else another process was faster
@@ -148,8 +150,7 @@ def file_digest(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({(error.strerror or str(error)).lower()}); "
-            "legal: a file, plain or gzipped"
+            f"{path} cannot be read ({reason(error, path)}); legal: a file, plain or gzipped"
         ) from error
 
 
@@ -160,6 +161,7 @@ def _write(
     ambiguous: str,
     lengths: str,
     length: int,
+    width: int,
 ) -> None:
     if lengths != ANY_LENGTH and length == 0:
         length = _common_length(paths, ambiguous, lengths)
@@ -173,7 +175,7 @@ def _write(
                 if lengths == ANY_LENGTH:
                     codes_file.write(block.codes.data)
                 else:
-                    fitted = fit_length(block, length, lengths, display(path))
+                    fitted = fit_length(block, length, lengths, display(path), width)
                     codes_file.write(np.ascontiguousarray(fitted).data)
                 ids_file.write("".join(f"{name}\n" for name in block.ids).encode())
         records, bases = (sum(getattr(s, key) for s in all_stats) for key in ("records", "bases"))

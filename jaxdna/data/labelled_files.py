@@ -152,8 +152,9 @@ def _from_fasta(config: ConfigDict) -> Labelled:
     if data.negatives == SHUFFLE:
         return _from_shuffled(config)
     paths = [data.positives, data.negatives]
-    store = convert(paths, _cache(config), data.ambiguous, data.lengths, data.length)
-    if min(store.shortest) < config.model.get("width", 1):
+    width = config.model.get("width", 1)
+    store = convert(paths, _cache(config), data.ambiguous, data.lengths, data.length, width)
+    if min(store.shortest) < width:
         _refuse_short(paths, config)
     return Labelled(
         store.codes,
@@ -217,8 +218,11 @@ def _from_intervals(config: ConfigDict) -> Labelled:
     else:
         inputs.append(Input(data.negatives, file_digest(data.negatives)))
         if next(read_blocks(data.negatives), b"").lstrip()[:1] == b">":
-            store = convert([data.negatives], _cache(config), data.ambiguous, data.lengths, length)
-            if min(store.shortest) < config.model.get("width", 1):
+            width = config.model.get("width", 1)
+            store = convert(
+                [data.negatives], _cache(config), data.ambiguous, data.lengths, length, width
+            )
+            if min(store.shortest) < width:
                 _refuse_short([data.negatives], config)
             unbound, chromosomes, ids = store.codes, None, store.ids
             lengths = np.concatenate([np.full(len(bound_ids), length), store.lengths])

@@ -58,7 +58,7 @@ def common_length(records: Records, policy: str) -> int:
     return int({"error": lengths[0], "center_crop": lengths.min(), "pad": lengths.max()}[policy])
 
 
-def fit_length(records: Records, length: int, policy: str, source: str) -> Codes:
+def fit_length(records: Records, length: int, policy: str, source: str, width: int = 1) -> Codes:
     """Returns the records with one common length.
 
     Args:
@@ -67,6 +67,7 @@ def fit_length(records: Records, length: int, policy: str, source: str) -> Codes
       policy: `error` (all must have it already), `center_crop` (the middle of longer ones) or
         `pad` (`UNKNOWN` on both sides of shorter ones, one more on the right where odd).
       source: the file, for the sentence.
+      width: bases that a filter spans, for the sentence: it must not propose to crop to fewer.
 
     Returns:
       uint8 [records, length].
@@ -82,7 +83,7 @@ def fit_length(records: Records, length: int, policy: str, source: str) -> Codes
         raise UserError(
             f"{source}: {_first(records.ids, lengths, wrong)} not {length} bases long, and "
             f"--config.data.lengths={policy} does not mend that; "
-            + _remedy(lengths[wrong], length, policy)
+            + _remedy(lengths[wrong], length, policy, int(lengths.min()) >= width)
         )
     if policy == "error" or (lengths == length).all():
         return records.codes.reshape(len(records), length)
@@ -131,11 +132,16 @@ def _first(ids: Sequence[str], lengths: NDArray[np.int64], wrong: NDArray[np.int
     )
 
 
-def _remedy(lengths: NDArray[np.int64], length: int, policy: str) -> str:
+def _remedy(lengths: NDArray[np.int64], length: int, policy: str, croppable: bool) -> str:
+    """Says what is legal; cropping is, unless a filter does not fit into the shortest record."""
     if policy == "center_crop":
-        return f"legal: --config.data.length={lengths.min()} or less, or lengths=pad"
+        shorter = f"--config.data.length={lengths.min()} or less, or " if croppable else ""
+        return f"legal: {shorter}lengths=pad"
     if policy == "pad":
-        return f"legal: --config.data.length={lengths.max()} or more, or lengths=center_crop"
-    both = (lengths < length).any() and (lengths > length).any()
-    fitting = "pad" if (lengths < length).all() else "center_crop"
-    return f"legal: lengths={'center_crop or pad' if both else fitting}"
+        crop = ", or lengths=center_crop" if croppable else ""
+        return f"legal: --config.data.length={lengths.max()} or more{crop}"
+    fits = {
+        "center_crop": croppable and (lengths > length).any(),
+        "pad": not croppable or (lengths < length).any(),
+    }
+    return f"legal: lengths={' or '.join(way for way, it_does in fits.items() if it_does)}"

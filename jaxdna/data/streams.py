@@ -51,9 +51,9 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
             pieces = chain([head], iter(lambda: file.read(size), b""))
             yield from _regroup(_gunzip(pieces, path) if head.startswith(_GZIP) else pieces)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         raise UserError(
-            f"{display(path)} cannot be read ({reason}); legal: a file that exists, or - for stdin"
+            f"{display(path)} cannot be read ({reason(error, path)}); "
+            "legal: a file that exists, or - for stdin"
         ) from error
 
 
@@ -90,6 +90,15 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 def display(path: str | Path) -> str:
     """Returns the name of an input for people: the path, or `stdin`."""
     return "stdin" if str(path) == "-" else str(path)
+
+
+def reason(error: OSError, path: str | Path) -> str:
+    """Returns why a file cannot be read, and from where a relative path was followed.
+
+    A run keeps the paths that it was given, and may be asked from another folder.
+    """
+    cause = (error.strerror or str(error)).lower()
+    return cause if Path(path).is_absolute() or str(path) == "-" else f"{cause} in {Path.cwd()}"
 
 
 def _open(path: str | Path) -> nullcontext[IO[bytes]] | IO[bytes]:

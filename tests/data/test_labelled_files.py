@@ -309,6 +309,19 @@ def test_bad_input_is_one_sentence(files, data, words):
     assert "\n" not in str(raised.value)
 
 
+def test_a_relative_path_is_told_with_the_folder_it_was_followed_from(files, monkeypatch):
+    """A run keeps the paths that it was given; `interpret` may be called from elsewhere."""
+    runs = [
+        config(files, negatives="dinucleotide_shuffle", **data)
+        for data in ({"positives": "bound.fa"}, {"bed": "b.bed", "genome": "g.fa"})
+    ]
+    (files / "elsewhere").mkdir()
+    monkeypatch.chdir(files / "elsewhere")
+    for run in runs:
+        with pytest.raises(UserError, match=f"no such file or directory in {files}/elsewhere"):
+            load_dataset(run)
+
+
 def test_odd_but_legal_input_is_counted_and_noted(files):
     """Soft-masked letters, CRLF, a record of one long line, repeated ids, all N."""
     rng = np.random.default_rng(3)

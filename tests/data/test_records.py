@@ -48,6 +48,17 @@ def test_offenders_are_named():
         fit_length(records("A"), 1, "centre_crop", "x")
 
 
+@pytest.mark.parametrize("policy", ["error", "center_crop", "pad"])
+def test_cropping_is_not_proposed_where_a_filter_would_not_fit(policy):
+    given = records("ACGTAC", "AC", "ACGTACGT")
+    for width, proposed in ((2, True), (3, False)):
+        with pytest.raises(UserError) as caught:
+            fit_length(given, 6, policy, "x.fa", width)
+        legal = str(caught.value).partition("legal:")[2]
+        crops = "center_crop" in legal or "data.length=2" in legal
+        assert (crops, bool(legal)) == (proposed, True)
+
+
 def test_equal_lengths_are_not_copied():
     given = records("ACG", "TTT")
     assert np.shares_memory(fit_length(given, 3, "error", "x"), given.codes)
