@@ -68,6 +68,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     data, stats = trained.config.data, FastaStats()
     lengths = Lengths(data.get("lengths", "error"), trained.length)
+    if arguments.window and lengths.policy == "pad" and arguments.window < trained.length:
+        console.print(
+            f"note     windows are scored without padding, and training padded to "
+            f"{trained.length} bases: --window={trained.length} is what the model knows"
+        )
     # A record that is cropped to its middle must be seen whole.
     whole = lengths.policy == "center_crop" and arguments.window is None
     pieces = read_fasta_pieces(

@@ -136,6 +136,16 @@ def test_windows_as_tsv_bed_and_bedgraph(call, tmp_path):
     assert [r[3] for r in graph] == [row[1] for row in rows]
 
 
+def test_windows_shorter_than_a_padded_training_have_a_note(trained, tmp_path, capsys):
+    (tmp_path / "x.fa").write_text(f">x\n{'ACGTTGCA' * 30}\n")
+    said = {}
+    for bases in (60, 100):
+        flags = [f"--workdir={trained[0]}/run", f"--sequences={tmp_path}/x.fa", OFF]
+        assert main(["predict", *flags, f"--window={bases}"]) == 0
+        said[bases] = "scored without padding" in capsys.readouterr().err
+    assert said == {60: True, 100: False}
+
+
 def test_variants(call, trained, tmp_path):
     """A site is put into a genome base by base: each allele that breaks it lowers the score."""
     rng = np.random.default_rng(1)
