@@ -29,7 +29,7 @@ from jaxdna.training.run_folder import RunFolder
 
 ray = pytest.importorskip("ray")
 
-from jaxdna.parallel.parameter_actors import answer_of  # noqa: E402
+from jaxdna.parallel.parameter_actors import answer_of, patiently  # noqa: E402
 from jaxdna.parallel.parameter_server import (  # noqa: E402
     ParameterServerProgram,
     Steps,
@@ -150,6 +150,11 @@ def test_a_server_that_has_lost_its_checkpoint_ends_the_run_with_a_sentence(tmp_
         cluster.about()  # waits for what the workers were still doing
         state, _ = cluster.train(program.init(), Steps(0, 3))  # brings new variables
         assert int(state.step) == 3
+        hasty = program.config.copy_and_resolve_references()
+        hasty.parameter_server.patience = 0.2  # a process cannot import jax in that
+        os.kill(cluster.about()["servers"][1]["pid"], signal.SIGKILL)
+        with pytest.raises(PeerError, match=r"died and did not come back within 0\.2 s"):
+            patiently(hasty, cluster.servers[1], "pull")
         ray.kill(cluster.servers[0])  # Ray starts it no more
         with pytest.raises(PeerError, match="a parameter server died for good; the same command"):
             answer_of(cluster.workers[0].work.remote(Ticket(3, 0), False))
