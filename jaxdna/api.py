@@ -73,6 +73,12 @@ def train(
     else:
         with Guard(config.watchdog, owns_process=False) as own:
             summary = train_in(config, folder, own, console)
+    if "folds" in summary:
+        from jaxdna.analysis.report import folds_html
+
+        whole = RunFolder(folder)
+        _, labels, logits = whole.read_test()
+        whole.report.write_text(folds_html(folder.resolve().name, summary, labels, logits))
     return Run(folder, summary=summary, quiet=quiet)
 
 

@@ -85,7 +85,8 @@ def report_html(report: ReportData) -> str:
     if binary:
         svgs = roc_and_pr_svgs(report.labels, report.logits[:, 0], report.best_logits)
         parts.append(_section("ROC, precision and recall", _figures(svgs)))
-    parts.append(_section("Confusion table of the test split", _confusion(report)))
+    table = _confusion(report.labels, report.logits)
+    parts.append(_section("Confusion table of the test split", table))
     if report.filters:
         parts.append(_section("What the filters look for", _logos(report.filters, report.caveat)))
     parts += [
@@ -93,12 +94,48 @@ def report_html(report: ReportData) -> str:
         _section("Layout and time", _layout(report)),
         _section("Configuration and versions", _settings(report)),
     ]
+    return _page(report.name, parts, summary)
+
+
+def folds_html(
+    name: str, summary: dict[str, Any], labels: NDArray[np.int32], logits: NDArray[np.floating]
+) -> str:
+    """Returns the page of a cross-validation, which leads to the pages of its folds.
+
+    Args:
+      name: of the folder that holds the folds.
+      summary: as in its summary.json.
+      labels: int32 [examples] of all folds.
+      logits: float [examples, 1], each of the model that has not seen the example.
+    """
+    folds, keys = summary["folds"], ("loss", "accuracy", "auroc", "auprc")
+    rows: list[list[Any]] = [
+        [f"fold {fold['fold']}", fold["examples"], *(fold[key] for key in keys)] for fold in folds
+    ]
+    rows += [[over, "", *(summary[over][key] for key in keys)] for over in ("mean", "sd")]
+    rows.append(["pooled", len(labels), *(summary["test"][key] for key in keys)])
+    links = ", ".join(
+        f'<a href="fold{fold["fold"]}/report.html">fold {fold["fold"]}</a>' for fold in folds
+    )
+    pooled = roc_and_pr_svgs(labels, logits[:, 0], None)
+    parts = [
+        f"<h1>{escape(name)}</h1>",
+        f"<p>Cross-validation: each of {len(labels):,} examples is scored by the model that has "
+        f"not seen it. The folds' own pages: {links}</p>",
+        _section("Scores", _table(["", "examples", *keys], rows)),
+        _section("ROC, precision and recall, pooled", _figures(pooled)),
+        _section("Confusion table, pooled", _confusion(labels, logits)),
+    ]
+    return _page(name, parts, summary)
+
+
+def _page(title: str, parts: Iterable[str], summary: dict[str, Any]) -> str:
     viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     # The icon is empty, so that no browser asks a server for one.
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{viewport}'
-        f'<link rel="icon" href="data:,"><title>{name}</title><style>{_STYLE}</style></head>'
-        f"<body>{''.join(parts)}<p>jaxdna {escape(summary['versions']['jaxdna'])}</p></body></html>"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{viewport}<link rel="icon" '
+        f'href="data:,"><title>{escape(title)}</title><style>{_STYLE}</style></head><body>'
+        f"{''.join(parts)}<p>jaxdna {escape(summary['versions']['jaxdna'])}</p></body></html>"
     )
 
 
@@ -147,12 +184,12 @@ def _curves(report: ReportData) -> list[str]:
     return curve_svgs(report.rows, report.summary["best_epoch"], report.ceiling)
 
 
-def _confusion(report: ReportData) -> str:
-    one_logit = report.logits.shape[1] == 1
-    guess = report.logits[:, 0] > 0 if one_logit else report.logits.argmax(axis=1)
-    classes = 2 if one_logit else report.logits.shape[1]
+def _confusion(labels: NDArray[np.int32], logits: NDArray[np.floating]) -> str:
+    one_logit = logits.shape[1] == 1
+    guess = logits[:, 0] > 0 if one_logit else logits.argmax(axis=1)
+    classes = 2 if one_logit else logits.shape[1]
     counts = np.zeros((classes, classes), dtype=int)
-    np.add.at(counts, (report.labels, guess.astype(int)), 1)
+    np.add.at(counts, (labels, guess.astype(int)), 1)
     names = ["unbound", "bound"] if one_logit else [str(i) for i in range(classes)]
     rows = [[f"is {name}", *row.tolist()] for name, row in zip(names, counts, strict=True)]
     return _table(["", *(f"called {name}" for name in names)], rows)

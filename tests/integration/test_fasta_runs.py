@@ -1,6 +1,7 @@
 """From FASTA files to a trained model: the same numbers as the simulator, and cross-validation."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -65,6 +66,13 @@ def test_cross_validation_trains_each_fold_and_pools(run, from_fasta, tmp_path):
     assert summary["test"]["auroc"] == auroc(labels, logits)
     mean = np.mean([row["auroc"] for row in summary["folds"]])
     assert summary["mean"]["auroc"] == pytest.approx(mean)
+
+    page = (folder / "report.html").read_text()
+    links = re.findall(r'<a href="([^"]+)"', page)
+    assert links == [f"fold{fold}/report.html" for fold in range(3)]
+    assert all((folder / link).is_file() for link in links)
+    assert f"{summary['test']['auroc']:.4f}" in page and f"{summary['sd']['auroc']:.4f}" in page
+    assert not re.search(r"https?://(?!www\.w3\.org)|<script|@import", page)
 
     again, same = run(*command)
     assert again.stderr.count("is a finished run") == 3
