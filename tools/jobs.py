@@ -54,6 +54,11 @@ class Job:
         """What it has written so far."""
         return self._log.read_text(errors="replace")
 
+    @property
+    def last_wrote(self) -> float:
+        """When it last wrote something, in seconds since the epoch."""
+        return self._log.stat().st_mtime
+
     def send(self, number: int) -> None:
         """Sends a signal, unless the process has ended."""
         if self._process.is_alive():

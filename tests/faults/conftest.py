@@ -2,7 +2,9 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -24,16 +26,23 @@ SHORT = [
 
 @dataclass
 class Runner:
-    """Starts commands whose compiled programs are shared by all tests."""
+    """Starts commands whose compiled programs are shared by all tests.
+
+    Attributes:
+      folder: of their logs.
+      jobs: ends those that are still running when it is closed.
+    """
 
     folder: Path
+    jobs: ExitStack = field(default_factory=ExitStack)
 
     def start(self, *arguments: object, environment: dict[str, str] | None = None) -> Job:
         """Starts `jaxdna ARGUMENTS` in the background."""
         self.folder.mkdir(exist_ok=True)
         log = self.folder / f"log-{len(list(self.folder.iterdir()))}.txt"
         caches = {"JAX_COMPILATION_CACHE_DIR": str(self.folder.parent / "compiled")}
-        return Job([*map(str, arguments)], log, caches | (environment or {}))
+        job = Job([*map(str, arguments)], log, caches | (environment or {}))
+        return self.jobs.enter_context(job)
 
     def train(self, workdir: Path, *changes: object) -> Job:
         """Starts the short run in `workdir`."""
@@ -81,6 +90,13 @@ class Finished:
 @pytest.fixture(scope="session")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     return Runner(tmp_path_factory.mktemp("faults") / "logs")
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_process_behind(runner: Runner) -> Iterator[None]:
+    """Whether the test passes or fails."""
+    yield
+    runner.jobs.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -52,12 +53,10 @@ def test_fault_16_a_lock_of_another_machine_is_watched(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 2.0)
     path, notes = tmp_path / ".lock", []
     foreign(path)
-    renewing = subprocess.Popen(
-        [sys.executable, "-c", f"import time; time.sleep(1); open({str(path)!r}, 'a').write(' ')"]
-    )
+    renewing = threading.Timer(0.2, path.write_bytes, [path.read_bytes() + b" "])
     with pytest.raises(UserError, match="in use by process 7 on elsewhere, started 2026-01-01"):
-        RunLock(path).take(notes.append)
-    renewing.wait()
+        RunLock(path).take(lambda note: renewing.start())  # it is watched from here on
+    renewing.join()
     start = time.monotonic()
     lock = RunLock(path)
     lock.take(notes.append)

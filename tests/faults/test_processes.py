@@ -85,15 +85,13 @@ def test_fault_09_a_killed_process_ends_the_others_within_the_heartbeat(runner, 
 
 
 def test_fault_10_a_stuck_peer_is_noticed_by_the_watchdog(runner, tmp_path):
-    limits = [f"--config.watchdog.{phase}=3" for phase in ("step", "evaluation", "save")]
+    limits = [f"--config.watchdog.{phase}=10" for phase in ("step", "evaluation", "save")]
     jobs = pair(runner, tmp_path / "run", *LONG, *limits, heartbeat=60)
     assert jobs[0].until(trains(tmp_path / "run"))
     jobs[1].send(signal.SIGSTOP)
     assert jobs[0].end(60) == 75, jobs[0].output
     assert "no progress for" in jobs[0].output
     assert "(most recent call first)" in jobs[0].output
-    jobs[1].send(signal.SIGKILL)
-    jobs[1].end()
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -102,9 +100,9 @@ def test_fault_11_an_error_on_one_process_ends_the_others_with_its_cause(runner,
     of_one = {f"process_{victim}": ["--config.data.motif=/no/such.meme"]}
     jobs = pair(runner, tmp_path / "run", *LONG, **of_one)
     assert jobs[victim].end() == 2
-    start = time.monotonic()
     assert jobs[1 - victim].end() == 70, jobs[1 - victim].output
-    assert time.monotonic() - start < 2
+    # From its sentence to the other's, which each writes when it ends.
+    assert jobs[1 - victim].last_wrote - jobs[victim].last_wrote < 2
     assert (
         f"another process failed first: process {victim}: --config.data.motif=/no/such.meme is "
         "neither a preset nor a file" in jobs[1 - victim].output
@@ -148,9 +146,6 @@ def test_fault_21_the_coordinator_listens_on_loopback_only(runner, tmp_path):
         for connection in psutil.Process(job.pid).net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
-    for job in jobs:
-        job.send(signal.SIGKILL)
-        job.end()
     assert listening
     for ip, _ in listening:
         address = ipaddress.ip_address(ip)

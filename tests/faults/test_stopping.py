@@ -42,11 +42,9 @@ def test_fault_02_sigterm_to_a_parameter_server_run_saves_too(runner, tmp_path):
         assert job.until(epoch(2))
         job.send(signal.SIGTERM)
         assert job.end() == 78, job.output
-    assert "stopped by SIGTERM after step" in job.output
-    saved, step = positions(workdir / "checkpoints")[-1]
-    within = f", step {step} of the next" if step else ""
-    output = runner.finish(workdir, servers, f"--config.train.epochs={saved + 1}")
-    assert f"resuming after epoch {saved}{within}" in output
+    (stopped,) = re.findall(r"stopped by SIGTERM after step (\d+); the state is saved", job.output)
+    epochs, steps = positions(workdir / "checkpoints")[-1]
+    assert int(stopped) == 40 * epochs + steps
 
 
 def test_fault_02_an_epoch_in_many_parts_has_the_bits_of_one_in_one(runner, tmp_path):
@@ -85,24 +83,23 @@ def test_fault_02_before_training_there_is_nothing_to_save_and_the_end_is_at_onc
         assert job.until(lambda _: (workdir / sign).exists())
         time.sleep(0.1)
         job.send(signal.SIGTERM)
-        sent = time.monotonic()
+        sent = time.time()
         assert job.end() == 78, job.output
-        seconds = time.monotonic() - sent
     assert f"SIGTERM in phase {phase}: there is nothing new to save" in job.output
-    assert seconds < 3
+    assert job.last_wrote - sent < 3  # its last words, after which it does nothing more
     if phase == "compile":
         runner.finish(workdir)
         finished.assert_same(workdir)
 
 
-# A validation split that takes seconds, and epochs of four calls that take milliseconds.
+# A validation split that takes seconds, and epochs of one call that takes milliseconds.
 LONG_EVALUATION = ["--config.data.validation_examples=400000", "--config.data.train_examples=128"]
 
 
-def in_the_evaluation(workdir):
-    """Returns a condition: the first epoch's steps are done, and its evaluation is under way.
+def a_moment_after_compiling(workdir):
+    """Returns a condition: the first call of training steps was made half a second ago.
 
-    TensorBoard's files are opened between compiling and the first call.
+    TensorBoard's files are opened between compiling and that call.
     """
     opened = []
 
@@ -116,27 +113,33 @@ def in_the_evaluation(workdir):
 
 def test_fault_02_a_signal_in_the_evaluation_abandons_it_and_saves(runner, tmp_path):
     """The state before it is what the rerun goes on from."""
-    workdir = tmp_path / "run"
-    with runner.train(workdir, *LONG_EVALUATION, "--config.train.epochs=2") as job:
-        assert job.until(in_the_evaluation(workdir))
-        job.send(signal.SIGTERM)
-        assert job.end() == 78, job.output
-    # In the first evaluation, or, where the machine has slept meanwhile, in the second.
-    steps, saved = {"4": (0, 4), "8": (1, 4)}, positions(workdir / "checkpoints")
-    (step,) = re.findall(r"stopped by SIGTERM after step (\d+)", job.output)
-    assert saved[-1] == steps[step]
-    assert ("\nepoch 1/" in job.output) == (step == "8")
+    for attempt in range(3):  # a machine that sleeps meanwhile may be done with the evaluation
+        workdir = tmp_path / f"run{attempt}"
+        with runner.train(workdir, *LONG_EVALUATION, "--config.train.epochs=2") as job:
+            assert job.until(a_moment_after_compiling(workdir))
+            job.send(signal.SIGTERM)
+            assert job.end() == 78, job.output
+        (stopped,) = re.findall(r"stopped by SIGTERM after step (\d+)", job.output)
+        epochs, steps = positions(workdir / "checkpoints")[-1]
+        assert int(stopped) == 4 * epochs + steps
+        assert job.output.count("\nepoch ") == epochs
+        if steps == 4:  # all steps of an epoch, and not its evaluation
+            return
+    pytest.fail("no evaluation was abandoned")
 
 
 def test_fault_02_a_second_interrupt_ends_at_once(runner, tmp_path):
-    with runner.train(tmp_path / "run", "--config.train.epochs=2000") as job:
-        assert job.until(epoch(2))
+    """The first one waits for an epoch of a single call, which takes seconds."""
+    workdir = tmp_path / "run"
+    one_call = ["--config.data.train_examples=300000", "--config.train.steps_per_call=10000"]
+    with runner.train(workdir, *one_call) as job:
+        assert job.until(a_moment_after_compiling(workdir))
         job.send(signal.SIGINT)
-        job.send(signal.SIGSTOP)  # so that it cannot end well before the second one is there
-        time.sleep(0.2)
+        assert job.until(lambda job: "SIGINT: finishing the steps under way" in job.output)
         job.send(signal.SIGINT)
-        job.send(signal.SIGCONT)
-        assert job.end() in (78, 130), job.output
+        assert job.end() == 130, job.output
+    assert "interrupted again: ending at once" in job.output
+    assert not positions(workdir / "checkpoints")
 
 
 def test_fault_10_a_process_that_hangs_dumps_its_stacks_and_ends_with_75(runner, tmp_path):
