@@ -1,6 +1,6 @@
-"""Image convolutions whose kernel gets its gradient in a way that suits CPUs.
+"""Image convolutions whose parameters get their gradients in a way that suits CPUs.
 
-XLA derives that gradient as a convolution whose window is the whole image. Its CPU backend
+XLA derives that of a kernel as a convolution whose window is the whole image. Its CPU backend
 transposes the activations for it, and computes bias and ReLU anew on the way, in large strides: two
 thirds of a step. As matrix products of a few images at a time, activations are read as they lie.
 """
@@ -67,6 +67,31 @@ def _backward(padding: str, residuals: tuple[Array, Array], dy: Array) -> tuple[
 convolve.defvjp(_forward, _backward)
 
 
+@jax.custom_vjp
+def add_bias(x: Array, bias: Array) -> Array:
+    """Returns x [batch, height, width, filters] + bias [filters], for any sharding."""
+    return x + bias
+
+
+def _bias_gradient(_: None, dy: Array) -> tuple[Array, Array]:
+    def by_product(dy: Array) -> Array:
+        # XLA's CPU backend sums over leading axes six times as slowly.
+        leading = tuple(range(dy.ndim - 1))
+        ones = jnp.ones(dy.shape[:-1], dy.dtype)
+        sums = lax.dot_general(
+            ones, dy, ((leading, leading), ((), ())), preferred_element_type=jnp.float32
+        )
+        return sums.astype(dy.dtype)
+
+    def by_sum(dy: Array) -> Array:
+        return jnp.sum(dy, range(dy.ndim - 1))
+
+    return dy, lax.platform_dependent(dy, cpu=by_product, default=by_sum)
+
+
+add_bias.defvjp(lambda x, bias: (x + bias, None), _bias_gradient)
+
+
 def _kernel_gradient(x: Array, dy: Array, rows: int, columns: int) -> Array:
     """The gradient of a kernel, summed over a few images at a time.
 
@@ -95,17 +120,20 @@ def _kernel_gradient(x: Array, dy: Array, rows: int, columns: int) -> Array:
         along_rows = [jnp.pad(dy, ((0, 0), (i, rows - 1 - i), (0, 0), (0, 0))) for i in range(rows)]
         return jnp.concatenate(along_columns, 3), jnp.concatenate(along_rows, 3)
 
-    def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
-        left, right = operands(*chunk)
-        product = jnp.einsum("bhwc,bhwf->cf", left, right, preferred_element_type=jnp.float32)
-        return total + product, None
-
     one_image = jax.eval_shape(operands, x[:1], dy[:1])
     most = max(1, _CHUNK_BYTES // max(leaf.size * leaf.dtype.itemsize for leaf in one_image))
     images = max(n for n in range(1, min(most, batch) + 1) if batch % n == 0)
-    chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, images, *leaf.shape[1:]), (x, dy))
+
+    # Images are sliced out of the whole: XLA computes anew what it would have to cut into pieces.
+    # Operands have two axes: it copies those that it must turn first.
+    def add(total: Array, first: Array) -> tuple[Array, None]:
+        few = [lax.dynamic_slice_in_dim(leaf, first, images) for leaf in (x, dy)]
+        left, right = (leaf.reshape(-1, leaf.shape[3]) for leaf in operands(*few))
+        product = jnp.einsum("pc,pf->cf", left, right, preferred_element_type=jnp.float32)
+        return total + product, None
+
     nothing = jnp.zeros([leaf.shape[3] for leaf in one_image], jnp.float32)
-    total, _ = lax.scan(add, nothing, chunks)
+    total, _ = lax.scan(add, nothing, jnp.arange(0, batch, images))
     if not whole:
         total = total.reshape(columns, channels, rows, filters).transpose(2, 0, 1, 3)
     return total.reshape(rows, columns, channels, filters).astype(x.dtype)
