@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output", default="-", metavar="Y.tsv[.gz]",
-        help="TSV, or with --window .bed or .bedGraph; - for stdout (default)",
+        help="TSV, or with --window .bed, .bedGraph or .bw; - for stdout (default)",
     )  # fmt: skip
     parser.add_argument(
         "--strands", choices=("average", "forward", "max"), help="default: as it was trained"
@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.analysis.predictions import Lengths, score_records, score_windows
     from jaxdna.analysis.scorer import Scorer
     from jaxdna.cli.common import open_trained
+    from jaxdna.data.bigwig import open_bigwig
     from jaxdna.data.fasta import FastaStats, read_fasta_pieces
     from jaxdna.data.prediction_files import (
         HEADER,
@@ -89,13 +90,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         stride = arguments.stride or max(1, arguments.window // 2)
         scored = score_windows(pieces, scorer, arguments.window, stride)
         place = bed_lines if form == "bed" else make_bedgraph(stride)
-    with _said_in_a_sentence(arguments.output), open_output(arguments.output) as stream:
+    sizes: dict[str, int] = {}
+    bigwig = form == "bigwig"
+    output: Any = open_bigwig(arguments.output, sizes) if bigwig else open_output(arguments.output)
+    with _said_in_a_sentence(arguments.output), output as stream:
         if form == "tsv":
             stream.write(HEADER)
         for rows in scored:
             counts["rows"] += len(rows)
             counts["skipped"] += int((rows.logits != rows.logits).sum())
             if form != "tsv":
+                # The last window of a record ends with it.
+                sizes.update(zip(rows.ids, rows.stops.tolist(), strict=True))
                 stream.write(place(rows.ids, rows.starts, rows.stops, rows.logits))
                 continue
             names = rows.ids

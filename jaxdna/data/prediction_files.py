@@ -1,4 +1,4 @@
-"""Scored rows as text: TSV, BED or bedGraph by the file's suffix, gzipped or not, or to stdout."""
+"""Scored rows in files: TSV, BED or bedGraph by the suffix, gzipped or not; bigWig; or stdout."""
 
 import gzip
 import io
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,31 +19,40 @@ from jaxdna.errors import UserError
 
 HEADER = "id\tprobability\tlogit\tnote\n"
 _GZIP_LEVEL = 4  # half the time of the default, five in a hundred more bytes
-_LEGAL = ".tsv, .bed or .bedGraph, each with or without .gz, or - for stdout"
+_LEGAL = ".tsv, .bed or .bedGraph, each with or without .gz, .bw, or - for stdout"
+_FORMATS = {
+    "": "tsv",
+    "tsv": "tsv",
+    "txt": "tsv",
+    "bed": "bed",
+    "bedgraph": "bedgraph",
+    "bdg": "bedgraph",
+    "bw": "bigwig",
+    "bigwig": "bigwig",
+}
 
 
 def output_format(path: str, windows: bool) -> str:
-    """Returns `tsv`, `bed` or `bedgraph`.
+    """Returns `tsv`, `bed`, `bedgraph` or `bigwig`.
 
     Args:
       path: the file, or `-`.
-      windows: whether there are windows along long sequences, which BED and bedGraph need.
+      windows: whether there are windows along long sequences, which all but TSV need.
 
     Raises:
-      UserError: the suffix is none of these, or needs windows.
+      UserError: the suffix is none of these, or needs windows, or bigWig's package.
     """
-    suffix = Path(path.removesuffix(".gz")).suffix.lower().lstrip(".")
-    if path == "-" or suffix in ("", "tsv", "txt"):
-        return "tsv"
-    if suffix in ("bw", "bigwig"):
-        raise UserError(
-            f"--output={path}: bigWig is made by bedGraphToBigWig from a bedGraph; legal: {_LEGAL}"
-        )
-    if suffix not in ("bed", "bedgraph", "bdg"):
+    suffix = "" if path == "-" else Path(path.removesuffix(".gz")).suffix.lower().lstrip(".")
+    form = _FORMATS.get(suffix)
+    if form is None or (form == "bigwig" and path.endswith(".gz")):
         raise UserError(f"--output={path} has an unknown suffix; legal: {_LEGAL}")
-    if not windows:
+    if form != "tsv" and not windows:
         raise UserError(f"--output={path} needs --window, which gives positions; legal: .tsv")
-    return "bed" if suffix == "bed" else "bedgraph"
+    if form == "bigwig" and find_spec("pyBigWig") is None:
+        raise UserError(
+            f"--output={path} needs pyBigWig; legal: pip install jaxdna[bigwig], or .bedGraph"
+        )
+    return form
 
 
 @contextmanager
@@ -56,38 +66,49 @@ def open_output(path: str) -> Iterator[IO[str]]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    target = Path(path)
-    if target.exists() and not target.is_file():  # a pipe, /dev/null: nothing to rename
-        if target.is_dir():
+    if Path(path).exists() and not Path(path).is_file():  # a pipe, /dev/null: nothing to rename
+        if Path(path).is_dir():
             raise UserError(f"--output={path} is a folder; legal: {_LEGAL}")
-        with target.open("w") as stream:
+        with open(path, "w") as stream:
             yield stream
         return
+    with appears_whole(path) as partial, ExitStack() as files:
+        raw = files.enter_context(partial.open("wb"))
+        packed: Any = raw
+        if path.endswith(".gz"):
+            packed = gzip.GzipFile(Path(path).stem, "wb", _GZIP_LEVEL, raw, mtime=0)
+            files.enter_context(packed)
+        yield files.enter_context(io.TextIOWrapper(packed, encoding="utf-8", newline=""))
+
+
+@contextmanager
+def appears_whole(path: str) -> Iterator[Path]:
+    """Gives an empty file beside `path` that takes its name in the end, only if nothing fails.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    target = Path(path)
     try:
-        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
         raise UserError(
             f"--output={path} cannot be written ({(error.strerror or str(error)).lower()}); "
             "legal: a file in a folder that exists"
         ) from error
+    os.close(handle)
     try:
-        with ExitStack() as files:
-            raw = files.enter_context(os.fdopen(handle, "wb"))
-            packed: Any = raw
-            if path.endswith(".gz"):
-                packed = gzip.GzipFile(target.stem, "wb", _GZIP_LEVEL, raw, mtime=0)
-                files.enter_context(packed)
-            yield files.enter_context(io.TextIOWrapper(packed, encoding="utf-8", newline=""))
+        yield Path(name)
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)
-        os.replace(partial, target)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, target)
     except OSError as error:
         raise UserError(
             f"--output={path} cannot be written ({(error.strerror or str(error)).lower()})"
         ) from error
     finally:
-        Path(partial).unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
 
 
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -136,6 +136,32 @@ def test_windows_as_tsv_bed_and_bedgraph(call, tmp_path):
     assert [r[3] for r in graph] == [row[1] for row in rows]
 
 
+def test_a_bigwig_holds_what_the_bedgraph_holds(call, tmp_path):
+    """Records in no order, one of them shorter than a window; browsers want the names sorted."""
+    pyBigWig = pytest.importorskip("pyBigWig", reason="writes bigWig (extra [bigwig])")
+    rng = np.random.default_rng(0)
+    sizes = {"chrB": 1030, "chrA": 410, "chrC": 60, "chrD": 8}
+    text = "".join(f">{k}\n{''.join(rng.choice(list('ACGT'), n))}\n" for k, n in sizes.items())
+    (tmp_path / "g.fa").write_text(text)
+    flags = [f"--sequences={tmp_path}/g.fa", "--window=100", "--stride=50"]
+    for name in ("y.bedGraph", "y.bw"):
+        call("predict", *flags, f"--output={tmp_path}/{name}")
+    with pyBigWig.open(str(tmp_path / "y.bw")) as track:
+        assert track.chroms() == sizes and list(track.chroms()) == sorted(sizes)
+        found = {k: track.intervals(k) or () for k in sizes}
+    lines = [line.split("\t") for line in (tmp_path / "y.bedGraph").read_text().splitlines()]
+    for name, spans in found.items():
+        expected = [(int(a), int(b), float(c)) for k, a, b, c in lines if k == name]
+        assert [span[:2] for span in spans] == [span[:2] for span in expected]
+        np.testing.assert_allclose(  # float32
+            [span[2] for span in spans], [span[2] for span in expected], rtol=1e-6
+        )
+    (tmp_path / "g.fa").write_text(text + text)
+    sentence = call("predict", *flags, f"--output={tmp_path}/z.bw", code=2)
+    assert "two records are called 'chrA'" in sentence
+    assert not list(tmp_path.glob("*z.bw*"))
+
+
 def test_windows_shorter_than_a_padded_training_have_a_note(trained, tmp_path, capsys):
     (tmp_path / "x.fa").write_text(f">x\n{'ACGTTGCA' * 30}\n")
     said = {}
@@ -406,6 +432,8 @@ def test_the_report_in_a_browser_fits_a_phone(trained, tmp_path):
         ("predict", ["--sequences={tmp}/ok.fa", "--stride=9"], "--window"),
         ("predict", ["--sequences={tmp}/ok.fa", "--window=20", "--stride=21"], "--stride=21"),
         ("predict", ["--sequences={tmp}/ok.fa", "--output={tmp}/y.bed"], "needs --window"),
+        ("predict", ["--sequences={tmp}/ok.fa", "--output={tmp}/y.bw"], "needs --window"),
+        ("predict", ["--sequences={tmp}/ok.fa", "--output={tmp}/y.bw.gz"], "unknown suffix"),
         ("predict", ["--sequences={tmp}/ok.fa", "--output={tmp}/y.png"], "unknown suffix"),
         ("predict", ["--sequences={tmp}/ok.fa", "--output={tmp}/no/y.tsv"], "cannot be written"),
         ("predict", ["--sequences={tmp}/ok.fa", "--json"], "--output=Y.tsv"),
