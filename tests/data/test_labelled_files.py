@@ -9,7 +9,7 @@ import pytest
 from jaxdna.config import flat, load_config, validate
 from jaxdna.data import labelled_files
 from jaxdna.data.dataset import SPLITS
-from jaxdna.data.labelled_files import read_labelled
+from jaxdna.data.labelled import read_labelled
 from jaxdna.data.mapped_rows import MappedRows
 from jaxdna.data.registry import load_dataset
 from jaxdna.data.sequences import decode, reverse_complement
