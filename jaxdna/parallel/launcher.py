@@ -130,8 +130,6 @@ def launch(
                 child.wait()
             for relay in relays:
                 relay.join(timeout=5)
-            for log in files:
-                log.close()
     if first is None:
         return Ended(0, bool(heard))
     code = children[first].returncode

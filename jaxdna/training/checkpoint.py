@@ -36,6 +36,24 @@ T = TypeVar("T")
 # Orbax logs each failure with a traceback; all of them reach us as exceptions too.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
+
+def _hide_what_failures_leave(show: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Shows what is raised where nobody can catch it, but for what a failure of Orbax leaves.
+
+    Its other reads and writes end, and its event loop closes, some time after it has raised.
+    """
+
+    def hook(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        of_orbax = code is not None and "orbax" in code.co_filename
+        if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
+
+    return hook
+
+
+sys.unraisablehook = _hide_what_failures_leave(sys.unraisablehook)
+
 _ARRAYS, _PROGRESS, _UNFINISHED = "arrays", "progress.json", ".unfinished"
 _SAVED = ".saved"
 _MOST_PROGRESS_BYTES = 64 * 2**20
