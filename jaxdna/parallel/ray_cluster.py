@@ -106,16 +106,17 @@ def check_answers(address: str, patience: float) -> None:
       UserError: no healthy head answers, or it wants a token.
     """
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    waited = ""
     try:
         health = subprocess.run(ask, timeout=patience, capture_output=True, text=True, check=False)
         healthy, cause = health.returncode == 0, health.stderr
     except subprocess.TimeoutExpired:
-        healthy, cause = False, ""
+        healthy, cause, waited = False, "", f" within {patience:g} s"
     if AuthenticationError.__name__ in cause:
         raise _not_let_in(address)
     if not healthy:
         raise UserError(
-            f"--config.parameter_server.address={address} does not answer within {patience:g} s; "
+            f"--config.parameter_server.address={address} does not answer{waited}; "
             "give HOST:PORT of a head started with `ray start --head --port=PORT`, or leave it "
             "empty to start Ray here"
         )
