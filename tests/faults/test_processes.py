@@ -22,7 +22,7 @@ from tests.faults.conftest import SHORT, rows, sha
 LONG = ["--config.train.epochs=100000"]
 
 
-def pair(runner, workdir, *changes, only=(0, 1), heartbeat=5, **of_one):
+def pair(runner, workdir, *changes, only=(0, 1), heartbeat=60, **of_one):
     """Starts the short run as two processes, by hand, so that each can get flags of its own."""
     port = free_port()
     return [
@@ -74,7 +74,7 @@ def test_fault_02_all_processes_stop_at_the_same_step_and_the_rerun_has_the_same
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_fault_09_a_killed_process_ends_the_others_within_the_heartbeat(runner, tmp_path, victim):
-    jobs = pair(runner, tmp_path / "run", *LONG)
+    jobs = pair(runner, tmp_path / "run", *LONG, heartbeat=5)
     assert jobs[0].until(trains(tmp_path / "run"))
     jobs[victim].send(signal.SIGKILL)
     codes, seconds = seconds_until_all_end(jobs)
@@ -86,7 +86,7 @@ def test_fault_09_a_killed_process_ends_the_others_within_the_heartbeat(runner, 
 
 def test_fault_10_a_stuck_peer_is_noticed_by_the_watchdog(runner, tmp_path):
     limits = [f"--config.watchdog.{phase}=10" for phase in ("step", "evaluation", "save")]
-    jobs = pair(runner, tmp_path / "run", *LONG, *limits, heartbeat=60)
+    jobs = pair(runner, tmp_path / "run", *LONG, *limits)
     assert jobs[0].until(trains(tmp_path / "run"))
     jobs[1].send(signal.SIGSTOP)
     assert jobs[0].end(60) == 75, jobs[0].output
