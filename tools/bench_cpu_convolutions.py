@@ -1,8 +1,8 @@
 """How XLA's CPU backend likes convolutions: by library, and inside a loop.
 
-Times a 3 x 3 convolution of CIFAR-10's second layer, its gradients, and max pooling written in two
-ways. Processor time is printed beside wall time, because it is steadier on a machine that others
-use too.
+Times a 3 x 3 convolution of CIFAR-10's second layer and its gradients, XLA's and ours, and max
+pooling written in two ways. Processor time is printed beside wall time, because it is steadier on a
+machine that others use too.
 
     python tools/bench_cpu_convolutions.py
 """
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdna.ops import convolution
 from jaxdna.ops.max_pool import max_pool
 from jaxdna.training.dispatch import convolution_options
 
@@ -52,6 +53,20 @@ def main() -> None:
     def kernel_gradient(x: jax.Array, kernel: jax.Array, upstream: jax.Array) -> jax.Array:
         return jax.vjp(lambda k: convolve(x, k), kernel)[1](upstream)[0]
 
+    def products(x: jax.Array, kernel: jax.Array, upstream: jax.Array) -> jax.Array:
+        return jax.vjp(lambda k: convolution.convolve(x, k, "VALID"), kernel)[1](upstream)[0]
+
+    def behind_relu(gradient: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        # As in a network: what the gradient reads is an activation that XLA can compute anew.
+        def step(x: jax.Array, kernel: jax.Array, upstream: jax.Array) -> jax.Array:
+            active = jax.nn.relu(x + 1)
+            return gradient(active, kernel, upstream) + jnp.sum(convolve(active, kernel))
+
+        return step
+
+    def bias_gradient(add: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        return lambda x, bias, upstream: jax.vjp(lambda b: add(x, b), bias)[1](upstream)[0]
+
     def input_gradient(x: jax.Array, kernel: jax.Array, upstream: jax.Array) -> jax.Array:
         return jax.vjp(lambda x: convolve(x, kernel), x)[1](upstream)[0]
 
@@ -85,7 +100,13 @@ def main() -> None:
             (f"the last, twice, of 8 images, {label}", unrolled, options, few),
             (f"the same in a loop, {label}", looped, options, few),
         ]
+    bias = (upstream, kernel[0, 0, 0], upstream)
     cases += [
+        ("gradient of the kernel, products", products, ours, (x, kernel, upstream)),
+        ("the same behind ReLU, XLA's", behind_relu(kernel_gradient), ours, (x, kernel, upstream)),
+        ("the same behind ReLU, products", behind_relu(products), ours, (x, kernel, upstream)),
+        ("gradient of the bias, XLA's sum", bias_gradient(jnp.add), ours, bias),
+        ("gradient of the bias, product", bias_gradient(convolution.add_bias), ours, bias),
         ("max pooling and gradient, reduce_window", pooled(windows), ours, (x,)),
         ("max pooling and gradient, slices", pooled(lambda x: max_pool(x, 2)), ours, (x,)),
     ]
