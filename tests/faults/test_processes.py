@@ -233,13 +233,20 @@ def test_fault_02_one_ctrl_c_in_a_terminal_saves_all_processes(runner, tmp_path)
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["killed", "hung up"])
 def test_a_launcher_that_ends_leaves_no_process_behind(runner, tmp_path, number):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip(f"{number.name} is ignored here, and so by all that is started (nohup)")
     with launched(runner, tmp_path / "run") as launcher:
         children = until_epoch_2(launcher)
         assert len(children) == 2
-        os.kill(launcher.pid, number)
-        launcher.stderr.close()
-        _, alive = psutil.wait_procs(children, timeout=60)
-        assert not alive
+        alive = children
+        for _ in range(6):  # terminals and shells hang up more than once, too
+            with suppress(ProcessLookupError):
+                os.kill(launcher.pid, number)
+            launcher.stderr.close()
+            _, alive = psutil.wait_procs(alive, timeout=15)
+            if not alive:
+                break
+        assert not alive, launcher.status()
 
 
 def test_a_signal_while_the_launcher_starts_leaves_no_process_behind(runner, tmp_path):
