@@ -18,6 +18,7 @@ NAMES = {
 }
 _RESAMPLES = 1000
 _CHUNK = 4_000_000  # weights in memory at once
+_FEW = 100_000  # of them at once through the sums, which hold a dozen arrays of that size
 
 
 class Measure(NamedTuple):
@@ -96,7 +97,8 @@ def measure(
         for members in classes:
             shares = np.full(members.size, 1 / members.size)
             weights[:, members] = rng.multinomial(members.size, shares, size=len(weights))
-        drawn.append(all_measures(weights))
+        parts = -(-weights.size // _FEW)
+        drawn += [all_measures(part) for part in np.array_split(weights, parts) if len(part)]
     low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5], axis=0)
     return {
         name: Measure(*map(float, triple))
