@@ -1,13 +1,14 @@
 """What a run can end with: the exit codes, and the exceptions that carry them."""
 
 import difflib
+import os
 import shutil
 import sys
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TextIO
 
 EXIT_OK = 0
 EXIT_USER = 2  # what the user gave is wrong: one sentence, no traceback
@@ -53,6 +54,16 @@ class Preempted(JaxdnaError):
     """The run was asked to stop and has saved its state."""
 
     exit_code = EXIT_PREEMPTED
+
+
+def unheard(stream: IO[Any]) -> None:
+    """Sends nowhere what is still written to a stream that nobody reads any more.
+
+    What it holds already would otherwise fail once more when Python ends, with exit code 120.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def last_words(text: str, stream: TextIO | None = None) -> None:

@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Looks around; returns what it saw, also where no device can be started."""
     import jax
-    from rich.console import Console
 
     from jaxdna.config import override, schema, validate
     from jaxdna.parallel.runtime import (
@@ -37,7 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         start_backend,
         why_platform,
     )
-    from jaxdna.training.display import make_console, table
+    from jaxdna.training.display import make_console, results_console, table
     from jaxdna.versions import PACKAGES, versions
 
     leaves = {key: field.default for key, field in schema("tal1", "motif_cnn").items()}
@@ -64,7 +63,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "environment": settings,
     }
     if not arguments.json:
-        console = Console(highlight=False)
+        console = results_console()
         shown = ("installed", "system", "cores", "memory_gib")
         rows = [*seen["versions"].items(), *((key, seen[key]) for key in shown)]
         console.print(table("Versions and system", ("", ""), rows))

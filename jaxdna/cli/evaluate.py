@@ -28,14 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluates; returns the parts of the summary that apply."""
-    from rich.console import Console
-
     from jaxdna.api import open_run
-    from jaxdna.training.display import measures_table
+    from jaxdna.training.display import measures_table, results_console
 
     files = {key: getattr(arguments, key) for key in _FILES if getattr(arguments, key)}
     run = open_run(arguments.workdir, arguments.overrides)
     summary = run.evaluate(arguments.strands, **files)
     if not arguments.json:
-        Console(highlight=False).print(measures_table(summary))
+        results_console().print(measures_table(summary))
     return summary

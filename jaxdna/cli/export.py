@@ -19,14 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Exports; returns the files."""
-    from rich.console import Console
-
     from jaxdna.analysis.export import write_export
     from jaxdna.cli.common import open_trained
+    from jaxdna.training.display import results_console
 
     trained = open_trained(arguments)
     output = arguments.output or arguments.workdir / "export"
     files = write_export(trained, output, name=arguments.workdir.name)
     if not arguments.json:
-        Console(highlight=False).print(f"{output}: {', '.join(files)}")
+        results_console().print(f"{output}: {', '.join(files)}")
     return {"output": str(output), "files": files}

@@ -34,14 +34,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.mutate < 0:
         raise UserError(f"--mutate={arguments.mutate} is not legal: it must be 0 or more")
 
-    from rich.console import Console
     from rich.progress import track
 
     from jaxdna.analysis import interpretation
     from jaxdna.analysis.motif_match import library_note
     from jaxdna.cli.common import open_trained
     from jaxdna.data.motifs import presets, read_motifs
-    from jaxdna.training.display import make_console, table
+    from jaxdna.training.display import make_console, results_console, table
 
     notes = make_console()
     library = read_motifs(arguments.motifs) if arguments.motifs else list(presets().values())
@@ -67,9 +66,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     if note := library_note(library):
         notes.print(f"note     {note}")
-    console = Console(highlight=False, stderr=arguments.json)
-    if not console.is_terminal:
-        console.width = 120
+    console = results_console(arguments.json)
     rows = []
     for row in found["filters"][:20]:
         best = row["match"] or {}

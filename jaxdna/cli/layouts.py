@@ -24,13 +24,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compares or shows; returns the rows."""
     config = load_config(arguments.config, arguments.overrides)
 
-    from rich.console import Console
-
-    from jaxdna.training.display import make_console
+    from jaxdna.training.display import make_console, results_console
     from jaxdna.training.prepare import prepare
 
     notes = make_console()
-    console = Console(highlight=False, stderr=arguments.json)
+    console = results_console(arguments.json)
     if arguments.show:
         if config.strategy != "spmd":
             raise UserError(

@@ -1,14 +1,15 @@
 """Reads the verb and hands over; imports nothing heavy until it is known."""
 
 import argparse
+import errno
 import importlib
+import io
 import json
-import os
 import sys
 from typing import Any, NoReturn
 
 from jaxdna import __version__
-from jaxdna.errors import EXIT_OK, EXIT_USER, JaxdnaError, nearest, report
+from jaxdna.errors import EXIT_OK, EXIT_USER, JaxdnaError, nearest, report, unheard
 
 # Verb -> the line that `jaxdna --help` shows. Each verb is a module of this package with
 # `add_arguments(parser)` and `run(arguments) -> result or None`.
@@ -25,6 +26,21 @@ VERBS = {
     "scale": "train on 1, 2, 4, ... devices and compare time, throughput and cost",
     "doctor": "versions, devices, and what would be started and why",
 }
+
+
+# A closed pipe; a closed terminal.
+_NOBODY_READS = (errno.EPIPE, errno.EIO)
+
+
+class _Notes(io.FileIO):
+    """stderr: what is said there may go unheard, and then the work goes on."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            unheard(self)
+            return len(data)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,8 +127,10 @@ def main(arguments: list[str]) -> int:
         result: dict[str, Any] | int | None = module.run(parsed)
     except (JaxdnaError, KeyboardInterrupt) as error:
         return report(error)
-    except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in _NOBODY_READS:
+            raise
+        unheard(sys.stdout)
         return EXIT_OK
     if isinstance(result, int):  # the exit code of a command that the verb ran
         return result
@@ -123,4 +141,9 @@ def main(arguments: list[str]) -> int:
 
 def entry() -> NoReturn:
     """The `jaxdna` command."""
+    if sys.stderr:
+        notes = io.BufferedWriter(_Notes(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(
+            notes, sys.stderr.encoding, sys.stderr.errors, line_buffering=True
+        )
     raise SystemExit(main(sys.argv[1:]))

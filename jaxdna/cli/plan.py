@@ -34,8 +34,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     elif arguments.slices != 1:
         raise UserError(f"--slices={arguments.slices} needs --topology=NAME")
 
-    from rich.console import Console
-
     from jaxdna.analysis.plan import (
         check_one_program,
         every_mesh,
@@ -44,11 +42,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         program_on,
     )
     from jaxdna.data.registry import load_dataset
-    from jaxdna.training.display import make_console
+    from jaxdna.training.display import make_console, results_console
 
     check_one_program(config.strategy)
     notes = make_console()
-    console = Console(highlight=False, stderr=arguments.json)
+    console = results_console(arguments.json)
     devices, name = _devices(arguments, config, notes)
     dataset = load_dataset(config)
     if not arguments.all:

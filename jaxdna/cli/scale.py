@@ -59,10 +59,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     configs = named_configs(arguments.config, arguments.overrides)
     folder = arguments.workdir or Path("runs") / f"scale-{'+'.join(configs)}"
 
-    from rich.console import Console
-
     from jaxdna.analysis import scaling, scaling_report
-    from jaxdna.training.display import make_console, table
+    from jaxdna.training.display import make_console, results_console, table
 
     notes = make_console()
     modes = scaling.MODES if arguments.mode == "both" else (arguments.mode,)
@@ -84,7 +82,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = scaling.rows_of(list(measured), price)
     scaling_report.write_files(folder, rows, os.cpu_count())
 
-    console = Console(highlight=False, stderr=arguments.json)
+    console = results_console(arguments.json)
     console.width = max(console.width, 150)
     heads, *lines = scaling_report.report_table(rows)
     title = f"Training on {rows[0].device_kind}, median of {arguments.repeats}"

@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Simulates, or lists the motifs; returns what was made."""
-    from rich.console import Console
+    from jaxdna.training.display import results_console
 
-    console = Console(highlight=False, stderr=arguments.json)
+    console = results_console(arguments.json)
     return _list(console) if arguments.list else _simulate(arguments, console)
 
 

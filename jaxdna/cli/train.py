@@ -24,16 +24,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.training.guard import Guard
 
     with Guard(config.watchdog) as guard:
-        from rich.console import Console
-
         from jaxdna.api import train
         from jaxdna.training.cross_validation import folds_table
-        from jaxdna.training.display import make_console, results
+        from jaxdna.training.display import make_console, results, results_console
 
         summary = train(config, workdir, guard=guard).summary
         folds = "folds" in summary
         if not arguments.json:
-            Console(highlight=False).print(folds_table(summary) if folds else results(summary))
+            results_console().print(folds_table(summary) if folds else results(summary))
         if not folds:
             _closing_notes(summary, workdir, make_console())
     return summary

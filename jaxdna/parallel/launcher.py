@@ -1,5 +1,6 @@
 """Runs N local processes of one command as one program, and ends them together."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from jaxdna.errors import EXIT_PEER, EXIT_PREEMPTED, EXIT_WATCHDOG, JaxdnaError, UserError
+from jaxdna.errors import EXIT_PEER, EXIT_PREEMPTED, EXIT_WATCHDOG, JaxdnaError, UserError, unheard
 
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 15
@@ -19,6 +20,10 @@ _TAIL_LINES = 15
 _AFTER_ANOTHER = (EXIT_PEER, -signal.SIGABRT)
 # What a terminal or a supervisor says to a program; here it is meant for all processes of it.
 _FOR_ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+# A process that has loaded libtpu ignores SIGHUP from then on.
+_HANDED_ON_AS = {signal.SIGHUP: signal.SIGTERM}
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 # What another start can mend: a lost peer, a hang, a preemption, a signal (128 + n).
 _WORTH_A_RESTART = (EXIT_PEER, EXIT_WATCHDOG, EXIT_PREEMPTED, *range(129, 160))
@@ -163,7 +168,12 @@ def _start(arguments: Sequence[str], gpu: str | None) -> subprocess.Popen[bytes]
         stdin=subprocess.DEVNULL,
         env=None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu},
         process_group=0,
+        preexec_fn=_ask_for_sigterm_when_the_launcher_dies if sys.platform == "linux" else None,
     )
+
+
+def _ask_for_sigterm_when_the_launcher_dies() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _relays(
@@ -171,13 +181,15 @@ def _relays(
 ) -> Iterator[threading.Thread]:
     """Starts the two threads that copy what a process writes."""
     for source, ours in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
-        sinks = [log, ours.buffer] if shown else [log]
-        relay = threading.Thread(target=_relay, args=(source, sinks), daemon=True)
+        relay = threading.Thread(
+            target=_relay, args=(source, log, ours.buffer if shown else None), daemon=True
+        )
         relay.start()
         yield relay
 
 
-def _relay(source: IO[bytes], sinks: list[IO[bytes]]) -> None:
+def _relay(source: IO[bytes], log: IO[bytes], ours: IO[bytes] | None) -> None:
+    sinks = [sink for sink in (log, ours) if sink]
     for line in source:
         for sink in tuple(sinks):
             try:
@@ -185,15 +197,18 @@ def _relay(source: IO[bytes], sinks: list[IO[bytes]]) -> None:
                 sink.flush()
             except OSError:  # full, or nobody reads it any more: the process must not wait for it
                 sinks.remove(sink)
+                unheard(sink)
 
 
 @contextmanager
-def _hearing() -> Iterator[list[int]]:
+def _hearing() -> Iterator[list[signal.Signals]]:
     """Gives a list to which the signals that are meant for all are added as they come."""
-    heard: list[int] = []
+    heard: list[signal.Signals] = []
     # What is ignored (nohup) stays ignored, here and in the processes, which inherit that.
     numbers = [n for n in _FOR_ALL if signal.getsignal(n) != signal.SIG_IGN]
-    previous = {n: signal.signal(n, lambda number, _: heard.append(number)) for n in numbers}
+    previous = {
+        n: signal.signal(n, lambda number, _: heard.append(signal.Signals(number))) for n in numbers
+    }
     try:
         yield heard
     finally:
@@ -202,7 +217,9 @@ def _hearing() -> Iterator[list[int]]:
 
 
 def _wait(
-    children: Sequence[subprocess.Popen[bytes]], grace_seconds: float, heard: Sequence[int]
+    children: Sequence[subprocess.Popen[bytes]],
+    grace_seconds: float,
+    heard: Sequence[signal.Signals],
 ) -> int | None:
     """Waits for all and hands on what is heard; returns which child failed first, or None.
 
@@ -216,7 +233,7 @@ def _wait(
         time.sleep(_POLL_SECONDS)
         while handed < len(heard):
             for child in running:
-                child.send_signal(heard[handed])
+                child.send_signal(_HANDED_ON_AS.get(heard[handed], heard[handed]))
             handed += 1
         running = [child for child in children if child.poll() is None]
         if not terminated:

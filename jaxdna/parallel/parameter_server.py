@@ -281,10 +281,15 @@ class ParameterServerProgram(Program):
             )
 
     def check(self) -> None:
-        """Raises UserError where the cluster that the config names does not answer."""
+        """Raises UserError where the cluster of the config does not answer, or Ray is in use."""
         settings = self.config.parameter_server
         if settings.address:
             check_answers(settings.address, settings.patience)
+        if ray.is_initialized() and not self.clusters:
+            raise UserError(
+                "Ray is in use in this Python process already, and --config.strategy="
+                "parameter_server starts or joins a cluster by itself; call ray.shutdown() first"
+            )
 
     def feed(self, split: Split) -> Callable[[int, int], Steps]:
         """Starts the cluster, whose workers load the data themselves; only step numbers travel."""

@@ -44,6 +44,7 @@ try:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     with _own_handlers():
         import ray
+        from ray._private import ray_constants
         from ray.exceptions import AuthenticationError
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ModuleNotFoundError as error:
@@ -69,9 +70,7 @@ def start_ray(config: ConfigDict) -> None:
             raise _not_let_in(settings.address) from None
         return
     actors = settings.workers + settings.servers
-    # Ray listens on every interface, also when it is given a loopback address. What keeps others
-    # out is the token that Ray 2.60 asks of every client of a new cluster; we leave it so.
-    with _own_handlers(), warnings.catch_warnings():
+    with _own_handlers(), _one_machine(), warnings.catch_warnings():
         # jax warns of every fork; Ray's are followed by exec at once.
         warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
         ray.init(
@@ -81,6 +80,20 @@ def start_ray(config: ConfigDict) -> None:
             _node_ip_address="127.0.0.1",
             **options,
         )
+
+
+@contextmanager
+def _one_machine() -> Iterator[None]:
+    """Lets Ray take 127.0.0.1 for its address, and so listen there only.
+
+    It does so by itself on Windows and macOS; elsewhere it puts the address of an interface in its
+    place, and listens on all of them.
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def this_node() -> NodeAffinitySchedulingStrategy:

@@ -12,9 +12,19 @@ from rich.table import Table
 from jaxdna.training.measures import NAMES
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def make_console() -> Console:
     """Returns the console for people: stderr, so that stdout stays free for results."""
-    console = Console(stderr=True, highlight=False)
+    return results_console(json=True)
+
+
+def results_console(json: bool = False) -> Console:
+    """Returns the console for results: stdout, or stderr where stdout is for the JSON object."""
+    console = _Console(stderr=json, highlight=False)
     if not console.is_terminal:
         console.width = 120
     return console

@@ -27,7 +27,7 @@ from typing import Any
 
 from jaxdna.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_WATCHDOG, last_words
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TICK = 0.25  # seconds between two looks at the clock
 _NOTHING_TO_LOSE = ("start", "compile")
 
@@ -71,7 +71,9 @@ class Guard:
         os.set_blocking(self._writer, False)
         # A handler of Python's own must be there for the pipe to be written to.
         if self._hears:
-            self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+            # What is ignored (nohup) stays so.
+            ours = [n for n in _SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._hear) for number in ours}
             self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
         self._thread.start()

@@ -1,12 +1,14 @@
 """Short runs in real processes, one finished one that many tests copy, and where they are hurt."""
 
+import ipaddress
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tools.jobs import Job
@@ -104,6 +106,16 @@ def finished(runner: Runner) -> Finished:
     path = runner.folder.parent / "finished"
     runner.finish(path)
     return Finished(path, sha(path))
+
+
+def assert_listen_on_loopback_only(processes: Iterable[psutil.Process]) -> None:
+    """Holds it of all ports of the processes, and that there are some."""
+    connections = [c for process in processes for c in process.net_connections("inet")]
+    listening = [c.laddr for c in connections if c.status == psutil.CONN_LISTEN]
+    assert listening
+    for local in listening:
+        address = ipaddress.ip_address(local.ip)
+        assert (getattr(address, "ipv4_mapped", None) or address).is_loopback, listening
 
 
 def sha(workdir: Path) -> str:

@@ -1,4 +1,4 @@
-"""Rows 23 and 24 of the table of faults: workers and servers of strategy=parameter_server."""
+"""Rows 21, 23 and 24 of the table of faults: workers and servers of strategy=parameter_server."""
 
 import os
 import signal
@@ -7,11 +7,13 @@ import time
 
 import jax
 import numpy as np
+import psutil
 import pytest
 
 ray = pytest.importorskip("ray")
 
 from jaxdna.parallel.parameter_server import Steps  # noqa: E402
+from tests.faults.conftest import assert_listen_on_loopback_only  # noqa: E402
 from tests.parallel.test_parameter_server import two_and_two  # noqa: E402
 
 crew = pytest.fixture(two_and_two, scope="module")
@@ -28,6 +30,13 @@ def killed_in_the_middle(cluster, pid):
     thread = threading.Thread(target=kill)
     thread.start()
     return thread
+
+
+def test_fault_21_ray_listens_on_loopback_only(crew):
+    ours = psutil.Process()
+    ray_s = ours.children(recursive=True)
+    assert {"gcs_server", "raylet"} <= {process.name() for process in ray_s}
+    assert_listen_on_loopback_only([ours, *ray_s])
 
 
 def test_fault_23_a_killed_worker_comes_back_and_every_step_is_applied_once(crew):

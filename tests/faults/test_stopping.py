@@ -1,7 +1,13 @@
 """Rows 2, 10, 13 and 19 of the table of faults: signals, hangs, a loss that is no number."""
 
+import fcntl
+import os
+import pty
 import re
 import signal
+import subprocess
+import sys
+import termios
 import time
 
 import pytest
@@ -32,6 +38,45 @@ def test_fault_02_a_signal_while_training_saves_between_two_calls(runner, finish
     output = runner.finish(workdir)
     assert "resuming after epoch" in output
     finished.assert_same(workdir)
+
+
+def test_fault_02_a_terminal_that_is_closed_lets_the_run_save(runner, tmp_path):
+    """It sends SIGHUP, and fails whoever writes to it from then on."""
+    workdir = tmp_path / "run"
+    ours, theirs = pty.openpty()
+    command = ["train", *SHORT, "--config.train.epochs=100000", f"--workdir={workdir}"]
+
+    def in_the_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "jaxdna", *command],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=in_the_terminal,
+    ) as process:  # fmt: skip
+        try:
+            os.close(theirs)
+            shown = b""
+            while b"best so far" not in shown:
+                shown += os.read(ours, 4096)
+            os.close(ours)
+            assert process.wait(60) == 78
+        finally:
+            process.kill()
+    assert positions(workdir / "checkpoints")
+    assert not (workdir / ".lock").exists()
+
+
+def test_a_run_whose_output_nobody_reads_any_more_goes_on(runner, finished, tmp_path):
+    command = ["train", *SHORT, f"--workdir={tmp_path / 'run'}"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "jaxdna", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert any(b"epoch 1/" in line for line in process.stdout)
+        process.stdout.close()
+        assert process.wait(60) == 0
+    finished.assert_same(tmp_path / "run")
 
 
 def test_fault_02_sigterm_to_a_parameter_server_run_saves_too(runner, tmp_path):

@@ -235,13 +235,16 @@ def test_a_scripted_interleaving_replays_exactly(crew):
 
 
 def test_a_client_without_the_token_is_refused(crew, tmp_path):
-    """Ray listens on every interface; its token is what keeps others out."""
+    """Any user of a machine reaches its loopback ports; the token is what keeps others out."""
     address = ray.get_runtime_context().gcs_address
     check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    ours = subprocess.run(check, capture_output=True, timeout=300, check=False)
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # else Ray asks at an interface's address
+    ours = subprocess.run(
+        check, env=os.environ | loopback, capture_output=True, timeout=300, check=False
+    )
     assert ours.returncode == 0, ours.stderr
     stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    stranger |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    stranger |= loopback | {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
     theirs = subprocess.run(check, env=stranger, capture_output=True, timeout=300, check=False)
     assert theirs.returncode != 0
     assert b"token" in theirs.stderr
@@ -298,6 +301,12 @@ def test_a_cluster_that_does_not_answer_is_waited_for_no_longer_than_said():
         with pytest.raises(UserError, match=f"address={address} does not answer within 6 s"):
             program.check()
         assert time.monotonic() - start < 30  # Ray by itself asks for 40 s
+
+
+def test_a_ray_that_is_in_use_already_is_left_alone(crew):
+    program, _ = built(ParameterServerProgram, *SMALL, *servers())
+    with pytest.raises(UserError, match=r"call ray.shutdown\(\) first"):
+        program.check()
 
 
 def test_another_cluster_is_joined_with_its_token_and_not_without(jaxdna, tmp_path, monkeypatch):
