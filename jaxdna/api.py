@@ -12,7 +12,7 @@ run.filters()[0].motif
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from jaxdna.config_files import run_name
 from jaxdna.data.fasta import Piece, read_fasta_pieces
 from jaxdna.data.records import join
 from jaxdna.data.sequences import encode
-from jaxdna.errors import UserError
+from jaxdna.errors import UserError, nearest
+from jaxdna.schema import STRAND_CHOICES
 from jaxdna.training.display import loud, make_console
 from jaxdna.training.guard import Guard
 from jaxdna.training.run_folder import RunFolder
@@ -37,7 +38,7 @@ _WHOLE = 10**15  # records are never cut into pieces
 
 
 def train(
-    config: str | ConfigDict,
+    config: str | Path | ConfigDict,
     workdir: str | Path | None = None,
     *,
     quiet: bool = False,
@@ -61,12 +62,17 @@ def train(
     """
     from jaxdna.training.run import train_in
 
-    if isinstance(config, str):
-        named, config = Path("runs") / run_name(config), configs.load_config(config)
-    else:
+    if isinstance(config, str | Path):
+        named, config = Path("runs") / run_name(str(config)), configs.load_config(config)
+    elif isinstance(config, ConfigDict | Mapping):
         config = configs.validate(configs.flat(config))
         named = default_workdir(config)
-    folder = Path(workdir or named)
+    else:
+        raise UserError(
+            f"config={config!r} is no configuration; legal: the name or the path of a config, "
+            "or what jaxdna.load_config returns"
+        )
+    folder = _path("workdir", workdir or named)
     console = _console(quiet)
     if guard:
         summary = train_in(config, folder, guard, console)
@@ -99,7 +105,7 @@ def open_run(workdir: str | Path, overrides: Iterable[str] = (), *, quiet: bool 
     Raises:
       UserError: this is no run folder.
     """
-    run = Run(Path(workdir), overrides, quiet=quiet)
+    run = Run(_path("workdir", workdir), overrides, quiet=quiet)
     run.folder.read_config()
     return run
 
@@ -178,14 +184,22 @@ class Run:
         from jaxdna.analysis.predictions import Lengths, score_records
         from jaxdna.analysis.scorer import Scorer
 
+        _check_strands(strands)
+        if not isinstance(sequences, Iterable | Path) or isinstance(sequences, bytes | Mapping):
+            raise UserError(
+                f"sequences={sequences!r} are no sequences; legal: letters of one or a list of "
+                "them, or the pathlib.Path of a FASTA file"
+            )
         model = self.model
         data = model.config.data
         ambiguous = data.get("ambiguous", "zero")
         if isinstance(sequences, Path):
             pieces = list(read_fasta_pieces(sequences, ambiguous, most_bases=_WHOLE))
         else:
-            letters = [sequences] if isinstance(sequences, str) else list(sequences)
-            codes = [_encoded(i, text, ambiguous) for i, text in enumerate(letters)]
+            one = isinstance(sequences, str)
+            letters = [sequences] if one else list(sequences)
+            hint = "; a file is given as a pathlib.Path" if one else ""
+            codes = [_encoded(i, text, ambiguous, hint) for i, text in enumerate(letters)]
             pieces = [Piece(join([str(i) for i in range(len(codes))], codes), False, False)]
             if not codes:
                 return np.empty(0, dtype=np.float32)
@@ -194,7 +208,7 @@ class Run:
         logits = np.concatenate([rows.logits for rows in scored])
         return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
-    def evaluate(self, strands: str | None = None, **files: str) -> dict[str, Any]:
+    def evaluate(self, strands: str | None = None, **files: str | Path) -> dict[str, Any]:
         """Scores the best parameters on the test split, or on labelled files.
 
         Args:
@@ -211,10 +225,12 @@ class Run:
         """
         from jaxdna.analysis.evaluate import check_files, evaluate_files, evaluate_test_split
 
+        _check_strands(strands)
         if not files:
             return evaluate_test_split(self.folder, self.config, strands, self._console)
         check_files(files)
-        return evaluate_files(self.model, files, strands, self._console)
+        paths = {key: str(_path(key, value)) for key, value in files.items()}
+        return evaluate_files(self.model, paths, strands, self._console)
 
     def filters(
         self, sequences: str | Path | None = None, motifs: str | Path | None = None
@@ -234,8 +250,12 @@ class Run:
         from jaxdna.data.motifs import presets, read_motifs
 
         model = self.model
-        library = read_motifs(str(motifs)) if motifs else list(presets().values())
-        sample = read_sample(model, str(sequences)) if sequences else test_sample(model)
+        motifs, sequences = (
+            str(_path(name, value)) if value else None
+            for name, value in (("motifs", motifs), ("sequences", sequences))
+        )
+        library = read_motifs(motifs) if motifs else list(presets().values())
+        sample = read_sample(model, sequences) if sequences else test_sample(model)
         both = model.config.model.strands != "forward"
         windows = find_windows(model, sample.codes, both)
         return filter_motifs(model, sample.codes, windows, library)
@@ -245,8 +265,21 @@ def _console(quiet: bool) -> Console:
     return Console(quiet=True) if quiet else make_console()
 
 
-def _encoded(number: int, letters: str, ambiguous: str) -> NDArray[np.uint8]:
+def _path(name: str, value: Any) -> Path:
+    if not isinstance(value, str | Path):
+        raise UserError(f"{name}={value!r} is no path; legal: a text or a pathlib.Path")
+    return Path(value)
+
+
+def _check_strands(strands: Any) -> None:
+    if strands is not None and strands not in STRAND_CHOICES:
+        raise UserError(f"strands={strands!r} is unknown; {nearest(str(strands), STRAND_CHOICES)}")
+
+
+def _encoded(number: int, letters: Any, ambiguous: str, hint: str) -> NDArray[np.uint8]:
+    if not isinstance(letters, str | bytes):
+        raise UserError(f"sequence {number}: {letters!r} has no letters; legal: a text of bases")
     try:
         return encode(letters, ambiguous)
     except UserError as error:
-        raise UserError(f"sequence {number}: {error}") from None
+        raise UserError(f"sequence {number}: {error}{hint}") from None

@@ -1,342 +1,20 @@
-"""The configuration: every key with its default, its meaning and what it accepts.
+"""A configuration: read from a file, changed by flags, checked against the schema, compared.
 
 A configuration is an `ml_collections.ConfigDict` that a file's `get_config(variant)` returns and
-that flags of the form `--config.section.key=value` change. This module never imports jax, so that
-`--help` and a bad flag answer in milliseconds.
+that flags of the form `--config.section.key=value` change. `jaxdna.schema` has the keys. This
+module never imports jax, so that `--help` and a bad flag answer in milliseconds.
 """
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxdna.config_files import run_config_file
 from jaxdna.errors import UserError, nearest
-
-
-@dataclass(frozen=True)
-class Field:
-    """One configuration key.
-
-    Attributes:
-      default: the recommended value; its type is the type that the key accepts.
-      meaning: one line for people.
-      legal: what is accepted, in words that end an error sentence.
-      accepts: whether a value of the right type is legal.
-      identity: a run folder cannot be resumed with another value of this key, since the
-        parameters, the data or the order of the batches would be others.
-    """
-
-    default: Any
-    meaning: str
-    legal: str
-    accepts: Callable[[Any], bool]
-    identity: bool = False
-
-
-def _integer(default: int, meaning: str, low: int = 1, high: float = math.inf) -> Field:
-    span = f"{low} or more" if high == math.inf else f"{low} to {high:.0f}"
-    return Field(default, meaning, f"an integer, {span}", lambda v: low <= v <= high)
-
-
-def _number(default: float, meaning: str, low: float = 0.0, high: float = math.inf) -> Field:
-    span = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-    return Field(float(default), meaning, f"a number, {span}", lambda v: low <= v <= high)
-
-
-def _positive(default: float, meaning: str) -> Field:
-    return Field(default, meaning, "a number above 0", lambda v: 0 < v < math.inf)
-
-
-def _seconds(default: float, meaning: str) -> Field:
-    return _number(default, f"most seconds {meaning}, then exit 75; 0 waits for ever", high=1e9)
-
-
-def _fraction(default: float, meaning: str) -> Field:
-    return Field(default, meaning, "a number above 0 and below 1", lambda v: 0 < v < 1)
-
-
-def _choice(default: str, options: Iterable[str], meaning: str) -> Field:
-    options = tuple(options)
-    legal = "one of " * (len(options) > 1) + ", ".join(options)
-    return Field(default, meaning, legal, lambda v: v in options)
-
-
-def _text(default: str, meaning: str) -> Field:
-    return Field(default, meaning, "a text", lambda v: True)
-
-
-def _flag(default: bool, meaning: str) -> Field:
-    return Field(default, meaning, "true or false", lambda v: True)
-
-
-def _share(meaning: str) -> Field:
-    return Field(0.0, meaning, "a number, 0 to below 1", lambda v: 0 <= v < 1)
-
-
-def _sizes(default: str, meaning: str) -> Field:
-    def accepts(text: str) -> bool:
-        parts = text.split(",")
-        return all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts)
-
-    return Field(default, meaning, "integers, 1 or more, joined by commas", accepts)
-
-
-def _axis(default: int, meaning: str) -> Field:
-    return Field(
-        default,
-        meaning,
-        "an integer, 1 or more, or -1 for all remaining devices",
-        lambda v: v == -1 or v >= 1,
-    )
-
-
-def _are_seconds(text: str) -> bool:
-    try:
-        return all(0 <= float(part) < math.inf for part in text.split(",") if part.strip())
-    except ValueError:
-        return False
-
-
-def _identity(fields: Mapping[str, Field]) -> dict[str, Field]:
-    return {key: replace(field, identity=True) for key, field in fields.items()}
-
-
-_IMAGES = {
-    "data_dir": _text(
-        "", "folder of prepared tensorflow-datasets; empty for its own (~/tensorflow_datasets)"
-    ),
-    "synthetic": _flag(False, "labelled random images of the same shape, for timing and planning"),
-    "train_examples": _integer(0, "images to train on; 0 for all that there are", 0, 10**9),
-    "validation_examples": _integer(
-        0, "training images kept for early stopping; 0 for a tenth of them", 0, 10**9
-    ),
-    "test_examples": _integer(0, "images for the reported score; 0 for all", 0, 10**9),
-}
-
-DATA_SETS: dict[str, dict[str, Field]] = {
-    "tal1": {
-        "motif": _text(
-            "TAL1_known4", "a preset (`jaxdna simulate --list`) or a JASPAR or MEME file"
-        ),
-        "gc": Field(
-            0.4, "GC fraction of the background", "a number between 0 and 1", lambda v: 0 < v < 1
-        ),
-        "length": _integer(500, "bases in each sequence", high=10**8),
-        "train_examples": _integer(12_800, "sequences to train on", high=10**9),
-        "validation_examples": _integer(3_200, "sequences for early stopping", high=10**9),
-        "test_examples": _integer(4_000, "sequences for the reported score", high=10**9),
-        "reverse_complement": _flag(
-            True, "flip every training sequence to its other strand half of the time"
-        ),
-    },
-    "mnist": _IMAGES,
-    "cifar10": _IMAGES
-    | {"augment": _flag(True, "flip and shift every training image, anew in every epoch")},
-    "fasta": {
-        "positives": _text("", "FASTA file of bound sequences"),
-        "negatives": _text(
-            "", "FASTA or BED file of unbound ones, or dinucleotide_shuffle, or gc_matched"
-        ),
-        "bed": _text("", "BED or narrowPeak file of bound intervals; needs data.genome"),
-        "genome": _text("", "FASTA file of the genome that the intervals lie on"),
-        "table": _text("", "file with rows of sequence, tab, 0 or 1; instead of the others"),
-        "length": _integer(
-            0, "bases of every example; 0: as the files have it, 500 for intervals", 0, 10**8
-        ),
-        "lengths": _choice(
-            "error", ("error", "center_crop", "pad"), "what to do where lengths differ"
-        ),
-        "ambiguous": _choice(
-            "zero", ("zero", "uniform", "error"), "what N and other ambiguous letters become"
-        ),
-        "validation_fraction": _fraction(0.16, "share of the records for early stopping"),
-        "test_fraction": _fraction(0.2, "share of the records for the reported score"),
-        "valid_chroms": _text("", "instead of a share: chromosomes for validation, as chr8,chr9"),
-        "test_chroms": _text("", "instead of a share: chromosomes for the test"),
-        "split_table": _text(
-            "", "instead of shares: file with columns id and split, as `jaxdna simulate` writes"
-        ),
-        "folds": Field(
-            0,
-            "cross-validation with so many folds; 0 for none",
-            "0, or an integer of 2 or more",
-            lambda v: v == 0 or v >= 2,
-        ),
-        "fold": _integer(-1, "the only fold to train; -1 for each in turn", low=-1),
-        "reverse_complement": _flag(
-            True, "flip every training sequence to its other strand half of the time"
-        ),
-    },
-}
-
-MODELS: dict[str, dict[str, Field]] = {
-    "motif_cnn": {
-        "filters": _integer(16, "convolution filters", high=10**6),
-        "width": _integer(15, "bases that a filter spans", high=10**6),
-        "strands": _choice(
-            "average",
-            ("average", "forward", "max"),
-            "how the logits of both strands make one prediction",
-        ),
-        "scan": _choice(
-            "auto",
-            ("auto", "convolution", "matmul", "pallas_tpu", "plain"),
-            "how the filters are computed; auto: as suits the devices",
-        ),
-    },
-    "image_cnn": {
-        "filters": _sizes("32,64,64", "filters of both convolutions of each block"),
-        "padding": _choice("same", ("same", "valid"), "of each block's first convolution"),
-        "dense": _sizes("512", "units of the hidden dense layers"),
-        "dropout": _share("share of the hidden dense layers' outputs to drop in training"),
-    },
-    "mlp": {
-        "dense": _sizes("512,512", "units of the hidden dense layers"),
-        "dropout": _share("share of the hidden layers' outputs to drop in training"),
-    },
-}
-
-IMAGE_SETS = ("mnist", "cifar10")
-IMAGE_MODELS = ("image_cnn", "mlp")
-
-_IDENTITY = _identity(
-    {
-        "seed": _integer(0, "decides data, initial parameters and batches", 0, 2**31 - 1),
-        "optimizer.name": _choice("adam", ("adam", "sgd", "momentum"), "update rule"),
-        "train.batch_size": _integer(32, "GLOBAL batch: examples per step over all devices"),
-        "train.precision": _choice(
-            "float32",
-            ("float32", "bfloat16"),
-            "type of activations; parameters, optimizer, logits and loss are float32 always",
-        ),
-        "train.early_stopping.metric": _choice(
-            "val_loss",
-            ("val_loss", "val_accuracy", "val_auroc"),
-            "decides which parameters are best",
-        ),
-    }
-)
-
-_SETTINGS = {
-    "optimizer.learning_rate": _positive(1e-3, "peak step size"),
-    "optimizer.schedule": _choice(
-        "constant", ("constant", "cosine", "linear"), "how the step size falls after the warm-up"
-    ),
-    "optimizer.warmup_epochs": _number(0.0, "epochs in which the step size rises from 0"),
-    "optimizer.weight_decay": _number(0.0, "decoupled decay of all kernels but the last layer's"),
-    "optimizer.momentum": Field(
-        0.9, "decay of momentum's trace", "a number, 0 to below 1", lambda v: 0 <= v < 1
-    ),
-    "optimizer.b1": Field(
-        0.9, "decay of Adam's first moment", "a number, 0 to below 1", lambda v: 0 <= v < 1
-    ),
-    "optimizer.b2": Field(
-        0.999, "decay of Adam's second moment", "a number, 0 to below 1", lambda v: 0 <= v < 1
-    ),
-    "optimizer.eps": _positive(1e-7, "Adam's guard against division by zero (Keras: 1e-7)"),
-    "train.epochs": _integer(20, "most epochs to train", high=10**7),
-    "train.accumulate": _integer(
-        1, "parts of a batch that follow one another, to fit a large one into memory", high=10**6
-    ),
-    "train.steps_per_call": _integer(
-        0, "steps in one dispatch to the devices; 0 lets the backend choose", low=0, high=10**6
-    ),
-    "train.early_stopping.patience": _integer(
-        0, "epochs without improvement before stopping; 0 never stops early", low=0
-    ),
-    "train.early_stopping.min_delta": _number(0.0, "smaller changes are no improvement"),
-    "mesh.data": _axis(-1, "shards of each batch, parameters mirrored"),
-    "mesh.fsdp": _axis(1, "shards of each batch, parameters and optimizer state sharded as well"),
-    "mesh.model": _axis(1, "shards of filters and features"),
-    "mesh.seq": _axis(1, "shards of each sequence's positions (of an image's rows)"),
-    "mesh.stage": _axis(1, "stages that the layers are cut into (strategy=pipeline)"),
-    "mesh.dcn.data": _integer(1, "the part of mesh.data that crosses hosts or slices"),
-    "mesh.dcn.fsdp": _integer(1, "the part of mesh.fsdp that crosses hosts or slices"),
-    "mesh.dcn.stage": _integer(1, "the part of mesh.stage that crosses hosts or slices"),
-    "gradient_sync.method": _choice(
-        "auto", ("auto", "ring", "hierarchical"), "how gradients are summed; auto is XLA's own"
-    ),
-    "gradient_sync.bucket_mb": _number(0.0, "MiB of gradients that travel together; 0: each alone"),
-    "strategy": _choice(
-        "spmd", ("spmd", "pipeline", "parameter_server"), "how the devices share the work"
-    ),
-    "pipeline.schedule": _choice(
-        "1f1b",
-        ("sequential", "gpipe", "1f1b", "pipedream", "2bw", "spectrain"),
-        "order of the stages' passes; the first three give the numbers of one device",
-    ),
-    "pipeline.microbatches": _integer(4, "pieces that each batch is cut into", high=10**6),
-    "pipeline.boundaries": _text(
-        "", "layers (names or numbers from 0) that begin the later stages; empty: measured balance"
-    ),
-    "parameter_server.workers": _integer(2, "processes that compute gradients", high=10**4),
-    "parameter_server.servers": _integer(1, "processes that share the variables", high=10**4),
-    "parameter_server.max_staleness": _integer(
-        8, "updates between a worker's pull and its push at most; 0 is synchronous", low=0
-    ),
-    "parameter_server.devices_per_worker": _integer(1, "devices of each worker", high=4096),
-    "parameter_server.checkpoint_every": _integer(
-        50, "updates between a server's checkpoints: fewer are lost when it dies"
-    ),
-    "parameter_server.address": _text("", "HOST:PORT of a Ray cluster; empty starts one here"),
-    "parameter_server.patience": _positive(60.0, "seconds to wait for a cluster or a server"),
-    "parameter_server.delays": Field(
-        "",
-        "for experiments: seconds that each worker sleeps in every step, with commas",
-        "numbers of 0 or more, with commas",
-        _are_seconds,
-    ),
-    "checkpoint.every_epochs": _integer(1, "epochs between checkpoints"),
-    "checkpoint.keep": _integer(3, "checkpoints to keep; each holds the best parameters too"),
-    "cluster.coordinator": _text("", "HOST:PORT of process 0, where nothing else tells"),
-    "cluster.processes": _integer(1, "number of processes, with a coordinator", high=10**6),
-    "cluster.process_id": _integer(0, "which of them this is, from 0", low=0, high=10**6),
-    "cluster.start_seconds": _integer(300, "how long to wait for the other processes"),
-    "cluster.heartbeat_seconds": _integer(100, "silence after which a process counts as dead"),
-    "runtime.platform": _choice(
-        "auto", ("auto", "cpu", "cuda", "rocm", "tpu"), "which backend runs the steps"
-    ),
-    "runtime.cpu_devices": _integer(
-        0, "simulated devices on the CPU; 0 leaves it to jax", low=0, high=4096
-    ),
-    "runtime.require_accelerator": _flag(False, "refuse to run on the CPU"),
-    "runtime.data_cache": _text(
-        "auto", "folder for converted FASTA files; `auto` is the user's cache folder"
-    ),
-    "runtime.compilation_cache": _text(
-        "auto", "folder for compiled programs; `auto` is the user's cache folder, `off` none"
-    ),
-    "watchdog.start": _seconds(900, "to find the devices and load the data"),
-    "watchdog.compile": _seconds(3600, "to compile all programs"),
-    "watchdog.step": _seconds(900, "for one call of training steps"),
-    "watchdog.evaluation": _seconds(1800, "for one evaluation"),
-    "watchdog.save": _seconds(1800, "for one checkpoint"),
-}
-
-COMMON: dict[str, Field] = _IDENTITY | _SETTINGS
-
-
-def schema(data: str, model: str) -> dict[str, Field]:
-    """Returns every legal key, dotted, for a data set and a model.
-
-    Args:
-      data: a key of `DATA_SETS`.
-      model: a key of `MODELS`.
-
-    Raises:
-      UserError: one of the two is not known.
-    """
-    fields = dict(COMMON)
-    for section, name, tables in (("data", data, DATA_SETS), ("model", model, MODELS)):
-        if name not in tables:
-            raise UserError(f"--config.{section}.name={name} is unknown; {nearest(name, tables)}")
-        own = {"name": _choice(name, (name,), f"which {section}"), **tables[name]}
-        fields |= _identity({f"{section}.{key}": field for key, field in own.items()})
-    return fields
+from jaxdna.schema import IMAGE_MODELS, IMAGE_SETS, MODELS, Field, schema
 
 
 def default_config(data: str, model: str) -> ConfigDict:
@@ -389,7 +67,7 @@ def choose_variant(
     return _nested(flat(base) | dict(variants.get(variant, {})))
 
 
-def load_config(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
+def load_config(spec: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
     """Reads a config file, applies the flags and validates the result.
 
     Args:
@@ -403,7 +81,7 @@ def load_config(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     Raises:
       UserError: the file, a key or a value is wrong.
     """
-    return validate(override(flat(run_config_file(spec)), overrides))
+    return validate(override(flat(run_config_file(str(spec))), overrides))
 
 
 def override(leaves: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -412,10 +90,13 @@ def override(leaves: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
     Raises:
       UserError: there is no such key, or the text is no value of its type.
     """
+    # One text is itself an iterable of texts, its letters: in a notebook an easy mistake.
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise UserError(f"overrides={overrides!r} must be a list, such as ['train.epochs=5']")
     changed = dict(leaves)
     fields = _fields_of(leaves)
     for text in overrides:
-        key, sign, value = text.partition("=")
+        key, sign, value = str(text).partition("=")
         if key not in fields:
             raise UserError(f"--config.{text} is no known key; {nearest(key, fields)}")
         if not sign:

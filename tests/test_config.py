@@ -2,20 +2,10 @@ import json
 
 import pytest
 
-from jaxdna.config import (
-    COMMON,
-    DATA_SETS,
-    IMAGE_SETS,
-    MODELS,
-    differences,
-    flat,
-    load_config,
-    schema,
-    to_json,
-    validate,
-)
+from jaxdna.config import differences, flat, load_config, to_json, validate
 from jaxdna.config_files import run_name, shipped_configs
 from jaxdna.errors import UserError
+from jaxdna.schema import COMMON, DATA_SETS, IMAGE_SETS, MODELS, schema
 
 TAL1 = "configs/tal1.py"
 

@@ -14,11 +14,12 @@ import pytest
 
 from jaxdna.api import train
 from jaxdna.cli.main import VERBS, _Parser, split_command, split_overrides
-from jaxdna.config import COMMON, DATA_SETS, MODELS, default_config, load_config
+from jaxdna.config import default_config, load_config
 from jaxdna.config_files import shipped_configs
 from jaxdna.data.registry import LOADERS
 from jaxdna.errors import UserError
 from jaxdna.models.registry import BUILDERS
+from jaxdna.schema import COMMON, DATA_SETS, MODELS
 from jaxdna.training.prepare import PROGRAMS
 
 pytestmark = pytest.mark.site

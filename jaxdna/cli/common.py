@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jaxdna.config import COMMON, DATA_SETS, MODELS, Field
+from jaxdna.schema import COMMON, DATA_SETS, MODELS, Field
 
 
 def add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:

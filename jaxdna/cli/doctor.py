@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Looks around; returns what it saw, also where no device can be started."""
     import jax
 
-    from jaxdna.config import override, schema, validate
+    from jaxdna.config import default_config, flat, override, validate
     from jaxdna.parallel.runtime import (
         compilation_cache,
         describe_devices,
@@ -39,8 +39,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.training.display import make_console, results_console, table
     from jaxdna.versions import PACKAGES, versions
 
-    leaves = {key: field.default for key, field in schema("tal1", "motif_cnn").items()}
-    config = validate(override(leaves, arguments.overrides))
+    config = validate(override(flat(default_config("tal1", "motif_cnn")), arguments.overrides))
     reason, error = why_platform(config.runtime), None
     try:
         devices = start_backend(config, make_console())

@@ -9,6 +9,7 @@ import argparse
 from typing import Any
 
 from jaxdna.cli.common import add_workdir
+from jaxdna.schema import STRAND_CHOICES
 
 _FILES = ("sequences", "labels", "positives", "negatives", "table")
 
@@ -21,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--positives", metavar="A.fa", help="FASTA of bound sequences")
     parser.add_argument("--negatives", metavar="B.fa", help="FASTA of unbound sequences")
     parser.add_argument("--table", metavar="T.tsv", help="rows of sequence, tab, 0 or 1")
-    parser.add_argument(
-        "--strands", choices=("average", "forward", "max"), help="default: as it was trained"
-    )
+    parser.add_argument("--strands", choices=STRAND_CHOICES, help="default: as it was trained")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

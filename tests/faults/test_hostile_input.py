@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxdna.config import COMMON, flat, load_config, override, validate
+from jaxdna.config import flat, load_config, override, validate
 from jaxdna.data.motifs import read_motifs
 from jaxdna.errors import NoCheckpointError, UserError
+from jaxdna.schema import COMMON
 from jaxdna.training.checkpoint import load_best
 from jaxdna.training.manifest import damage, write_manifest
 from jaxdna.training.program import Program
