@@ -107,6 +107,46 @@ def test_predict_takes_one_sequence_and_none_and_names_the_wrong_one(run):
         run.predict([letters, "AC!T"])
 
 
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        (lambda run: jaxdna.train(3), "config=3 is no configuration; legal: the name"),
+        (lambda run: jaxdna.train(run.config, workdir=3), "workdir=3 is no path; legal"),
+        (lambda run: jaxdna.open_run(None), "workdir=None is no path; legal"),
+        (lambda run: jaxdna.load_config(3), "--config=3 names no file .*; legal: cifar10"),
+        (lambda run: jaxdna.load_config("tal1", "train.epochs=5"), "must be a list, such as"),
+        (lambda run: jaxdna.load_config("tal1", None), "overrides=None must be a list"),
+        (lambda run: jaxdna.load_config("tal1", [3]), "--config.3 is no known key"),
+        (lambda run: run.predict(3), "sequences=3 are no sequences; legal: letters"),
+        (lambda run: run.predict({"id": "ACGT"}), "are no sequences; legal: letters"),
+        (lambda run: run.predict(b"ACGT"), "are no sequences; legal: letters"),
+        (lambda run: run.predict(["ACGT", 3]), "sequence 1: 3 has no letters; legal"),
+        (lambda run: run.predict("x.fa"), "letter 'x' .*; a file is given as a pathlib.Path"),
+        (lambda run: run.predict("ACGT", "forwrd"), "strands='forwrd' .* did you mean 'forward'"),
+        (lambda run: run.evaluate(3), "strands=3 is unknown; legal: average, forward, max"),
+        (lambda run: run.evaluate(table=3), "table=3 is no path; legal"),
+        (lambda run: run.filters(["ACGT"]), "sequences=.* is no path; legal"),
+        (lambda run: run.filters(motifs=3), "motifs=3 is no path; legal"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_says_what_is_legal(run, mistake, sentence):
+    with pytest.raises(jaxdna.UserError, match=sentence):
+        mistake(run)
+
+
+def test_a_config_is_a_path_too_and_labelled_files_come_in_any_order(run, tmp_path):
+    assert jaxdna.load_config(Path("configs/tal1.py")) == jaxdna.load_config("tal1")
+    made = simulate(load_motif("TAL1_known4"), 40, 120, 0.4, seed=7)
+    for name, label in (("bound.fa", 1), ("unbound.fa", 0)):
+        sequences = made.codes[made.labels == label]
+        records = [f">{i}\n{decode(codes)}\n" for i, codes in enumerate(sequences)]
+        (tmp_path / name).write_text("".join(records))
+    bound, unbound = tmp_path / "bound.fa", tmp_path / "unbound.fa"
+    one_way = run.evaluate(positives=bound, negatives=str(unbound))["test"]
+    assert run.evaluate(negatives=unbound, positives=bound)["test"] == one_way
+    assert one_way["auroc"] > 0.8
+
+
 def test_evaluate_takes_labelled_files_that_go_together(run, tmp_path):
     made = simulate(load_motif("TAL1_known4"), 60, 120, 0.4, seed=6)
     rows = [f"{decode(x)}\t{y}\n" for x, y in zip(made.codes, made.labels, strict=True)]

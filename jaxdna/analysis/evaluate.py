@@ -1,6 +1,6 @@
 """Scores of a trained model: on its own test split, or on labelled files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from jaxdna.training.run_folder import RunFolder
 from jaxdna.training.trained import Trained
 from jaxdna.versions import versions
 
-_TOGETHER = (("sequences", "labels"), ("positives", "negatives"), ("table",))
+_TOGETHER = ({"sequences", "labels"}, {"positives", "negatives"}, {"table"})
 
 
 def evaluate_test_split(
@@ -66,9 +66,9 @@ def evaluate_test_split(
     }
 
 
-def check_files(files: Mapping[str, str]) -> None:
-    """Raises UserError where the labelled files that were given do not go together."""
-    if tuple(files) not in _TOGETHER:
+def check_files(files: Iterable[str]) -> None:
+    """Raises UserError where the labelled files of these names do not go together."""
+    if set(files) not in _TOGETHER:
         raise UserError(
             f"{' and '.join(f'--{key}' for key in files)} given; legal: --positives and "
             "--negatives, --sequences and --labels, or --table"
