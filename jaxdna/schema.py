@@ -302,7 +302,7 @@ _SETTINGS = {
     ),
     "runtime.require_accelerator": _flag(False, "refuse to run on the CPU"),
     "runtime.data_cache": _text(
-        "auto", "folder for converted FASTA files; `auto` is the user's cache folder"
+        "auto", "folder for converted sequences; `auto` is the user's cache folder"
     ),
     "runtime.compilation_cache": _text(
         "auto", "folder for compiled programs; `auto` is the user's cache folder, `off` none"

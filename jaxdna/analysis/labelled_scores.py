@@ -1,13 +1,14 @@
 """Logits and labels of the user's labelled files, read as in training."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.analysis.predictions import Lengths, score_records
 from jaxdna.analysis.scorer import Scorer
-from jaxdna.data.fasta import FastaStats, Piece, read_fasta_pieces
+from jaxdna.data.fasta import Piece, read_fasta_pieces
+from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.streams import display, read_lines
 from jaxdna.data.tables import read_table
 from jaxdna.errors import UserError
@@ -56,15 +57,21 @@ def score_labelled(
         )
 
     def score_fasta(path: str) -> tuple[list[str], NDArray[np.float32]]:
-        stats = FastaStats()
+        stats = SequenceStats()
         scored = score(read_fasta_pieces(path, ambiguous, stats, _NOTHING_OPEN))
         notes.extend(f"{display(path)}: {note}" for note in stats.notes())
         return scored
 
     if table:
-        rows = read_table(table, ambiguous)
-        _, logits = score([Piece(rows.records, False, False)])
-        classes = rows.labels
+        found: list[NDArray[np.int32]] = []
+
+        def pieces() -> Iterator[Piece]:
+            for rows in read_table(table, ambiguous):
+                found.append(rows.labels)
+                yield Piece(rows.records, False, False)
+
+        _, logits = score(pieces())
+        classes = np.concatenate(found)
     elif positives:
         parts = [score_fasta(path)[1] for path in (positives, negatives)]
         logits = np.concatenate(parts)

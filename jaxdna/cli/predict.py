@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.analysis.scorer import Scorer
     from jaxdna.cli.common import open_trained
     from jaxdna.data.bigwig import open_bigwig
-    from jaxdna.data.fasta import FastaStats, read_fasta_pieces
+    from jaxdna.data.fasta import read_fasta_pieces
     from jaxdna.data.prediction_files import (
         HEADER,
         bed_lines,
@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         output_format,
         tsv_lines,
     )
+    from jaxdna.data.sequence_stats import SequenceStats
     from jaxdna.data.streams import BLOCK_BYTES
     from jaxdna.training.display import make_console
 
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(
             f"--window={arguments.window} is shorter than a filter; legal: {trained.width} or more"
         )
-    data, stats = trained.config.data, FastaStats()
+    data, stats = trained.config.data, SequenceStats()
     lengths = Lengths(data.get("lengths", "error"), trained.length)
     if arguments.window and lengths.policy == "pad" and arguments.window < trained.length:
         console.print(

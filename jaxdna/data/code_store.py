@@ -1,29 +1,30 @@
-"""FASTA files converted once to a memory-mapped array of codes, found again by their digests."""
+"""Sequences converted once to a memory-mapped array of codes, found again by their digests."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from jaxdna.data.fasta import FastaStats, read_fasta_blocks
-from jaxdna.data.records import LENGTH_POLICIES, Records, check_choice, fit_length
+from jaxdna.data.records import LENGTH_POLICIES, Records, check_choice, check_minimum
 from jaxdna.data.sequences import Codes
-from jaxdna.data.streams import display, reason
+from jaxdna.data.store_writer import StoreWriter
 from jaxdna.errors import UserError
 
-ANY_LENGTH = "any"
-_FORMAT = 3  # part of the key: a change of the files' meaning makes new stores
+_FORMAT = 4  # part of the key: a change of the files' meaning makes new stores
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,20 @@ class CodeStore:
     """Converted sequences on disk; nothing is in memory until it is indexed.
 
     Attributes:
-      folder: holds codes.npy, lengths.npy, ids.txt and store.json.
-      codes: uint8 [records, length] memory-mapped; [bases] with lengths `any`.
-      counts: records of each input, in the order given.
-      digests: SHA-256 of each input's bytes, in the order given.
-      notes: for each input, what a person should know (ambiguous letters, repeated ids, ...).
-      shortest: bases of each input's shortest sequence, before any padding or cropping.
+      folder: holds codes.npy, lengths.npy, columns.npz, ids.txt and store.json.
+      codes: uint8 [records, length] memory-mapped.
+      counts: records of each part, in the order in which they were added.
+      notes: for each part, what a person should know (ambiguous letters, repeated ids, ...).
+      shortest: bases of each part's shortest sequence, before any padding or cropping.
+      columns: other arrays, by the names under which they were added.
     """
 
     folder: Path
     codes: Codes
     counts: tuple[int, ...]
-    digests: tuple[str, ...]
     notes: tuple[tuple[str, ...], ...]
     shortest: tuple[int, ...]
+    columns: dict[str, NDArray]
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -52,67 +53,64 @@ class CodeStore:
     @cached_property
     def ids(self) -> list[str]:
         """The records' ids in order; read from disk when first asked for."""
-        return (self.folder / "ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        return (self.folder / "ids.txt").read_bytes().decode("utf-8").split("\n")[:-1]
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """int64 [records], bases of each sequence before any padding or cropping."""
         return np.load(self.folder / "lengths.npy")
 
-    @cached_property
-    def offsets(self) -> NDArray[np.int64]:
-        """int64 [records + 1], where each record begins among all bases."""
-        if self.codes.ndim == 2:
-            return np.arange(len(self) + 1, dtype=np.int64) * self.codes.shape[1]
-        return np.concatenate([[0], np.cumsum(self.lengths)])
+    def check_minimum(self, width: int, names: Sequence[str]) -> None:
+        """Raises UserError where a sequence is shorter than a filter of `width` bases.
 
-    def records(self) -> Records:
-        """Returns the sequences as `Records` over the memory-mapped codes."""
-        return Records(self.ids, self.codes.reshape(-1), self.offsets)
+        Args:
+          width: bases that a filter spans.
+          names: of the parts, for the sentence.
+        """
+        ends = np.cumsum(self.counts).tolist()
+        for name, end, count, shortest in zip(names, ends, self.counts, self.shortest, strict=True):
+            if shortest < width:
+                lengths = self.lengths[end - count : end]
+                offsets = np.concatenate([[0], np.cumsum(lengths)])
+                records = Records(self.ids[end - count : end], self.codes[:0, 0], offsets)
+                check_minimum(records, width, name)
 
 
-def convert(
-    paths: Sequence[str | Path],
+def find_or_make(
+    key: Any,
     cache: str | Path,
-    ambiguous: str = "zero",
+    fill: Callable[[StoreWriter], None],
     lengths: str = "error",
     length: int = 0,
     width: int = 1,
 ) -> CodeStore:
-    """Converts FASTA files, or finds the store that an earlier call made from the same bytes.
+    """Returns the store that an earlier call made for the same key, or makes it.
 
-    Any number of processes may call it at once with one cache: a store appears whole or not at all.
+    Any number of processes may call it at once with one cache: one of them makes the store while
+    the others wait, and a store appears whole or not at all.
 
     Args:
-      paths: FASTA files, plain or gzipped; records follow each other in this order.
+      key: all that decides what `fill` writes, the digests of its inputs among it, as JSON has it.
       cache: folder of all stores; made if absent. Each store is a folder in it, named by its key.
-      ambiguous: `zero`, `uniform` or `error`, see `read_fasta`.
-      lengths: `any` (ragged), or a policy of `fit_length`.
+      fill: writes the sequences.
+      lengths: a policy of `fit_length`.
       length: bases of each row; 0 takes the common length (`error`), the shortest (`center_crop`)
         or the longest (`pad`).
       width: bases that a filter spans; see `fit_length`.
 
     Raises:
-      UserError: an input is no FASTA, is stdin, or has lengths that the policy refuses.
+      UserError: `fill` does, or a sequence has a length that the policy refuses.
     """
-    check_choice("--config.data.lengths", lengths, (ANY_LENGTH, *LENGTH_POLICIES))
-    digests = tuple(file_digest(path) for path in paths)
-    settings = [_FORMAT, digests, ambiguous, lengths, length]
+    check_choice("--config.data.lengths", lengths, LENGTH_POLICIES)
+    settings = [_FORMAT, key, lengths, length]
     target = Path(cache) / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
     if (target / "store.json").is_file():
         return open_store(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-        try:
-            partial.chmod(0o755)  # mkdtemp hides it from the other users of a shared cache
-            _write(partial, paths, digests, ambiguous, lengths, length, width)
-            partial.rename(target)
-        except OSError:
-            if not (target / "store.json").is_file():  # else another process was faster
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with _alone(target) as alone:
+            if not (target / "store.json").is_file():
+                _make(target, alone, lambda at: StoreWriter(at, lengths, length, width), fill)
     except OSError as error:
         raise UserError(
             f"the converted sequences cannot be written to {target.parent} "
@@ -128,101 +126,83 @@ def default_cache() -> Path:
 
 
 def open_store(folder: str | Path) -> CodeStore:
-    """Returns the store in `folder`, as `convert` made it."""
+    """Returns the store in `folder`, as `find_or_make` made it."""
     folder = Path(folder)
     meta = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-    return CodeStore(
-        folder,
-        np.load(folder / "codes.npy", mmap_mode="r"),
-        tuple(meta["counts"]),
-        tuple(meta["digests"]),
-        tuple(tuple(notes) for notes in meta["notes"]),
-        tuple(meta["shortest"]),
-    )
+    with np.load(folder / "columns.npz") as columns:
+        return CodeStore(
+            folder,
+            np.load(folder / "codes.npy", mmap_mode="r"),
+            tuple(meta["counts"]),
+            tuple(tuple(notes) for notes in meta["notes"]),
+            tuple(meta["shortest"]),
+            dict(columns),
+        )
 
 
-def file_digest(path: str | Path) -> str:
-    """Returns the SHA-256 of a file's bytes; raises UserError for stdin or an unreadable file."""
-    if str(path) == "-":
-        raise UserError("stdin cannot be trained on, a rerun must find it again; legal: a file")
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({reason(error, path)}); legal: a file, plain or gzipped"
-        ) from error
-
-
-def _write(
-    folder: Path,
-    paths: Sequence[str | Path],
-    digests: Sequence[str],
-    ambiguous: str,
-    lengths: str,
-    length: int,
-    width: int,
+def _make(
+    target: Path,
+    alone: bool,
+    begin: Callable[[Path], StoreWriter],
+    fill: Callable[[StoreWriter], None],
 ) -> None:
-    if lengths != ANY_LENGTH and length == 0:
-        length = _common_length(paths, ambiguous, lengths)
-    all_stats = [FastaStats() for _ in paths]
-    sizes: list[NDArray[np.int64]] = []
-    with _synced(folder / "codes.npy") as codes_file, _synced(folder / "ids.txt") as ids_file:
-        _write_header(codes_file, (0,) if lengths == ANY_LENGTH else (0, length))
-        for path, stats in zip(paths, all_stats, strict=True):
-            for block in read_fasta_blocks(path, ambiguous, stats):
-                sizes.append(block.lengths)
-                if lengths == ANY_LENGTH:
-                    codes_file.write(block.codes.data)
-                else:
-                    fitted = fit_length(block, length, lengths, display(path), width)
-                    codes_file.write(np.ascontiguousarray(fitted).data)
-                ids_file.write("".join(f"{name}\n" for name in block.ids).encode())
-        records, bases = (sum(getattr(s, key) for s in all_stats) for key in ("records", "bases"))
-        codes_file.seek(0)
-        _write_header(codes_file, (bases,) if lengths == ANY_LENGTH else (records, length))
-    with _synced(folder / "lengths.npy") as file:
-        np.save(file, np.concatenate(sizes))
-    meta = {
-        "counts": [stats.records for stats in all_stats],
-        "digests": list(digests),
-        "shortest": [stats.shortest for stats in all_stats],
-        "notes": [stats.notes() + _fit_notes(stats, length, lengths) for stats in all_stats],
-    }
-    with _synced(folder / "store.json") as file:
-        file.write(json.dumps(meta, indent=1).encode())
-
-
-def _common_length(paths: Sequence[str | Path], ambiguous: str, lengths: str) -> int:
-    """One more pass over the inputs, which costs less than keeping them."""
-    shortest, longest = [], []
-    for path in paths:
-        stats = FastaStats()
-        for block in read_fasta_blocks(path, ambiguous, stats):
-            if lengths == "error":
-                return int(block.lengths[0])
-        shortest.append(stats.shortest)
-        longest.append(stats.longest)
-    return min(shortest) if lengths == "center_crop" else max(longest)
-
-
-def _fit_notes(stats: FastaStats, length: int, lengths: str) -> list[str]:
-    if lengths == ANY_LENGTH or stats.shortest == stats.longest == length:
-        return []
-    done = "padded" if lengths == "pad" else "cropped to their middle"
-    return [f"sequences of {stats.shortest} to {stats.longest} bases are {done}: {length} bases"]
-
-
-def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
-    """Numpy leaves room in the header for the first axis to grow, so it can be rewritten."""
-    header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    npy.write_array_header_1_0(file, header)
+    prefix = f".partial-{target.name}-{socket.gethostname()}-"
+    if alone:  # whoever left one here was killed
+        for left in target.parent.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        partial.chmod(0o755)  # mkdtemp hides it from the other users of a shared cache
+        with begin(partial) as writer:
+            fill(writer)
+            writer.finish()
+        partial.rename(target)
+    except OSError:
+        if not (target / "store.json").is_file():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def _synced(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file to write, and leaves it on the disk, not only in the system's memory."""
-    with open(path, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+def _alone(target: Path) -> Iterator[bool]:
+    """Lets one process at a time make a store; yields False where the file system has no locks.
+
+    Without it each of them would do the work, and need the space, of all.
+    """
+    path = target.with_name(f".lock-{target.name}")
+    while True:
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except PermissionError:  # another user's, in a shared cache
+            yield False
+            return
+        try:
+            locked = _lock(lock)
+            if locked and not _is_at(lock, path):
+                continue  # its holder removed it while we waited
+            try:
+                yield locked
+            finally:
+                if locked:
+                    path.unlink(missing_ok=True)
+            return
+        finally:
+            os.close(lock)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,7 +1,6 @@
 """FASTA in, codes out: block by block, so that memory does not grow with the file."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from string import ascii_uppercase
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.data.records import Records, check_choice
+from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import UNIFORM, UNKNOWN, Codes, encode
 from jaxdna.data.streams import BLOCK_BYTES, display, read_blocks
 from jaxdna.errors import UserError
@@ -38,80 +38,10 @@ class Record(NamedTuple):
     description: str
 
 
-@dataclass
-class FastaStats:
-    """What was seen while reading one file.
-
-    Attributes:
-      records: sequences.
-      bases: letters of all sequences.
-      ambiguous: letters other than A C G T U.
-      unknown_records: sequences without a single known base.
-      empty_records: headers without sequence.
-      shortest: bases of the shortest sequence; 0 before the first one.
-      longest: bases of the longest.
-    """
-
-    records: int = 0
-    bases: int = 0
-    ambiguous: int = 0
-    unknown_records: int = 0
-    empty_records: int = 0
-    shortest: int = 0
-    longest: int = 0
-    _hashes: list[NDArray[np.int64]] = field(default_factory=list, repr=False)
-
-    @property
-    def ambiguous_fraction(self) -> float:
-        """Share of letters that are no known base."""
-        return self.ambiguous / max(1, self.bases)
-
-    @property
-    def duplicate_ids(self) -> int:
-        """Records whose id an earlier record has; compared as 64-bit hashes, 8 bytes a record."""
-        return self.records - np.unique(np.concatenate([[], *self._hashes])).size
-
-    def add(self, block: Records, bases: int = 0, ambiguous: int = 0) -> None:
-        """Counts one more block, whose first record began with so many bases before it."""
-        lengths = block.lengths
-        lengths[0] += bases
-        self.bases += bases
-        self.ambiguous += ambiguous
-        unknown = np.flatnonzero(block.codes >= UNKNOWN)
-        shortest = int(lengths.min())
-        self.shortest = min(self.shortest, shortest) if self.records else shortest
-        self.longest = max(self.longest, int(lengths.max()))
-        self.records += len(block)
-        self.bases += block.codes.size
-        self.ambiguous += unknown.size
-        self.empty_records += int((lengths == 0).sum())
-        if unknown.size or ambiguous:
-            in_each = np.diff(np.searchsorted(unknown, block.offsets))
-            in_each[0] += ambiguous
-            self.unknown_records += int(((in_each == lengths) & (lengths > 0)).sum())
-        self._hashes.append(np.fromiter(map(hash, block.ids), np.int64, len(block)))
-
-    def notes(self) -> list[str]:
-        """Returns one sentence for each thing that a person should know about this file."""
-        notes = []
-        if self.ambiguous:
-            notes.append(
-                f"{self.ambiguous} of {self.bases} letters ({self.ambiguous_fraction:.3g}) "
-                "are N or another ambiguous letter"
-            )
-        if self.unknown_records:
-            notes.append(f"{self.unknown_records} of {self.records} sequences are all N")
-        if self.empty_records:
-            notes.append(f"{self.empty_records} of {self.records} headers have no sequence")
-        if duplicates := self.duplicate_ids:
-            notes.append(f"{duplicates} of {self.records} records repeat an earlier id (kept)")
-        return notes
-
-
 def read_fasta(
     path: str | Path,
     ambiguous: str = "zero",
-    stats: FastaStats | None = None,
+    stats: SequenceStats | None = None,
     allow_empty: bool = False,
 ) -> Iterator[Record]:
     """Yields the records of a FASTA file in order.
@@ -137,7 +67,7 @@ def read_fasta(
 def read_fasta_blocks(
     path: str | Path,
     ambiguous: str = "zero",
-    stats: FastaStats | None = None,
+    stats: SequenceStats | None = None,
     allow_empty: bool = False,
 ) -> Iterator[Records]:
     """Yields the records of a FASTA file in order, many at a time; see `read_fasta`."""
@@ -162,7 +92,7 @@ class Piece(NamedTuple):
 def read_fasta_pieces(
     path: str | Path,
     ambiguous: str = "zero",
-    stats: FastaStats | None = None,
+    stats: SequenceStats | None = None,
     most_bases: int = BLOCK_BYTES,
 ) -> Iterator[Piece]:
     """Yields the records of a FASTA file in order, in memory that no long record makes grow.
@@ -175,7 +105,7 @@ def read_fasta_pieces(
 
 
 def _parse(
-    path: str | Path, ambiguous: str, stats: FastaStats | None, allow_empty: bool
+    path: str | Path, ambiguous: str, stats: SequenceStats | None, allow_empty: bool
 ) -> Iterator[tuple[list[bytes], Records]]:
     for found, _, _ in _parse_pieces(path, ambiguous, stats, allow_empty, None):
         yield found
@@ -184,20 +114,20 @@ def _parse(
 def _parse_pieces(
     path: str | Path,
     ambiguous: str,
-    stats: FastaStats | None,
+    stats: SequenceStats | None,
     allow_empty: bool,
     most_bases: int | None,
 ) -> Iterator[tuple[tuple[list[bytes], Records], bool, bool]]:
     check_choice("--config.data.ambiguous", ambiguous, AMBIGUOUS_POLICIES)
     parser = _Parser(display(path), ambiguous, allow_empty)
-    stats = FastaStats() if stats is None else stats
     first = True
     for chunk in read_blocks(path):
         before = parser.drained, parser.drained_ambiguous
         found = parser.feed(chunk.removeprefix(b"\xef\xbb\xbf") if first else chunk)
         first = False
         if found:
-            stats.add(found[1], *before)
+            if stats is not None:
+                stats.add(found[1], *before)
             yield found, before[0] > 0, False
         if most_bases is not None and parser.open_bases() > most_bases:
             begun = parser.drained > 0
@@ -206,7 +136,8 @@ def _parse_pieces(
         raise UserError(f"{display(path)} is empty; legal: a FASTA file with at least one record")
     before = parser.drained, parser.drained_ambiguous
     for found in parser.finish():
-        stats.add(found[1], *before)
+        if stats is not None:
+            stats.add(found[1], *before)
         yield found, before[0] > 0, False
         before = parser.drained, parser.drained_ambiguous
 

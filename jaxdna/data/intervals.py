@@ -1,6 +1,8 @@
 """BED and narrowPeak files, and the windows of a genome that they name."""
 
-from collections.abc import Sequence
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.data.genome import Genome
-from jaxdna.data.sequences import UNKNOWN, Codes, reverse_complement
+from jaxdna.data.records import Records
+from jaxdna.data.sequences import reverse_complement
 from jaxdna.data.streams import display, read_lines
 from jaxdna.errors import UserError
 
+_BLOCK_BASES = 4 * 2**20
 _MAX_POSITION = 2**48  # far beyond any genome, and no sum of positions overflows
 _NARROW_PEAK_COLUMNS = 10  # BED12 has a tenth column too, which is no summit
 
@@ -42,38 +46,35 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Windows:
-    """Stretches of one length, read from a genome.
+    """Stretches of one length on a genome.
 
     Attributes:
-      codes: uint8 [windows, length], reverse-complemented where the strand is `-`.
       chromosomes: text [windows].
       starts: int64 [windows], first base on the forward strand, from 0.
-      reverse: bool [windows].
-      rows: int64 [windows], which interval each window belongs to.
+      reverse: bool [windows], whether the strand is `-`.
+      ids: their names.
+      length: bases of each.
       dropped: intervals whose window would leave its chromosome.
-      unknown: windows without a single known base.
     """
 
-    codes: Codes
     chromosomes: NDArray[np.str_]
     starts: NDArray[np.int64]
     reverse: NDArray[np.bool_]
-    rows: NDArray[np.int64]
-    dropped: int
-    unknown: int
+    ids: Sequence[str]
+    length: int
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def notes(self) -> list[str]:
         """Returns one sentence for each thing that a person should know."""
-        total, length = len(self.rows) + self.dropped, self.codes.shape[1]
-        notes = []
-        if self.dropped:
-            notes.append(
-                f"{self.dropped} of {total} windows of {length} bases leave their chromosome"
-                " (dropped)"
-            )
-        if self.unknown:
-            notes.append(f"{self.unknown} of {total} windows are all N")
-        return notes
+        if not self.dropped:
+            return []
+        return [
+            f"{self.dropped} of {len(self) + self.dropped} windows of {self.length} bases leave "
+            "their chromosome (dropped)"
+        ]
 
 
 def read_intervals(path: str | Path) -> Intervals:
@@ -86,7 +87,7 @@ def read_intervals(path: str | Path) -> Intervals:
       UserError: a row is not BED; the sentence has its line.
     """
     chromosomes, names = [], []
-    rows = []
+    rows = array("q")  # a tuple a row takes ten times the memory
     for number, line in read_lines(path):
         if not line.strip() or line.startswith(("#", "track", "browser")):
             continue
@@ -99,23 +100,23 @@ def read_intervals(path: str | Path) -> Intervals:
                 "(from 0) and end, optionally name, score, strand (+ - .)"
             ) from None
         name = fields[3] if len(fields) > 3 else "."
-        chromosomes.append(fields[0])
+        chromosomes.append(sys.intern(fields[0]))
         names.append(f"{fields[0]}:{start}-{stop}" if name in (".", "") else name)
-        rows.append((start, stop, center, reverse))
+        rows.extend((start, stop, center, reverse))
     if not rows:
         raise UserError(f"{display(path)} holds no interval; legal: BED with at least one row")
-    table = np.array(rows, dtype=np.int64)
+    table = np.frombuffer(rows, dtype=np.int64).reshape(-1, 4)
     return Intervals(
         np.array(chromosomes), table[:, 0], table[:, 1], table[:, 2], table[:, 3] == 1, names
     )
 
 
-def read_windows(intervals: Intervals, genome: Genome, length: int, source: str) -> Windows:
-    """Reads one window of `length` bases around each interval's center.
+def place_windows(intervals: Intervals, genome: Genome, length: int, source: str) -> Windows:
+    """Places one window of `length` bases around each interval's center.
 
     Args:
       intervals: where.
-      genome: from what.
+      genome: on what.
       length: bases of each window; an even one has one more base before the center than after.
       source: the BED file, for the sentence.
 
@@ -131,28 +132,36 @@ def read_windows(intervals: Intervals, genome: Genome, length: int, source: str)
             f"{source}: every window of {length} bases leaves its chromosome in {genome.path}; "
             "legal: intervals of this genome, or a smaller --config.data.length"
         )
-    codes = read_codes(genome, intervals.chromosomes[rows].tolist(), starts[rows], length)
-    turned = intervals.reverse[rows]
-    codes[turned] = reverse_complement(codes[turned])
     return Windows(
-        codes,
         intervals.chromosomes[rows],
         starts[rows],
-        turned,
-        rows,
+        intervals.reverse[rows],
+        [intervals.ids[row] for row in rows.tolist()],
+        length,
         dropped=len(intervals) - rows.size,
-        unknown=int((codes >= UNKNOWN).all(axis=1).sum()),
     )
 
 
-def read_codes(
-    genome: Genome, chromosomes: Sequence[str], starts: NDArray[np.int64], length: int
-) -> Codes:
-    """Returns the forward strand from each of `starts` on: uint8 [windows, length]."""
-    codes = np.empty((len(starts), length), dtype=np.uint8)
-    for row, name, start in zip(codes, chromosomes, starts.tolist(), strict=True):
-        row[:] = genome.codes(name, start, start + length)
-    return codes
+def read_windows(windows: Windows, genome: Genome) -> Iterator[Records]:
+    """Yields what the genome has in the windows, in order, many at a time.
+
+    Where the strand is `-`, that is the reverse complement.
+
+    Raises:
+      UserError: a letter is no base.
+    """
+    length = windows.length
+    rows = max(1, _BLOCK_BASES // max(1, length))
+    for first in range(0, len(windows), rows):
+        part = slice(first, first + rows)
+        names, starts = windows.chromosomes[part].tolist(), windows.starts[part].tolist()
+        codes = np.empty((len(names), length), dtype=np.uint8)
+        for row, name, start in zip(codes, names, starts, strict=True):
+            row[:] = genome.codes(name, start, start + length)
+        turned = windows.reverse[part]
+        codes[turned] = reverse_complement(codes[turned])
+        offsets = np.arange(len(codes) + 1, dtype=np.int64) * length
+        yield Records(windows.ids[part], codes.reshape(-1), offsets)
 
 
 def _parse(fields: list[str]) -> tuple[int, int, int, bool]:

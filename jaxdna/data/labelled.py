@@ -1,23 +1,26 @@
 """Sequences with their classes: FASTA by class, intervals on a genome, or a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from jaxdna.data.code_store import convert, default_cache, file_digest
+from jaxdna.data.code_store import default_cache, find_or_make
 from jaxdna.data.dataset import Input
-from jaxdna.data.fasta import read_fasta
+from jaxdna.data.digests import file_digest
+from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.genome import Genome
-from jaxdna.data.intervals import read_intervals, read_windows
-from jaxdna.data.negatives import gc_matched
+from jaxdna.data.intervals import Windows, place_windows, read_intervals, read_windows
+from jaxdna.data.negatives import gc_fraction, gc_matched
 from jaxdna.data.neighbours import overlap_groups
-from jaxdna.data.records import Records, check_minimum, common_length, fit_length, join
-from jaxdna.data.sequences import UNKNOWN, Codes
-from jaxdna.data.shuffle import dinucleotide_shuffle, shuffle_records
+from jaxdna.data.records import Records
+from jaxdna.data.sequences import Codes
+from jaxdna.data.shuffle import shuffle_records
+from jaxdna.data.store_writer import StoreWriter
 from jaxdna.data.streams import read_blocks
 from jaxdna.data.tables import read_table
 from jaxdna.errors import UserError
@@ -35,14 +38,14 @@ class Labelled:
     """Sequences of one length with their classes.
 
     Attributes:
-      codes: uint8 [records, length], in memory or memory-mapped.
+      codes: uint8 [records, length], memory-mapped.
       labels: int32 [records], 1 for bound.
       ids: makes the records' names, in order.
       inputs: the files that were read.
       notes: sentences about them.
       groups: integer [records]; records of one group must stay in one split. None: no groups.
       chromosomes: text [records]; None where they are not known.
-      lengths: int64 [records], bases before any padding or cropping; None where all have one.
+      lengths: int64 [records], bases before any padding or cropping.
     """
 
     codes: Codes
@@ -50,21 +53,70 @@ class Labelled:
     ids: Callable[[], Sequence[str]]
     inputs: list[Input]
     notes: list[str]
-    groups: NDArray[np.int64] | None = None
-    chromosomes: NDArray[np.str_] | None = None
-    lengths: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None
+    chromosomes: NDArray[np.str_] | None
+    lengths: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What a store is filled from.
+
+    Attributes:
+      inputs: the files, whose digests tell whether they have changed.
+      parts: names of the store's parts, in order.
+      key: what else decides its content.
+      fill: writes it.
+      length: bases of each sequence; 0 as the files have it.
+    """
+
+    inputs: list[str]
+    parts: list[str]
+    key: list[Any]
+    fill: Callable[[StoreWriter], None]
+    length: int = 0
+
+
 def read_labelled(config: ConfigDict) -> Labelled:
-    """Reads the files of `config.data` without splitting them.
+    """Reads the files of `config.data` without splitting them, through their code store.
 
     Raises:
       UserError: a file or a setting is wrong, or they do not fit each other.
     """
     data = config.data
+    _check_settings(data)
+    source = (_table if data.table else _intervals if data.bed else _fasta)(config)
+    inputs = [Input(path, file_digest(path)) for path in source.inputs]
+    key = [[one.sha256 for one in inputs], source.key, data.ambiguous]
+    width = config.model.get("width", 1)
+    store = find_or_make(key, _cache(config), source.fill, data.lengths, source.length, width)
+    store.check_minimum(width, source.parts)
+    notes = [
+        f"{part}: {note}"
+        for part, notes in zip(source.parts, store.notes, strict=True)
+        for note in notes
+    ]
+    columns = store.columns
+    if "labels" not in columns:
+        columns["labels"] = np.repeat(np.array([1, 0], np.int32), store.counts)
+    if not (data.test_chroms or data.split_table):
+        notes += _overlap_notes(columns, source.length)
+    return Labelled(
+        store.codes,
+        columns["labels"],
+        lambda: store.ids,
+        inputs,
+        notes,
+        columns.get("groups"),
+        columns.get("chromosomes"),
+        store.lengths,
+    )
+
+
+def _check_settings(data: Any) -> None:
     given = [key for key in ("positives", "bed", "table") if data[key]]
     if len(given) != 1:
         shown = " and ".join(f"--config.data.{key}={data[key]}" for key in given)
@@ -72,183 +124,125 @@ def read_labelled(config: ConfigDict) -> Labelled:
     for key, needs in (("genome", "bed"), ("valid_chroms", "bed"), ("test_chroms", "bed")):
         if data[key] and not data[needs]:
             raise UserError(f"--config.data.{key}={data[key]} needs --config.data.{needs} as well")
-    if data.table and data.negatives:
-        raise UserError(
-            f"--config.data.negatives={data.negatives} does not go with --config.data.table, "
-            "whose rows have both classes; legal: one of them"
-        )
     if data.table:
-        return _from_table(config)
+        if data.negatives:
+            raise UserError(
+                f"--config.data.negatives={data.negatives} does not go with --config.data.table, "
+                "whose rows have both classes; legal: one of them"
+            )
+        return
     if not data.negatives:
         legal = f"a FASTA file or {SHUFFLE}"
         if data.bed:
             legal = f"a BED or FASTA file, {SHUFFLE} or {GC_MATCHED}"
         raise UserError(f"--config.data.negatives is missing; legal: {legal}")
-    return _from_intervals(config) if data.bed else _from_fasta(config)
-
-
-def _from_table(config: ConfigDict) -> Labelled:
-    data = config.data
-    table = read_table(data.table, data.ambiguous)
-    codes, notes = _fit([table.records], [data.table], config)
-    return Labelled(
-        codes,
-        table.labels,
-        lambda: table.records.ids,
-        [Input(data.table, file_digest(data.table))],
-        notes,
-        lengths=table.records.lengths,
-    )
-
-
-def _from_fasta(config: ConfigDict) -> Labelled:
-    data = config.data
-    if data.negatives == GC_MATCHED:
+    if data.bed and not data.genome:
+        raise UserError(f"--config.data.bed={data.bed} needs --config.data.genome, a FASTA file")
+    if data.negatives == GC_MATCHED and not data.bed:
         raise UserError(
             f"--config.data.negatives={GC_MATCHED} draws from a genome and needs "
             "--config.data.bed and --config.data.genome; legal with data.positives: a FASTA file "
             f"or {SHUFFLE}"
         )
-    if data.negatives == SHUFFLE:
-        return _from_shuffled(config)
-    paths = [data.positives, data.negatives]
-    width = config.model.get("width", 1)
-    store = convert(paths, _cache(config), data.ambiguous, data.lengths, data.length, width)
-    if min(store.shortest) < width:
-        _refuse_short(paths, config)
-    return Labelled(
-        store.codes,
-        np.repeat(np.array([1, 0], np.int32), store.counts),
-        lambda: store.ids,
-        [Input(path, digest) for path, digest in zip(paths, store.digests, strict=True)],
-        [
-            f"{path}: {note}"
-            for path, notes in zip(paths, store.notes, strict=True)
-            for note in notes
-        ],
-        lengths=store.lengths,
+
+
+def _table(config: ConfigDict) -> _Source:
+    data = config.data
+
+    def fill(writer: StoreWriter) -> None:
+        labels: list[NDArray[np.int32]] = []
+
+        def blocks() -> Iterator[Records]:
+            for rows in read_table(data.table, data.ambiguous):
+                labels.append(rows.labels)
+                yield rows.records
+
+        writer.add(data.table, blocks())
+        writer.add_column("labels", np.concatenate(labels))
+
+    return _Source([data.table], [data.table], ["table"], fill, data.length)
+
+
+def _fasta(config: ConfigDict) -> _Source:
+    data = config.data
+    shuffled = data.negatives == SHUFFLE
+
+    def fill(writer: StoreWriter) -> None:
+        writer.add(data.positives, read_fasta_blocks(data.positives, data.ambiguous))
+        if shuffled:
+            _add_shuffled(writer, config.seed)
+            writer.add_column("groups", np.tile(np.arange(writer.counts[0]), 2))
+        else:
+            writer.add(data.negatives, read_fasta_blocks(data.negatives, data.ambiguous))
+
+    inputs = [data.positives] if shuffled else [data.positives, data.negatives]
+    key = ["fasta", SHUFFLE, config.seed] if shuffled else ["fasta"]
+    return _Source(inputs, [data.positives, data.negatives], key, fill, data.length)
+
+
+def _intervals(config: ConfigDict) -> _Source:
+    data = config.data
+    drawn = data.negatives in (SHUFFLE, GC_MATCHED)
+    inputs = [data.bed, data.genome] + ([] if drawn else [data.negatives])
+    return _Source(
+        inputs,
+        [data.bed, data.negatives],
+        ["intervals", data.negatives, config.seed] if drawn else ["intervals"],
+        lambda writer: _fill_intervals(writer, config),
+        data.length or WINDOW_BASES,
     )
 
 
-def _from_shuffled(config: ConfigDict) -> Labelled:
-    data = config.data
-    store = convert([data.positives], _cache(config), data.ambiguous, lengths="any")
-    positives = store.records()
-    negatives = shuffle_records(positives, np.random.default_rng([config.seed, 0x5F1E]))
-    codes, notes = _fit([positives, negatives], [data.positives, SHUFFLE], config)
-    count = len(positives)
-    return Labelled(
-        codes,
-        np.repeat(np.array([1, 0], np.int32), count),
-        lambda: [*positives.ids, *(f"{name}_shuffled" for name in positives.ids)],
-        [Input(data.positives, store.digests[0])],
-        [f"{data.positives}: {note}" for note in store.notes[0]] + notes,
-        groups=np.tile(np.arange(count), 2),
-        lengths=np.tile(store.lengths, 2),
-    )
-
-
-def _from_intervals(config: ConfigDict) -> Labelled:
-    data = config.data
-    if not data.genome:
-        raise UserError(f"--config.data.bed={data.bed} needs --config.data.genome, a FASTA file")
-    length = data.length or WINDOW_BASES
+def _fill_intervals(writer: StoreWriter, config: ConfigDict) -> None:
+    data, length = config.data, config.data.length or WINDOW_BASES
     genome = Genome(data.genome, data.ambiguous)
     peaks = read_intervals(data.bed)
-    bound = read_windows(peaks, genome, length, data.bed)
-    inputs = [Input(path, file_digest(path)) for path in (data.bed, data.genome)]
-    notes = [f"{data.bed}: {note}" for note in bound.notes()]
-    bound_ids = [peaks.ids[row] for row in bound.rows.tolist()]
+    bound = place_windows(peaks, genome, length, data.bed)
+    writer.add(data.bed, read_windows(bound, genome), bound.notes())
+    count = len(bound)
     partners = np.arange(0)  # the bound window that each unbound one was made for
-    starts: NDArray[np.int64] = bound.starts
-    chromosomes: NDArray[np.str_] | None
-    lengths = None
+    unbound: Windows | None = None  # where the unbound ones lie, if they lie somewhere of their own
     if data.negatives == SHUFFLE:
-        rng = np.random.default_rng([config.seed, 0x5F1E])
-        unbound, chromosomes = dinucleotide_shuffle(bound.codes, rng), bound.chromosomes
-        ids = [f"{name}_shuffled" for name in bound_ids]
-        partners = np.arange(len(bound_ids))
+        _add_shuffled(writer, config.seed)
+        partners = np.arange(count)
+        writer.add_column("chromosomes", np.tile(bound.chromosomes, 2))
     elif data.negatives == GC_MATCHED:
-        matched = gc_matched(bound, genome, config.seed, peaks)
-        unbound, chromosomes, partners = matched.codes, matched.chromosomes, matched.partners
-        starts = np.concatenate([starts, matched.starts])
-        notes += [f"{GC_MATCHED}: {note}" for note in matched.notes()]
-        places = zip(matched.chromosomes.tolist(), matched.starts.tolist(), strict=True)
-        ids = [f"{name}:{start}-{start + length}" for name, start in places]
+        wanted = gc_fraction(writer.records().codes.reshape(count, length))
+        matched = gc_matched(bound, wanted, genome, config.seed, peaks)
+        partners, unbound = matched.partners, matched.windows
+        writer.add(GC_MATCHED, read_windows(unbound, genome), matched.notes())
+    elif next(read_blocks(data.negatives), b"").lstrip()[:1] == b">":
+        writer.add(data.negatives, read_fasta_blocks(data.negatives, data.ambiguous))
     else:
-        inputs.append(Input(data.negatives, file_digest(data.negatives)))
-        if next(read_blocks(data.negatives), b"").lstrip()[:1] == b">":
-            width = config.model.get("width", 1)
-            store = convert(
-                [data.negatives], _cache(config), data.ambiguous, data.lengths, length, width
-            )
-            if min(store.shortest) < width:
-                _refuse_short([data.negatives], config)
-            unbound, chromosomes, ids = store.codes, None, store.ids
-            lengths = np.concatenate([np.full(len(bound_ids), length), store.lengths])
-            notes += [f"{data.negatives}: {note}" for note in store.notes[0]]
-        else:
-            others = read_intervals(data.negatives)
-            windows = read_windows(others, genome, length, data.negatives)
-            unbound, chromosomes = windows.codes, windows.chromosomes
-            starts = np.concatenate([starts, windows.starts])
-            ids = [others.ids[row] for row in windows.rows.tolist()]
-            notes += [f"{data.negatives}: {note}" for note in windows.notes()]
-    if chromosomes is not None:
-        chromosomes = np.concatenate([bound.chromosomes, chromosomes])
-    labels = np.repeat(np.array([1, 0], np.int32), [len(bound.codes), len(unbound)])
-    lying = bound.chromosomes if chromosomes is None else chromosomes[: starts.size]
-    pairs = partners, len(bound_ids) + np.arange(partners.size)
-    groups, overlapping = overlap_groups(lying, starts, length, pairs, len(labels))
-    if overlapping and not (data.test_chroms or data.split_table):
-        notes.append(
-            f"{overlapping} of {starts.size} windows of {length} bases overlap another one and "
-            f"stay in one split with it, the largest group with {np.bincount(groups).max()} "
-            "records (--config.data.test_chroms splits by chromosome)"
-        )
-    return Labelled(
-        np.concatenate([bound.codes, unbound]),
-        labels,
-        lambda: bound_ids + list(ids),
-        inputs,
-        notes,
-        groups,
-        chromosomes,
-        lengths,
-    )
+        others = read_intervals(data.negatives)
+        unbound = place_windows(others, genome, length, data.negatives)
+        writer.add(data.negatives, read_windows(unbound, genome), unbound.notes())
+    chromosomes, starts = bound.chromosomes, bound.starts
+    if unbound:
+        chromosomes = np.concatenate([chromosomes, unbound.chromosomes])
+        starts = np.concatenate([starts, unbound.starts])
+        writer.add_column("chromosomes", chromosomes)
+    pairs = partners, count + np.arange(partners.size)
+    groups, overlapping = overlap_groups(chromosomes, starts, length, pairs, sum(writer.counts))
+    writer.add_column("groups", groups)
+    writer.add_column("overlapping", overlapping)
 
 
-def _fit(
-    parts: Sequence[Records], sources: Sequence[str], config: ConfigDict
-) -> tuple[Codes, list[str]]:
-    """Returns all records with one length, uint8 [records, length], and notes."""
-    data = config.data
-    everything = parts[0]
-    if len(parts) > 1:
-        everything = join(
-            [name for part in parts for name in part.ids],
-            [part[i] for part in parts for i in range(len(part))],
-        )
-    for part, source in zip(parts, sources, strict=True):
-        check_minimum(part, config.model.get("width", 1), source)
-    length = data.length or common_length(everything, data.lengths)
-    notes = []
-    unknown = int((everything.codes >= UNKNOWN).sum())
-    if unknown:
-        notes.append(f"{unknown} of {everything.codes.size} letters are N or another ambiguous one")
-    shortest, longest = int(everything.lengths.min()), int(everything.lengths.max())
-    if not shortest == longest == length:
-        done = "padded" if data.lengths == "pad" else "cropped to their middle"
-        notes.append(f"sequences of {shortest} to {longest} bases are {done}: {length} bases")
-    return fit_length(everything, length, data.lengths, sources[0]), notes
+def _add_shuffled(writer: StoreWriter, seed: int) -> None:
+    rng = np.random.default_rng([seed, 0x5F1E])
+    writer.add_changed("_shuffled", lambda records, out: shuffle_records(records, rng, out))
 
 
-def _refuse_short(paths: Sequence[str], config: ConfigDict) -> None:
-    """Reads the files once more to name the records that are shorter than a filter."""
-    for path in paths:
-        records = [(record.id, record.codes.copy()) for record in read_fasta(path)]
-        names, codes = zip(*records, strict=True)
-        check_minimum(join(names, codes), config.model.width, path)
+def _overlap_notes(columns: dict[str, NDArray], length: int) -> list[str]:
+    overlapping = columns.get("overlapping", np.zeros(0, dtype=bool))
+    if not overlapping.any():
+        return []
+    return [
+        f"{overlapping.sum()} of {overlapping.size} windows of {length} bases overlap another one "
+        "and stay in one split with it, the largest group with "
+        f"{np.bincount(columns['groups']).max()} records (--config.data.test_chroms splits by "
+        "chromosome)"
+    ]
 
 
 def _cache(config: ConfigDict) -> Path:

@@ -23,17 +23,13 @@ class GcMatched:
     """Windows that avoid the positives and have their GC content.
 
     Attributes:
-      codes: uint8 [negatives, length], forward strand.
-      chromosomes: text [negatives], each the chromosome of its partner.
-      starts: int64 [negatives].
+      windows: on the forward strand, each on the chromosome of its partner.
       partners: int64 [negatives], the positive window that each one matches.
       loose: negatives whose GC fraction differs by more than `GC_TOLERANCE`.
       missing: positives for which the chromosome has no place left.
     """
 
-    codes: Codes
-    chromosomes: NDArray[np.str_]
-    starts: NDArray[np.int64]
+    windows: Windows
     partners: NDArray[np.int64]
     loose: int
     missing: int
@@ -55,13 +51,21 @@ def gc_fraction(codes: Codes) -> NDArray[np.float64]:
     """Returns the share of C and G among the known bases of each row; 0 where none is known.
 
     Args:
-      codes: uint8 [sequences, length].
+      codes: uint8 [sequences, length], in memory or memory-mapped.
     """
-    known = np.count_nonzero(codes < UNKNOWN, axis=1)
-    return np.count_nonzero((codes == 1) | (codes == 2), axis=1) / np.maximum(known, 1)
+    fractions = np.empty(len(codes))
+    rows = max(1, _CHUNK_BASES // max(1, codes.shape[1]))
+    for first in range(0, len(codes), rows):
+        part = codes[first : first + rows]
+        known = np.count_nonzero(part < UNKNOWN, axis=1)
+        rich = np.count_nonzero((part == 1) | (part == 2), axis=1)
+        fractions[first : first + rows] = rich / np.maximum(known, 1)
+    return fractions
 
 
-def gc_matched(positives: Windows, genome: Genome, seed: int, avoid: Intervals) -> GcMatched:
+def gc_matched(
+    positives: Windows, wanted: NDArray[np.float64], genome: Genome, seed: int, avoid: Intervals
+) -> GcMatched:
     """Draws one negative for each positive, on the same chromosome and without N.
 
     Places are drawn at random and matched within bins of GC. The same chromosome, so that a split
@@ -69,6 +73,7 @@ def gc_matched(positives: Windows, genome: Genome, seed: int, avoid: Intervals) 
 
     Args:
       positives: the windows to match; the negatives overlap none of them.
+      wanted: float64 [positives], their GC fractions.
       genome: where to draw from.
       seed: the same seed gives the same negatives.
       avoid: intervals that no negative overlaps either, such as all the peaks.
@@ -76,9 +81,8 @@ def gc_matched(positives: Windows, genome: Genome, seed: int, avoid: Intervals) 
     Raises:
       UserError: not a single negative can be found.
     """
-    length = positives.codes.shape[1]
-    wanted = gc_fraction(positives.codes)
-    partners, starts = [], []
+    length = positives.length
+    partners, starts, fractions = [], [], []
     for name in np.unique(positives.chromosomes).tolist():
         rows = np.flatnonzero(positives.chromosomes == name)
         near = avoid.chromosomes == name
@@ -88,9 +92,10 @@ def gc_matched(positives: Windows, genome: Genome, seed: int, avoid: Intervals) 
         )
         rng = np.random.default_rng([seed, 0x6C, *name.encode()])
         bases = genome.codes(name, 0, genome.lengths[name])
-        matched, places = _match(wanted[rows], bases, length, taken, rng)
+        matched, places, found = _match(wanted[rows], bases, length, taken, rng)
         partners.append(rows[matched])
         starts.append(places)
+        fractions.append(found)
     order = np.argsort(np.concatenate(partners), kind="stable")
     partner, start = np.concatenate(partners)[order], np.concatenate(starts)[order]
     if not partner.size:
@@ -99,15 +104,14 @@ def gc_matched(positives: Windows, genome: Genome, seed: int, avoid: Intervals) 
             "legal: --config.data.negatives=dinucleotide_shuffle, or a BED file"
         )
     chromosomes = positives.chromosomes[partner]
-    codes = np.stack(
-        [
-            genome.codes(name, first, first + length)
-            for name, first in zip(chromosomes.tolist(), start.tolist(), strict=True)
-        ]
-    )
-    loose = np.abs(gc_fraction(codes) - wanted[partner]) > GC_TOLERANCE
-    missing = len(wanted) - partner.size
-    return GcMatched(codes, chromosomes, start, partner, int(loose.sum()), missing)
+    ids = [
+        f"{name}:{first}-{first + length}"
+        for name, first in zip(chromosomes.tolist(), start.tolist(), strict=True)
+    ]
+    windows = Windows(chromosomes, start, np.zeros(start.size, dtype=bool), ids, length)
+    difference = np.abs(np.concatenate(fractions)[order] - wanted[partner])
+    loose = int((difference > GC_TOLERANCE).sum())
+    return GcMatched(windows, partner, loose, len(wanted) - partner.size)
 
 
 class _Taken:
@@ -130,11 +134,11 @@ def _match(
     length: int,
     taken: _Taken,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns which of `wanted` (GC fractions) got a place, and the first base of each place."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Returns which of `wanted` (GC fractions) got a place, its first base and its GC fraction."""
     windows = sliding_window_view(bases, length)
     open_rows = np.arange(wanted.size)
-    matched, chosen = [open_rows[:0]], [open_rows[:0]]
+    matched, chosen, measured = [open_rows[:0]], [open_rows[:0]], [wanted[:0]]
     for attempt in range(_ROUNDS):
         if not open_rows.size:
             break
@@ -150,8 +154,9 @@ def _match(
         _, found, place = np.intersect1d(one, other, assume_unique=True, return_indices=True)
         matched.append(open_rows[found])
         chosen.append(draws[place])
+        measured.append(fractions[place])
         open_rows = np.delete(open_rows, found)
-    return np.concatenate(matched), np.concatenate(chosen)
+    return np.concatenate(matched), np.concatenate(chosen), np.concatenate(measured)
 
 
 def _measure(

@@ -12,7 +12,7 @@ def overlap_groups(
     length: int,
     partners: tuple[NDArray[np.int64], NDArray[np.int64]],
     records: int,
-) -> tuple[NDArray[np.int64], int]:
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Groups windows that overlap, directly or through others between them.
 
     Args:
@@ -23,14 +23,14 @@ def overlap_groups(
       records: how many there are; the windows are the first ones.
 
     Returns:
-      int64 [records], the group of each; and how many windows overlap another one.
+      int64 [records], the group of each; and bool [windows], whether it overlaps another one.
     """
     order = np.lexsort((starts, chromosomes))
     one, other = order[:-1], order[1:]  # of equal lengths, only neighbours need to be compared
     near = (chromosomes[one] == chromosomes[other]) & (starts[other] - starts[one] < length)
-    overlapping = np.zeros(records, dtype=bool)
+    overlapping = np.zeros(starts.size, dtype=bool)
     overlapping[one[near]] = overlapping[other[near]] = True
     edges = np.concatenate([one[near], partners[0]]), np.concatenate([other[near], partners[1]])
     graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(records, records))
     groups = connected_components(graph, directed=False)[1].astype(np.int64)
-    return groups, int(overlapping.sum())
+    return groups, overlapping

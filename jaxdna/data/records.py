@@ -75,16 +75,8 @@ def fit_length(records: Records, length: int, policy: str, source: str, width: i
     Raises:
       UserError: a record has a length that the policy does not mend; the first ones are named.
     """
-    check_choice("--config.data.lengths", policy, LENGTH_POLICIES)
+    check_lengths(records, length, policy, source, width)
     lengths = records.lengths
-    legal = {"error": lengths == length, "center_crop": lengths >= length, "pad": lengths <= length}
-    wrong = np.flatnonzero(~legal[policy])
-    if wrong.size:
-        raise UserError(
-            f"{source}: {_first(records.ids, lengths, wrong)} not {length} bases long, and "
-            f"--config.data.lengths={policy} does not mend that; "
-            + _remedy(lengths[wrong], length, policy, int(lengths.min()) >= width)
-        )
     if policy == "error" or (lengths == length).all():
         return records.codes.reshape(len(records), length)
     fitted = np.full((len(records), length), UNKNOWN, dtype=np.uint8)
@@ -96,6 +88,20 @@ def fit_length(records: Records, length: int, policy: str, source: str, width: i
     for row, (first, last, left, right) in zip(fitted, places.tolist(), strict=True):
         row[left:right] = records.codes[first:last]
     return fitted
+
+
+def check_lengths(records: Records, length: int, policy: str, source: str, width: int = 1) -> None:
+    """Raises UserError where `fit_length` would, with the same arguments; changes nothing."""
+    check_choice("--config.data.lengths", policy, LENGTH_POLICIES)
+    lengths = records.lengths
+    legal = {"error": lengths == length, "center_crop": lengths >= length, "pad": lengths <= length}
+    wrong = np.flatnonzero(~legal[policy])
+    if wrong.size:
+        raise UserError(
+            f"{source}: {_first(records.ids, lengths, wrong)} not {length} bases long, and "
+            f"--config.data.lengths={policy} does not mend that; "
+            + _remedy(lengths[wrong], length, policy, int(lengths.min()) >= width)
+        )
 
 
 def check_minimum(records: Records, width: int, source: str) -> None:

@@ -24,18 +24,18 @@ _WARNINGS = {
 
 
 def shortcut_notes(
-    codes: Codes, labels: NDArray[np.int32], lengths: NDArray[np.int64] | None, padded: bool
+    codes: Codes, labels: NDArray[np.int32], lengths: NDArray[np.int64], padded: bool
 ) -> list[str]:
     """Returns a sentence for each property that alone tells the classes apart.
 
     Args:
       codes: uint8 [records, length], what the network sees.
       labels: int32 [records], 1 for bound.
-      lengths: int64 [records], bases before any padding or cropping; None where all have one.
+      lengths: int64 [records], bases before any padding or cropping.
       padded: whether shorter sequences are padded, which shows their lengths.
     """
     width = codes.shape[1]
-    bases = np.full(len(labels), width) if lengths is None else np.minimum(lengths, width)
+    bases = np.minimum(lengths, width)
     unknown, gc = np.empty(len(labels), dtype=np.int64), np.empty(len(labels))
     rows = max(1, _CHUNK_BASES // max(1, width))
     for first in range(0, len(labels), rows):

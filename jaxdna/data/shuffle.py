@@ -41,20 +41,31 @@ def dinucleotide_shuffle(codes: Codes, rng: np.random.Generator) -> Codes:
     sequences, length = codes.shape
     shuffled = codes.copy()
     if length > 3:  # shorter ones have no other order
-        rows = min(_CHUNK_ROWS, max(1, _CHUNK_LETTERS // length))
+        rows = _rows_at_once(length)
         for first in range(0, sequences, rows):
             shuffled[first : first + rows] = _shuffle(codes[first : first + rows], rng)
     return shuffled
 
 
-def shuffle_records(records: Records, rng: np.random.Generator) -> Records:
-    """Shuffles sequences of any lengths; see `dinucleotide_shuffle`. The ids stay."""
-    codes = records.codes.copy()
+def shuffle_records(records: Records, rng: np.random.Generator, shuffled: Codes) -> None:
+    """Shuffles sequences of any lengths; see `dinucleotide_shuffle`.
+
+    Args:
+      records: any number of them; memory does not grow with it.
+      rng: the source of chance.
+      shuffled: uint8 [bases], filled with the shuffles, in the places of their sequences.
+    """
     lengths = records.lengths
-    for length in np.unique(lengths):
-        places = records.offsets[:-1][lengths == length, None] + np.arange(length)
-        codes[places] = dinucleotide_shuffle(records.codes[places], rng)
-    return Records(records.ids, codes, records.offsets)
+    for length in np.unique(lengths).tolist():
+        starts = records.offsets[:-1][lengths == length]
+        rows = _rows_at_once(length)
+        for first in range(0, starts.size, rows):
+            places = starts[first : first + rows, None] + np.arange(length)
+            shuffled[places] = dinucleotide_shuffle(records.codes[places], rng)
+
+
+def _rows_at_once(length: int) -> int:
+    return min(_CHUNK_ROWS, max(1, _CHUNK_LETTERS // max(1, length)))
 
 
 def _shuffle(codes: Codes, rng: np.random.Generator) -> Codes:

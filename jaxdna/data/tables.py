@@ -1,7 +1,9 @@
 """Labelled sequences from a table of two columns."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from jaxdna.data.sequences import encode
 from jaxdna.data.streams import display, read_lines
 from jaxdna.errors import UserError
 
-_ROWS_AT_ONCE = 10_000
+_BLOCK_ROWS, _BLOCK_BASES = 10_000, 8 * 2**20
 _LEGAL = "legal: a sequence, a tab, and 0 or 1"
 
 
@@ -28,8 +30,8 @@ class LabelledRecords:
     labels: NDArray[np.int32]
 
 
-def read_table(path: str | Path, ambiguous: str = "zero") -> LabelledRecords:
-    """Reads rows of sequence, tab, label (0 or 1).
+def read_table(path: str | Path, ambiguous: str = "zero") -> Iterator[LabelledRecords]:
+    """Yields rows of sequence, tab, label (0 or 1), in order, many at a time.
 
     A first line whose second column is no label is a header. Blank lines and lines that begin with
     `#` are passed over.
@@ -42,9 +44,29 @@ def read_table(path: str | Path, ambiguous: str = "zero") -> LabelledRecords:
       UserError: a row has not two columns, no sequence, another label or a letter that is no base;
         the sentence has its line.
     """
-    sequences: list[str] = []
-    labels: list[str] = []
-    lines: list[int] = []
+    rows: list[_Row] = []
+    bases = 0
+    empty = True
+    for row in _read_rows(path):
+        rows.append(row)
+        bases += len(row.sequence)
+        empty = False
+        if len(rows) >= _BLOCK_ROWS or bases >= _BLOCK_BASES:
+            yield _labelled(path, rows, ambiguous)
+            rows, bases = [], 0
+    if empty:
+        raise UserError(f"{display(path)} holds no labelled sequence; {_LEGAL}")
+    if rows:
+        yield _labelled(path, rows, ambiguous)
+
+
+class _Row(NamedTuple):
+    line: int
+    sequence: str
+    label: str
+
+
+def _read_rows(path: str | Path) -> Iterator[_Row]:
     header_possible = True
     for number, line in read_lines(path):
         if not line.strip() or line.startswith("#"):
@@ -56,34 +78,26 @@ def read_table(path: str | Path, ambiguous: str = "zero") -> LabelledRecords:
             continue
         if len(fields) != 2 or not fields[0] or fields[1] not in ("0", "1"):
             raise UserError(f"{display(path)}, line {number}: {_wrong(fields)}; {_LEGAL}")
-        sequences.append(fields[0])
-        labels.append(fields[1])
-        lines.append(number)
-    if not sequences:
-        raise UserError(f"{display(path)} holds no labelled sequence; {_LEGAL}")
-    codes = []
-    for first in range(0, len(sequences), _ROWS_AT_ONCE):
-        rows = slice(first, first + _ROWS_AT_ONCE)
-        codes.append(_encode_rows(path, sequences[rows], lines[rows], ambiguous))
-    offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
-    np.cumsum([len(text) for text in sequences], out=offsets[1:])
-    ids = [f"line{number}" for number in lines]
-    return LabelledRecords(
-        Records(ids, np.concatenate(codes), offsets), np.array(labels, dtype=np.int32)
-    )
+        yield _Row(number, *fields)
 
 
-def _encode_rows(path: str | Path, rows: list[str], lines: list[int], ambiguous: str) -> NDArray:
+def _labelled(path: str | Path, rows: list[_Row], ambiguous: str) -> LabelledRecords:
     """Encodes all rows at once; only an error looks at them one by one."""
     try:
-        return encode("".join(rows), ambiguous)
+        codes = encode("".join(row.sequence for row in rows), ambiguous)
     except UserError:
-        for row, number in zip(rows, lines, strict=True):
+        for row in rows:
             try:
-                encode(row, ambiguous)
+                encode(row.sequence, ambiguous)
             except UserError as error:
-                raise UserError(f"{display(path)}, line {number}: {error}") from None
+                raise UserError(f"{display(path)}, line {row.line}: {error}") from None
         raise
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row.sequence) for row in rows], out=offsets[1:])
+    ids = [f"line{row.line}" for row in rows]
+    return LabelledRecords(
+        Records(ids, codes, offsets), np.array([int(row.label) for row in rows], dtype=np.int32)
+    )
 
 
 def _is_number(text: str) -> bool:

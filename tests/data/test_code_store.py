@@ -1,13 +1,19 @@
-"""The memory-mapped store holds what the FASTA files hold, and is made once."""
+"""The memory-mapped store holds what its inputs hold, and is made once."""
 
+import errno
+import fcntl
 import gzip
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 
-from jaxdna.data import code_store, streams
-from jaxdna.data.code_store import convert, open_store
+from jaxdna.data import store_writer, streams
+from jaxdna.data.code_store import find_or_make, open_store
+from jaxdna.data.digests import file_digest
+from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.sequences import decode
 from jaxdna.errors import UserError
 
@@ -28,19 +34,65 @@ def sequences(paths):
     return [line for path in paths for line in path.read_text().split("\n")[1::2]]
 
 
-def test_ragged_store_equals_the_files(inputs, tmp_path):
-    store = convert(inputs, tmp_path / "cache", lengths="any")
-    records = store.records()
-    assert [decode(records[i]) for i in range(len(store))] == sequences(inputs)
+def convert(paths, cache, made=None, **lengths):
+    """Stores FASTA files; `made` gets an entry for each time that they are read."""
+
+    def fill(writer):
+        for path in paths:
+            writer.add(path, read_fasta_blocks(path))
+        if made is not None:
+            made.append(paths)
+
+    return find_or_make([file_digest(path) for path in paths], cache, fill, **lengths)
+
+
+def test_ids_lengths_and_counts_are_those_of_the_files(inputs, tmp_path):
+    store = convert(inputs, tmp_path / "cache", lengths="pad")
+    assert store.lengths.tolist() == [len(text) for text in sequences(inputs)]
     assert store.counts == (40, 30)
     assert store.ids == [f"p{i}" for i in range(40)] + [f"n{i}" for i in range(30)]
     assert isinstance(store.codes, np.memmap)
     assert store.codes.dtype == np.uint8
 
 
+@pytest.mark.parametrize("lengths", ["pad", "center_crop"])
+def test_a_changed_part_has_the_lengths_of_the_first_one(inputs, tmp_path, lengths):
+    """Here each sequence is turned round, before it is padded or cropped."""
+
+    def fill(writer):
+        writer.add("p.fa", read_fasta_blocks(inputs[0]))
+        writer.add_changed("_turned", turn)
+        writer.add_column("x", np.arange(3))
+
+    def turn(records, out):
+        for first, last in zip(records.offsets, records.offsets[1:], strict=False):
+            out[first:last] = records.codes[first:last][::-1]
+
+    store = find_or_make("turned", tmp_path / "cache", fill, lengths)
+    texts = sequences(inputs[:1])
+    (tmp_path / "t.fa").write_text("".join(f">{i}\n{t[::-1]}\n" for i, t in enumerate(texts)))
+    both = convert([inputs[0], tmp_path / "t.fa"], tmp_path / "cache", lengths=lengths)
+    np.testing.assert_array_equal(store.codes, both.codes)
+    np.testing.assert_array_equal(store.lengths, both.lengths)
+    assert store.ids == [f"p{i}{end}" for end in ("", "_turned") for i in range(40)]
+    assert (store.counts, store.shortest) == (both.counts, both.shortest)
+    assert store.columns["x"].tolist() == [0, 1, 2]
+
+
+def test_names_with_odd_letters_stay_apart(inputs, tmp_path):
+    def fill(writer):
+        for block in read_fasta_blocks(inputs[1]):
+            block.ids[:3] = ["a\rb", "\x85", "naïve \u2028"]
+            writer.add("n.fa", [block])
+
+    ids = find_or_make("odd", tmp_path / "cache", fill).ids
+    assert ids[:4] == ["a\rb", "\x85", "naïve \u2028", "n3"]
+
+
 @pytest.mark.parametrize("block", [50, 2**20])
 def test_padded_and_cropped_stores_have_centred_rows(inputs, tmp_path, monkeypatch, block):
     monkeypatch.setattr(streams, "BLOCK_BYTES", block)
+    monkeypatch.setattr(store_writer, "_CHUNK_BASES", block)
     letters = sequences(inputs)
     for policy, length in (
         ("pad", max(map(len, letters))),
@@ -76,23 +128,23 @@ def test_equal_lengths_need_no_length(inputs, tmp_path):
     store = convert(inputs[1:], tmp_path / "cache")
     assert store.codes.shape == (30, 25)
     assert [decode(row) for row in store.codes] == sequences(inputs[1:])
-    np.testing.assert_array_equal(store.offsets, np.arange(31) * 25)
+    assert store.lengths.tolist() == [25] * 30
 
 
-def test_store_is_reused_until_bytes_or_settings_change(inputs, tmp_path, monkeypatch):
-    cache = tmp_path / "cache"
-    first = convert(inputs, cache, lengths="any")
+def test_store_is_reused_until_bytes_or_settings_change(inputs, tmp_path):
+    cache, made = tmp_path / "cache", []
+    first = convert(inputs, cache, made, lengths="pad")
     moved = tmp_path / "moved.fa"
     inputs[0].rename(moved)
-    monkeypatch.setattr(code_store, "_write", None)  # a second conversion would fail
-    assert convert([moved, inputs[1]], cache, lengths="any").folder == first.folder
-    monkeypatch.undo()
-    assert convert([moved, inputs[1]], cache, lengths="pad").folder != first.folder
+    inputs[0] = moved
+    assert convert(inputs, cache, made, lengths="pad").folder == first.folder
+    assert len(made) == 1
+    assert convert(inputs, cache, made, lengths="center_crop").folder != first.folder
     moved.write_text(moved.read_text() + ">new\nACGT\n")
-    other = convert([moved, inputs[1]], cache, lengths="any")
+    other = convert(inputs, cache, made, lengths="pad")
     assert other.folder != first.folder
     assert other.counts == (41, 30)
-    assert other.digests[1] == first.digests[1]
+    assert len(made) == 3
     assert open_store(first.folder).ids == first.ids
 
 
@@ -100,15 +152,15 @@ def test_gzip_and_plain_give_the_same_codes(inputs, tmp_path):
     packed = tmp_path / "packed"
     packed.write_bytes(gzip.compress(inputs[0].read_bytes()))
     one, other = (convert([path], tmp_path / "c", lengths="pad") for path in (inputs[0], packed))
-    assert one.digests != other.digests
+    assert one.folder != other.folder
     np.testing.assert_array_equal(one.codes, other.codes)
 
 
 def test_several_at_once_make_one_store(inputs, tmp_path):
-    found = []
+    found, made = [], []
     work = [
         threading.Thread(
-            target=lambda: found.append(convert(inputs, tmp_path / "cache", lengths="any"))
+            target=lambda: found.append(convert(inputs, tmp_path / "cache", made, lengths="pad"))
         )
         for _ in range(6)
     ]
@@ -118,13 +170,14 @@ def test_several_at_once_make_one_store(inputs, tmp_path):
         thread.join()
     assert len({store.folder for store in found}) == 1
     assert len(found) == 6
+    assert len(made) == 1
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [found[0].folder.name]
 
 
 def test_a_bad_input_leaves_nothing_behind(inputs, tmp_path):
     inputs[1].write_text(">a\nACGT\n>b\nMKL*\n")
     with pytest.raises(UserError, match="record 'b', line 4"):
-        convert(inputs, tmp_path / "cache", lengths="any")
+        convert(inputs, tmp_path / "cache", lengths="pad")
     assert not list((tmp_path / "cache").iterdir())
     with pytest.raises(UserError, match="stdin"):
         convert(["-"], tmp_path / "cache")
@@ -132,4 +185,45 @@ def test_a_bad_input_leaves_nothing_behind(inputs, tmp_path):
         convert([tmp_path / "absent"], tmp_path / "cache")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        convert(inputs[:1], tmp_path / "file", lengths="any")
+        convert(inputs[:1], tmp_path / "file", lengths="pad")
+
+
+def test_what_a_killed_conversion_left_is_removed_by_the_next(inputs, tmp_path):
+    script = """
+import os, sys
+from jaxdna.data.code_store import find_or_make
+from jaxdna.data.fasta import read_fasta_blocks
+def fill(writer):
+    writer.add("n.fa", read_fasta_blocks(sys.argv[1]))
+    os._exit(3)
+find_or_make("n", sys.argv[2], fill)
+"""
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-c", script, str(inputs[1]), str(cache)]
+    assert subprocess.run(command, timeout=60).returncode == 3
+    assert [path.name[:9] for path in cache.iterdir() if path.is_dir()] == [".partial-"]
+    store = find_or_make("n", cache, lambda w: w.add("n.fa", read_fasta_blocks(inputs[1])))
+    assert list(cache.iterdir()) == [store.folder]
+    assert len(store) == 30
+
+
+def test_without_locks_each_makes_the_store_and_one_is_kept(inputs, tmp_path, monkeypatch):
+    def no_lock(handle, how):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    cache, at_once, made = tmp_path / "cache", threading.Barrier(2), []
+
+    def fill(writer):
+        at_once.wait(timeout=30)
+        writer.add("n.fa", read_fasta_blocks(inputs[1]))
+        made.append(1)
+
+    work = [threading.Thread(target=find_or_make, args=("n", cache, fill)) for _ in range(2)]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert len(made) == 2
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
+    assert len(convert(inputs[1:], cache)) == 30

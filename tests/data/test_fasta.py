@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxdna.data import streams
-from jaxdna.data.fasta import FastaStats, read_fasta, read_fasta_blocks, read_fasta_pieces
+from jaxdna.data.fasta import read_fasta, read_fasta_blocks, read_fasta_pieces
+from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import decode, encode
 from jaxdna.errors import UserError
 
@@ -186,7 +187,7 @@ def test_missing_file_and_folder_have_a_sentence(tmp_path):
 def test_ambiguous_letters_follow_the_policy_and_are_counted(tmp_path):
     path = write(tmp_path, b">a\nACNN\n>b\nNNNN\n>c\nACGTAAAA\n>a\nrAAA\n")
     for policy, code in (("zero", 4), ("uniform", 5)):
-        stats = FastaStats()
+        stats = SequenceStats()
         first, *_ = read_fasta(path, ambiguous=policy, stats=stats)
         assert first.codes.tolist() == [0, 1, code, code]
         assert (stats.records, stats.bases, stats.ambiguous) == (4, 20, 7)
@@ -205,7 +206,7 @@ def test_ambiguous_letters_follow_the_policy_and_are_counted(tmp_path):
 
 
 def test_headers_without_sequence_can_be_kept(tmp_path):
-    stats = FastaStats()
+    stats = SequenceStats()
     path = write(tmp_path, b">a\n>b\nNN\n>c\n")
     assert read(path, allow_empty=True, stats=stats) == [("a", ""), ("b", "NN"), ("c", "")]
     assert (stats.empty_records, stats.unknown_records) == (2, 1)
@@ -279,7 +280,7 @@ def test_reads_the_real_peaks_as_the_plain_reader_does():
     if not NFE2.is_dir():
         pytest.skip(f"real data not found at {NFE2}")
     for name in ("positives.fa", "negatives.fa"):
-        stats = FastaStats()
+        stats = SequenceStats()
         assert read(NFE2 / name, stats=stats) == plain_reader((NFE2 / name).read_bytes())
         assert stats.records == 644
         assert 59 <= stats.shortest < stats.longest <= 247

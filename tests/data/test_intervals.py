@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxdna.data import intervals as bed_files
 from jaxdna.data.genome import Genome
-from jaxdna.data.intervals import read_intervals, read_windows
+from jaxdna.data.intervals import place_windows, read_intervals, read_windows
 from jaxdna.data.negatives import GC_TOLERANCE, gc_fraction, gc_matched
 from jaxdna.data.sequences import decode, encode, reverse_complement
 from jaxdna.errors import UserError
@@ -42,6 +43,20 @@ def bed(folder, text, name="x.bed"):
     path = folder / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path
+
+
+def codes_of(windows, genome):
+    return np.concatenate(
+        [block.codes.reshape(len(block), -1) for block in read_windows(windows, genome)]
+    )
+
+
+def match(peaks, genome, length, seed=0):
+    """Returns the positive windows, their codes, the negatives and their codes."""
+    positives = place_windows(peaks, genome, length, "x.bed")
+    codes = codes_of(positives, genome)
+    found = gc_matched(positives, gc_fraction(codes), genome, seed, peaks)
+    return positives, codes, found, codes_of(found.windows, genome)
 
 
 def test_rows_are_read_as_bed_says(tmp_path):
@@ -84,43 +99,44 @@ def test_each_wrong_row_has_its_line(tmp_path, text, words):
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+@pytest.mark.parametrize("block", [1, 500, 2**20])
 @pytest.mark.parametrize("length", [7, 10, 61, 200])
-def test_windows_are_the_letters_around_the_center(tmp_path, genome, letters, length):
+def test_windows_are_the_letters_around_the_center(
+    tmp_path, genome, letters, length, block, monkeypatch
+):
+    monkeypatch.setattr(bed_files, "_BLOCK_BASES", block)
     intervals = read_intervals(
         bed(
             tmp_path,
             "chr1\t300\t401\nchr2\t1000\t1100\ta\t0\t-\nchr1\t2000\t2010\t.\t0\t+\t0\t0\t0\t3",
         )
     )
-    windows = read_windows(intervals, genome, length, "x.bed")
+    windows = place_windows(intervals, genome, length, "x.bed")
+    codes = codes_of(windows, genome)
     for i, (name, center) in enumerate((("chr1", 350), ("chr2", 1050), ("chr1", 2003))):
         start = center - length // 2
         expected = encode(letters[name][start : start + length])
         if i == 1:
             expected = reverse_complement(expected)
-        np.testing.assert_array_equal(windows.codes[i], expected)
+        np.testing.assert_array_equal(codes[i], expected)
         assert windows.starts[i] == start
     assert windows.notes() == []
 
 
-def test_windows_beyond_an_end_are_dropped_and_counted_and_all_n_noted(tmp_path, genome):
+def test_windows_beyond_an_end_are_dropped_and_counted(tmp_path, genome):
     rows = [("chr1", 0), ("chr1", 50), ("chr1", 4950), ("chr1", 4951), ("chrM", 45), ("chrN", 200)]
     text = "".join(f"{name}\t{center}\t{center}\n" for name, center in rows)
-    windows = read_windows(read_intervals(bed(tmp_path, text)), genome, 100, "x.bed")
-    assert windows.rows.tolist() == [1, 2, 5]
-    assert (windows.dropped, windows.unknown) == (3, 1)
-    assert windows.notes() == [
-        "3 of 6 windows of 100 bases leave their chromosome (dropped)",
-        "1 of 6 windows are all N",
-    ]
+    windows = place_windows(read_intervals(bed(tmp_path, text)), genome, 100, "x.bed")
+    assert windows.ids == ["chr1:50-50", "chr1:4950-4950", "chrN:200-200"]
+    assert windows.notes() == ["3 of 6 windows of 100 bases leave their chromosome (dropped)"]
     with pytest.raises(UserError, match="every window of 100 bases leaves"):
-        read_windows(read_intervals(bed(tmp_path, "chrM\t1\t9\n")), genome, 100, "x.bed")
+        place_windows(read_intervals(bed(tmp_path, "chrM\t1\t9\n")), genome, 100, "x.bed")
 
 
 @pytest.mark.parametrize(("name", "hint"), [("1", "called chr1"), ("MT", "called chrM")])
 def test_the_other_naming_style_is_shown(tmp_path, genome, name, hint):
     with pytest.raises(UserError) as caught:
-        read_windows(read_intervals(bed(tmp_path, f"{name}\t200\t300\n")), genome, 10, "x.bed")
+        place_windows(read_intervals(bed(tmp_path, f"{name}\t200\t300\n")), genome, 10, "x.bed")
     sentence = str(caught.value)
     assert f"x.bed names chromosome {name}, which" in sentence
     assert hint in sentence
@@ -241,42 +257,39 @@ def test_negatives_match_in_gc_and_avoid_every_peak(tmp_path, isochores):
         for start in rng.integers(10_000, 190_000, 60)
     )
     peaks = read_intervals(bed(tmp_path, text))
-    positives = read_windows(peaks, isochores, 200, "x.bed")
-    found = gc_matched(positives, isochores, seed=0, avoid=peaks)
+    positives, bound, found, unbound = match(peaks, isochores, 200)
     assert found.missing == 0
     assert found.partners.tolist() == list(range(120))
-    np.testing.assert_array_equal(found.chromosomes, positives.chromosomes)
-    difference = np.abs(gc_fraction(found.codes) - gc_fraction(positives.codes))
+    windows = found.windows
+    np.testing.assert_array_equal(windows.chromosomes, positives.chromosomes)
+    difference = np.abs(gc_fraction(unbound) - gc_fraction(bound))
     assert found.loose == (difference > GC_TOLERANCE).sum() <= 6
-    assert (found.codes < 4).all()
+    assert (unbound < 4).all()
     for name in ("chr1", "chr2"):
-        mine = found.starts[found.chromosomes == name]
+        mine = windows.starts[windows.chromosomes == name]
         assert np.unique(mine).size == mine.size
         starts = peaks.starts[peaks.chromosomes == name]
         overlap = (mine[:, None] < starts + 300) & (mine[:, None] + 200 > starts)
         assert not overlap.any()
-    again = gc_matched(positives, isochores, seed=0, avoid=peaks)
-    np.testing.assert_array_equal(found.starts, again.starts)
-    assert (gc_matched(positives, isochores, seed=1, avoid=peaks).starts != found.starts).any()
+    again, other = (match(peaks, isochores, 200, seed)[2] for seed in (0, 1))
+    np.testing.assert_array_equal(windows.starts, again.windows.starts)
+    assert (other.windows.starts != windows.starts).any()
 
 
 def test_no_place_is_used_twice_where_places_are_few(tmp_path):
     genome = Genome(bed(tmp_path, ">a\n" + "AC" * 150 + "\n", "small.fa"))
     text = "".join(f"a\t{i + 50}\t{i + 51}\n" for i in range(40)) * 3
-    peaks = read_intervals(bed(tmp_path, text))
-    positives = read_windows(peaks, genome, 100, "x.bed")  # the last one ends at 139
-    found = gc_matched(positives, genome, 0, peaks)
-    assert sorted(found.starts) == list(range(139, 201))
+    _, _, found, _ = match(read_intervals(bed(tmp_path, text)), genome, 100)
+    assert sorted(found.windows.starts) == list(range(139, 201))  # the last positive ends at 139
     assert found.missing == 120 - 62
 
 
-def test_positives_without_a_place_are_counted(tmp_path, isochores, genome):
+def test_positives_without_a_place_are_counted(tmp_path, isochores):
     peaks = read_intervals(bed(tmp_path, "chr1\t0\t200000\n"))
-    positives = read_windows(peaks, isochores, 100, "x.bed")
     with pytest.raises(UserError, match="no place for a GC-matched negative of 100"):
-        gc_matched(positives, isochores, 0, peaks)
+        match(peaks, isochores, 100)
     two = read_intervals(bed(tmp_path, "chr1\t0\t200000\nchr2\t500\t600\n"))
-    found = gc_matched(read_windows(two, isochores, 100, "x.bed"), isochores, 0, two)
+    found = match(two, isochores, 100)[2]
     assert (found.missing, found.partners.tolist()) == (1, [1])
     assert found.notes() == ["1 of 2 positives found no negative of their GC"]
 
@@ -288,8 +301,9 @@ def test_reads_windows_of_the_real_peaks_again(tmp_path):
     lines = (folder / "positives.fa").read_text().split("\n")
     genome = Genome(bed(tmp_path, "\n".join(lines), "peaks.fa"))
     text = "".join(f"{line[1:]}\t0\t{genome.lengths[line[1:]]}\n" for line in lines[:200:2])
-    windows = read_windows(read_intervals(bed(tmp_path, text)), genome, 59, "x.bed")
+    windows = place_windows(read_intervals(bed(tmp_path, text)), genome, 59, "x.bed")
+    codes = codes_of(windows, genome)
     for i in range(100):
         bases = lines[2 * i + 1].upper()
         start = len(bases) // 2 - 29
-        assert decode(windows.codes[i]) == bases[start : start + 59]
+        assert decode(codes[i]) == bases[start : start + 59]

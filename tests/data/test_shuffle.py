@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from jaxdna.data.records import join
+from jaxdna.data import shuffle
+from jaxdna.data.records import Records, join
 from jaxdna.data.sequences import decode, encode
 from jaxdna.data.shuffle import _trees, dinucleotide_shuffle, shuffle_records
 
@@ -84,9 +85,19 @@ def test_seed_decides():
 def test_records_of_any_lengths_keep_theirs():
     letters = ["ACGTACGGTACCA", "", "A", "ACGTNNACG", "GGGACGTACCCTA"]
     records = join(list("abcde"), [encode(text) for text in letters])
-    shuffled = shuffle_records(records, np.random.default_rng(0))
-    np.testing.assert_array_equal(shuffled.offsets, records.offsets)
-    assert shuffled.ids == records.ids
+    codes = np.full_like(records.codes, 255)
+    shuffle_records(records, np.random.default_rng(0), codes)
+    shuffled = Records(records.ids, codes, records.offsets)
     for i in range(len(letters)):
         pairs = [dinucleotides(given[i][None]) for given in (records, shuffled)]
         np.testing.assert_array_equal(*pairs)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8192])
+def test_records_of_one_length_are_shuffled_as_an_array_is(rows, monkeypatch):
+    monkeypatch.setattr(shuffle, "_CHUNK_ROWS", rows)
+    codes = np.random.default_rng(0).integers(0, 4, (20, 60)).astype(np.uint8)
+    shuffled = np.empty_like(codes)
+    given = Records([""] * 20, codes.reshape(-1), np.arange(21) * 60)
+    shuffle_records(given, np.random.default_rng(1), shuffled.reshape(-1))
+    np.testing.assert_array_equal(shuffled, dinucleotide_shuffle(codes, np.random.default_rng(1)))

@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from jaxdna.data import tables
 from jaxdna.data.sequences import decode
 from jaxdna.data.tables import read_table
 from jaxdna.errors import UserError
@@ -14,11 +15,25 @@ from jaxdna.errors import UserError
 def test_reads_rows_with_or_without_header(tmp_path, header, pack):
     path = tmp_path / "t"
     path.write_bytes(pack(header + b"ACGTn\t1\r\n\nacg\t0\nTT\t1"))
-    table = read_table(path)
+    (table,) = read_table(path)
     assert [decode(table.records[i]) for i in range(3)] == ["ACGTN", "ACG", "TT"]
     assert table.labels.tolist() == [1, 0, 1]
     first = header.count(b"\n") + 1
     assert table.records.ids == [f"line{first}", f"line{first + 2}", f"line{first + 3}"]
+
+
+@pytest.mark.parametrize("limit", ["_BLOCK_ROWS", "_BLOCK_BASES"])
+def test_rows_come_in_blocks_of_a_bounded_size(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(tables, limit, 3)
+    path = tmp_path / "t.tsv"
+    path.write_text("".join(f"{'ACGT'[i % 4]}\t{i % 2}\n" for i in range(7)))
+    blocks = list(read_table(path))
+    assert [len(block.labels) for block in blocks] == [3, 3, 1]
+    assert "".join(decode(block.records.codes) for block in blocks) == "ACGTACG"
+    assert [x for block in blocks for x in block.labels.tolist()] == [0, 1, 0, 1, 0, 1, 0]
+    assert [name for block in blocks for name in block.records.ids] == [
+        f"line{i}" for i in range(1, 8)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +56,6 @@ def test_each_wrong_row_has_its_line(tmp_path, content, words):
     path = tmp_path / "t.tsv"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        read_table(path)
+        list(read_table(path))
     assert str(caught.value).startswith(str(path))
     assert all(word in str(caught.value) for word in words), caught.value

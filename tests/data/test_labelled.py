@@ -1,0 +1,164 @@
+"""Every kind of input goes through one store, and comes out with the bits that it always had."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from jaxdna.config import flat, load_config, validate
+from jaxdna.data import code_store, intervals, shuffle, store_writer, tables
+from jaxdna.data.dataset import SPLITS
+from jaxdna.data.labelled import read_labelled
+from jaxdna.data.registry import load_dataset
+
+PEAKS = {"bed": "x.bed", "genome": "g.fa", "length": 60}
+# SHA-256 of all splits as they were while tables and windows were still built in memory.
+KINDS = [
+    ({"positives": "p.fa", "negatives": "n.fa", "lengths": "pad"}, "62d8a7ef40df97d9"),
+    (
+        {"positives": "p.fa", "negatives": "dinucleotide_shuffle", "lengths": "pad"},
+        "547b79244e0134aa",
+    ),
+    (
+        {
+            "positives": "p.fa",
+            "negatives": "dinucleotide_shuffle",
+            "lengths": "center_crop",
+            "ambiguous": "uniform",
+        },
+        "b4eab633c2cc5ad8",
+    ),
+    ({"positives": "n60.fa", "negatives": "dinucleotide_shuffle"}, "aedadb0a576edab8"),
+    ({"table": "t.tsv", "lengths": "pad"}, "b86b50acefa60095"),
+    ({"table": "t.tsv", "lengths": "center_crop", "length": 33}, "b1641bb27f676ac4"),
+    (PEAKS | {"negatives": "dinucleotide_shuffle"}, "5c3a82a817e6997e"),
+    (PEAKS | {"negatives": "gc_matched"}, "59fed79ca73cf1e9"),
+    (
+        PEAKS | {"negatives": "gc_matched", "test_chroms": "g1", "valid_chroms": "g0"},
+        "78d2421ecd9cc062",
+    ),
+    (PEAKS | {"negatives": "y.bed"}, "90c94f5ca4602a9a"),
+    (PEAKS | {"negatives": "n.fa", "lengths": "pad"}, "2f684d79e934a36e"),
+    (PEAKS | {"negatives": "n60.fa"}, "9184c967b04ff1b6"),
+]
+NAMES = ["-".join(map(str, data.values())) for data, _ in KINDS]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(7)
+    weights = [0.13] * 4 + [0.11] * 4 + [0.04]
+
+    def letters(records, low, high):
+        sizes = (rng.integers(low, high + 1) for _ in range(records))
+        return ["".join(rng.choice(list("ACGTacgtN"), size, p=weights)) for size in sizes]
+
+    def fasta(name, texts):
+        rows = (f">{name[0]}{i}\n{text}\n" for i, text in enumerate(texts))
+        (tmp_path / name).write_text("".join(rows))
+
+    def bed(name, first, step):
+        rows = (
+            f"g{i}\t{at}\t{at + 40}\tp{i}_{at}\t0\t{'+-'[at // 7 % 2]}\n"
+            for i in range(4)
+            for at in range(first, 4900, step)
+        )
+        (tmp_path / name).write_text("".join(rows))
+
+    bound, unbound = letters(70, 40, 60), letters(60, 30, 60)
+    fasta("p.fa", bound)
+    fasta("n.fa", unbound)
+    fasta("n60.fa", letters(50, 60, 60))
+    table = (f"{text}\t{i % 2}\n" for i, text in enumerate(bound))
+    (tmp_path / "t.tsv").write_text("seq\tbound\n" + "".join(table))
+    fasta("g.fa", letters(4, 5000, 6000))
+    bed("x.bed", 10, 197)
+    bed("y.bed", 100, 211)
+    return tmp_path
+
+
+def config(files, data, seed=0):
+    leaves = flat(load_config("configs/fasta.py")) | {"seed": seed}
+    for key, value in data.items():
+        there = isinstance(value, str) and (files / value).is_file()
+        leaves[f"data.{key}"] = str(files / value) if there else value
+    return validate(leaves)
+
+
+def digest(dataset):
+    sha = hashlib.sha256()
+    for name in SPLITS:
+        split = dataset.splits[name]
+        for part in (split.x.tobytes(), split.y.tobytes(), "\n".join(dataset.ids(name)).encode()):
+            sha.update(part)
+    return sha.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("small_blocks", [True, False])
+@pytest.mark.parametrize(("data", "expected"), KINDS, ids=NAMES)
+def test_splits_have_the_bits_that_they_had_in_memory(
+    files, data, expected, small_blocks, monkeypatch
+):
+    monkeypatch.setattr(shuffle, "_CHUNK_ROWS", 16)  # part of what the numbers depend on
+    if small_blocks:
+        monkeypatch.setattr(intervals, "_BLOCK_BASES", 500)
+        monkeypatch.setattr(store_writer, "_CHUNK_BASES", 500)
+        monkeypatch.setattr(tables, "_BLOCK_ROWS", 7)
+    first = load_dataset(config(files, data))
+    assert digest(first) == expected
+    monkeypatch.setattr(code_store, "StoreWriter", None)  # to fill another one would fail
+    again = load_dataset(config(files, data))
+    assert digest(again) == expected
+    assert again.notes == first.notes
+
+
+@pytest.mark.parametrize(("data", "_"), KINDS, ids=NAMES)
+def test_sequences_lie_in_one_store_on_disk(files, data, _):
+    labelled = read_labelled(config(files, data))
+    assert isinstance(labelled.codes, np.memmap)
+    assert len(list((files / "cache" / "jaxdna" / "codes").iterdir())) == 1
+    assert len(labelled.ids()) == len(labelled.codes) == len(labelled.lengths) == len(labelled)
+
+
+@pytest.mark.parametrize(
+    ("change", "new"),
+    [
+        ({"seed": 1}, True),
+        ({"negatives": "gc_matched"}, True),
+        ({"length": 61}, True),
+        ({"ambiguous": "uniform"}, True),
+        ({"negatives": "y.bed"}, True),
+        ({"test_fraction": 0.3}, False),
+        ({"folds": 3, "fold": 1}, False),
+    ],
+)
+def test_what_decides_the_sequences_makes_another_store(files, change, new):
+    data = PEAKS | {"negatives": "dinucleotide_shuffle"}
+    load_dataset(config(files, data))
+    load_dataset(config(files, data | {k: v for k, v in change.items() if k != "seed"},
+                        change.get("seed", 0)))  # fmt: skip
+    assert len(list((files / "cache" / "jaxdna" / "codes").iterdir())) == 1 + new
+
+
+def test_the_seed_makes_no_other_store_where_nothing_is_drawn(files):
+    for seed in (0, 1):
+        load_dataset(config(files, PEAKS | {"negatives": "y.bed"}, seed))
+        load_dataset(config(files, {"table": "t.tsv", "lengths": "pad"}, seed))
+    assert len(list((files / "cache" / "jaxdna" / "codes").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["x.bed", "g.fa", "y.bed"])
+def test_a_changed_input_is_converted_again(files, name):
+    data = PEAKS | {"negatives": "y.bed"}
+    first = read_labelled(config(files, data))
+    text = (files / name).read_text()
+    last = text.rstrip()[-1]
+    changed = text.rstrip()[:-1] + {"+": "-", "-": "+", "A": "C"}.get(last, "A") + "\n"
+    assert len(changed) == len(text)
+    assert changed != text
+    (files / name).write_text(changed)
+    again = read_labelled(config(files, data))
+    which = [one.path.endswith(name) for one in first.inputs]
+    assert [a != b for a, b in zip(first.inputs, again.inputs, strict=True)] == which
+    assert len(list((files / "cache" / "jaxdna" / "codes").iterdir())) == 2
