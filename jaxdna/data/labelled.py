@@ -89,10 +89,11 @@ def read_labelled(config: ConfigDict) -> Labelled:
     data = config.data
     _check_settings(data)
     source = (_table if data.table else _intervals if data.bed else _fasta)(config)
-    inputs = [Input(path, file_digest(path)) for path in source.inputs]
+    cache = _cache(config)
+    inputs = [Input(path, file_digest(path, cache / "digests")) for path in source.inputs]
     key = [[one.sha256 for one in inputs], source.key, data.ambiguous]
     width = config.model.get("width", 1)
-    store = find_or_make(key, _cache(config), source.fill, data.lengths, source.length, width)
+    store = find_or_make(key, cache, source.fill, data.lengths, source.length, width)
     store.check_minimum(width, source.parts)
     notes = [
         f"{part}: {note}"
