@@ -56,6 +56,10 @@ class Preempted(JaxdnaError):
     exit_code = EXIT_PREEMPTED
 
 
+class Unread(BrokenPipeError):
+    """Whoever read the results has gone: what was computed is right, and nobody wants the rest."""
+
+
 def unheard(stream: IO[Any]) -> None:
     """Sends nowhere what is still written to a stream that nobody reads any more.
 

@@ -9,7 +9,16 @@ import sys
 from typing import Any, NoReturn
 
 from jaxdna import __version__
-from jaxdna.errors import EXIT_OK, EXIT_USER, JaxdnaError, nearest, report, unheard
+from jaxdna.errors import (
+    EXIT_OK,
+    EXIT_USER,
+    JaxdnaError,
+    StorageError,
+    Unread,
+    nearest,
+    report,
+    unheard,
+)
 
 # Verb -> the line that `jaxdna --help` shows. Each verb is a module of this package with
 # `add_arguments(parser)` and `run(arguments) -> result or None`.
@@ -41,6 +50,18 @@ class _Notes(io.FileIO):
         except OSError:
             unheard(self)
             return len(data)
+
+
+class _Results(io.FileIO):
+    """stdout: tells that nobody reads it any more from whatever else a broken disk or pipe does."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno in _NOBODY_READS:
+                raise Unread(*error.args) from error
+            raise
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,7 +113,7 @@ def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command line.
+    """Runs one command line; results that nobody reads any more are no failure.
 
     Args:
       arguments: without the program's name.
@@ -100,6 +121,28 @@ def main(arguments: list[str]) -> int:
     Returns:
       The exit code.
     """
+    code = EXIT_OK
+    try:
+        code = _answer(arguments)
+        _flush()
+    except Unread:
+        unheard(sys.stdout)
+    except StorageError as error:
+        unheard(sys.stdout)
+        code = report(error)
+    return code
+
+
+def _flush() -> None:
+    try:
+        print(end="", flush=True)
+    except Unread:
+        raise
+    except OSError as error:
+        raise StorageError(f"stdout cannot be written ({error.strerror})") from error
+
+
+def _answer(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return EXIT_OK
@@ -127,11 +170,6 @@ def main(arguments: list[str]) -> int:
         result: dict[str, Any] | int | None = module.run(parsed)
     except (JaxdnaError, KeyboardInterrupt) as error:
         return report(error)
-    except OSError as error:
-        if error.errno not in _NOBODY_READS:
-            raise
-        unheard(sys.stdout)
-        return EXIT_OK
     if isinstance(result, int):  # the exit code of a command that the verb ran
         return result
     if parsed.json and result is not None:
@@ -141,9 +179,14 @@ def main(arguments: list[str]) -> int:
 
 def entry() -> NoReturn:
     """The `jaxdna` command."""
+    if sys.stdout:
+        sys.stdout = _over(_Results(sys.stdout.fileno(), "w", closefd=False), sys.stdout)
     if sys.stderr:
-        notes = io.BufferedWriter(_Notes(sys.stderr.fileno(), "w", closefd=False))
-        sys.stderr = io.TextIOWrapper(
-            notes, sys.stderr.encoding, sys.stderr.errors, line_buffering=True
-        )
+        sys.stderr = _over(_Notes(sys.stderr.fileno(), "w", closefd=False), sys.stderr)
     raise SystemExit(main(sys.argv[1:]))
+
+
+def _over(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
+    """Returns a text stream over `raw` with the settings of the one before it."""
+    settings = before.encoding, before.errors
+    return io.TextIOWrapper(io.BufferedWriter(raw), *settings, line_buffering=before.line_buffering)

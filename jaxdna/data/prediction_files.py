@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxdna.errors import UserError
+from jaxdna.errors import Unread, UserError
 
 HEADER = "id\tprobability\tlogit\tnote\n"
 _GZIP_LEVEL = 4  # half the time of the default, five in a hundred more bytes
@@ -69,8 +69,11 @@ def open_output(path: str) -> Iterator[IO[str]]:
     if Path(path).exists() and not Path(path).is_file():  # a pipe, /dev/null: nothing to rename
         if Path(path).is_dir():
             raise UserError(f"--output={path} is a folder; legal: {_LEGAL}")
-        with open(path, "w") as stream:
-            yield stream
+        try:
+            with open(path, "w") as stream:
+                yield stream
+        except BrokenPipeError as error:
+            raise Unread(*error.args) from error
         return
     with appears_whole(path) as partial, ExitStack() as files:
         raw = files.enter_context(partial.open("wb"))
