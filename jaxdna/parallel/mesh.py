@@ -63,6 +63,17 @@ def factorisations(devices: int, axes: Sequence[str]) -> Iterator[dict[str, int]
             yield dict.fromkeys(AXES, 1) | dict(zip(axes, sizes, strict=True))
 
 
+def _check_equal(devices: Sequence[jax.Device]) -> None:
+    """Refuses what could train and not save: jax's broadcast wants as many devices everywhere."""
+    counts = Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"process {i}: {counts[i]}" for i in sorted(counts))
+        raise UserError(
+            f"the processes have different numbers of devices ({found}); legal: the same number "
+            "for each (GPUs, TPU chips, or --config.runtime.cpu_devices)"
+        )
+
+
 def make_mesh(config: ConfigDict, devices: Sequence[jax.Device]) -> Mesh:
     """Builds the mesh of `config.mesh` over all `devices`.
 
@@ -71,8 +82,10 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device]) -> Mesh:
       devices: every device of every process.
 
     Raises:
-      UserError: the axes do not fit the devices or the hosts, or the batch does not divide.
+      UserError: the axes do not fit the devices or the hosts, the batch does not divide, or the
+        processes have different numbers of devices.
     """
+    _check_equal(devices)
     sizes = resolve_axes(config.mesh, len(devices))
     check_batch(config.train.batch_size, sizes, config.train.accumulate)
     check_across(config.mesh.dcn, sizes)

@@ -63,7 +63,8 @@ def train(prepared: Prepared, folder: RunFolder, guard: Guard, console: Console)
       The summary, as in summary.json.
 
     Raises:
-      NotFiniteError: the loss of training or validation is NaN or infinite; it is not saved.
+      NotFiniteError: the loss of training or validation is NaN or infinite, or a parameter is
+        where a signal came; it is not saved.
       NoCheckpointError: this run has checkpoints, and none is intact.
       StorageError: something cannot be written.
       Preempted: a signal came, and the state is saved.
@@ -75,6 +76,8 @@ def train(prepared: Prepared, folder: RunFolder, guard: Guard, console: Console)
         try:
             return _train(run, prepared, folder, checkpoints, guard, console)
         except StopRequested as stop:
+            guard.enter("save")
+            _check_parameters(run)
             _save(run, checkpoints, guard)
             checkpoints.wait()
             raise Preempted(
@@ -256,6 +259,19 @@ def _check_finite(losses: NDArray[np.float64], first_step: int) -> None:
         raise NotFiniteError(
             f"the loss is {losses[wrong[0]]} at step {first_step + int(wrong[0])}; the last "
             "checkpoint is intact; try a smaller --config.optimizer.learning_rate"
+        )
+
+
+def _check_parameters(run: Run) -> None:
+    """Keeps a stop from saving what the last update has broken: no loss has been seen of it yet.
+
+    Parameters that are huge and finite cannot be told from good ones, and are saved.
+    """
+    finite = jax.jit(lambda params: jnp.stack([jnp.isfinite(x).all() for x in params]).all())
+    if not finite(jax.tree.leaves(run.state.params)):
+        raise NotFiniteError(
+            f"a parameter is not finite after step {int(run.state.step)}; the last checkpoint is "
+            "intact; try a smaller --config.optimizer.learning_rate"
         )
 
 

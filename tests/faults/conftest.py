@@ -3,7 +3,8 @@
 import ipaddress
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jaxdna.parallel.cluster import free_port
 from tools.jobs import Job
 
 # 8 epochs of 40 steps in calls of 4; about a second once everything is compiled.
@@ -24,6 +26,8 @@ SHORT = [
     "--config.train.steps_per_call=4",
     "--config.runtime.platform=cpu",
 ]
+# Compiling takes a second or more then.
+NO_CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 @dataclass
@@ -46,9 +50,13 @@ class Runner:
         job = Job([*map(str, arguments)], log, caches | (environment or {}))
         return self.jobs.enter_context(job)
 
-    def train(self, workdir: Path, *changes: object) -> Job:
+    def train(
+        self, workdir: Path, *changes: object, environment: dict[str, str] | None = None
+    ) -> Job:
         """Starts the short run in `workdir`."""
-        return self.start("train", *SHORT, *changes, f"--workdir={workdir}")
+        return self.start(
+            "train", *SHORT, *changes, f"--workdir={workdir}", environment=environment
+        )
 
     def finish(
         self,
@@ -58,9 +66,7 @@ class Runner:
         environment: dict[str, str] | None = None,
     ) -> str:
         """Runs the short run to its end; returns its output."""
-        with self.start(
-            "train", *SHORT, *changes, f"--workdir={workdir}", environment=environment
-        ) as job:
+        with self.train(workdir, *changes, environment=environment) as job:
             assert job.end() == code, job.output
             return job.output
 
@@ -108,6 +114,32 @@ def finished(runner: Runner) -> Finished:
     return Finished(path, sha(path))
 
 
+def pair(
+    runner: Runner,
+    workdir: Path,
+    *changes: object,
+    only: Iterable[int] = (0, 1),
+    heartbeat: int = 60,
+    environment: dict[str, str] | None = None,
+    **of_one: list[str],
+) -> list[Job]:
+    """Starts the short run as two processes, by hand, so that each can get flags of its own."""
+    port = free_port()
+    return [
+        runner.train(
+            workdir,
+            *changes,
+            f"--config.cluster.coordinator=127.0.0.1:{port}",
+            "--config.cluster.processes=2",
+            f"--config.cluster.process_id={i}",
+            f"--config.cluster.heartbeat_seconds={heartbeat}",
+            *of_one.get(f"process_{i}", ()),
+            environment=environment,
+        )
+        for i in only
+    ]
+
+
 def assert_listen_on_loopback_only(processes: Iterable[psutil.Process]) -> None:
     """Holds it of all ports of the processes, and that there are some."""
     connections = [c for process in processes for c in process.net_connections("inet")]
@@ -116,6 +148,22 @@ def assert_listen_on_loopback_only(processes: Iterable[psutil.Process]) -> None:
     for local in listening:
         address = ipaddress.ip_address(local.ip)
         assert (getattr(address, "ipv4_mapped", None) or address).is_loopback, listening
+
+
+def a_moment_after_compiling(workdir: Path) -> Callable[[Job], bool]:
+    """Returns a condition: the first call of training steps was made half a second ago.
+
+    TensorBoard's files are opened between compiling and that call; those that are there already
+    are an earlier start's.
+    """
+    before, opened = set(workdir.glob("tensorboard/*/*")), []
+
+    def holds(job: Job) -> bool:
+        if not opened and set(workdir.glob("tensorboard/*/*")) > before:
+            opened.append(time.monotonic())
+        return bool(opened) and time.monotonic() - opened[0] > 0.5
+
+    return holds
 
 
 def sha(workdir: Path) -> str:

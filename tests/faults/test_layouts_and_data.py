@@ -1,8 +1,18 @@
 """Rows 8, 14 and 15 of the table of faults: other devices, broken data, uneven sizes."""
 
+import json
+import shutil
+
+import jax
+import numpy as np
 import pytest
 
-from tests.faults.conftest import rows
+from jaxdna.config import flat, validate
+from jaxdna.parallel.mesh import make_mesh
+from jaxdna.training.checkpoint import load_best
+from jaxdna.training.program import Program
+from jaxdna.training.run_folder import RunFolder
+from tests.faults.conftest import pair, rows
 
 # 41 steps, the last of 3 examples; 61 validation examples: nothing divides by anything.
 UNEVEN = [
@@ -18,7 +28,29 @@ UNEVEN = [
 def one_device(runner, tmp_path_factory):
     folder = tmp_path_factory.mktemp("one") / "run"
     runner.finish(folder, *UNEVEN, "--config.train.epochs=3")
-    return rows(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def eight_devices(runner, tmp_path_factory):
+    """The first epoch on eight devices."""
+    folder = tmp_path_factory.mktemp("eight") / "run"
+    output = runner.finish(
+        folder, *UNEVEN, "--config.train.epochs=1", "--config.runtime.cpu_devices=8"
+    )
+    assert "8 x cpu" in output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_processes(runner, tmp_path_factory):
+    """The first epoch on two processes of two devices each; and what they have printed."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    two = ["--config.train.epochs=1", "--config.runtime.cpu_devices=2", "--json"]
+    jobs = pair(runner, folder, *UNEVEN, *two)
+    for job in jobs:
+        assert job.end() == 0, job.output
+    return folder, [job.output for job in jobs]
 
 
 def assert_close(found, expected):
@@ -29,30 +61,71 @@ def assert_close(found, expected):
             assert abs(row[key] - other[key]) < 2e-5, (key, row, other)
 
 
-def test_fault_08_a_run_goes_on_with_other_devices_and_the_same_curve(runner, tmp_path, one_device):
-    folder = tmp_path / "run"
-    for epoch, devices in ((1, 8), (2, 4), (3, 16)):
+def test_fault_08_a_run_goes_on_with_other_devices_and_the_same_curve(
+    runner, one_device, eight_devices, tmp_path
+):
+    folder = shutil.copytree(eight_devices, tmp_path / "run")
+    for epoch, devices in ((2, 4), (3, 16)):
         output = runner.finish(
             folder, *UNEVEN, f"--config.train.epochs={epoch}",
             f"--config.runtime.cpu_devices={devices}",
         )  # fmt: skip
         assert f"{devices} x cpu" in output
-        assert ("resuming after epoch" in output) == (epoch > 1)
-    assert_close(rows(folder), one_device)
+        assert f"resuming after epoch {epoch - 1}" in output
+    assert_close(rows(folder), rows(one_device))
 
 
-def test_fault_15_sizes_that_nothing_divides_are_exact_on_any_number_of_devices(
-    runner, tmp_path, one_device
+def parameters(folder):
+    config = validate(flat(RunFolder(folder).read_config()) | {"mesh.data": 1})
+    for axis in ("fsdp", "model", "seq"):
+        config.mesh[axis] = 1
+    mesh = make_mesh(config, jax.devices()[:1])
+    program = Program(config, mesh, (60,), 1, 1283)
+    return load_best(folder / "checkpoints", program.abstract_state.params)
+
+
+def test_fault_08_one_process_goes_on_where_two_were_with_other_shardings(
+    runner, one_device, two_processes, tmp_path
 ):
-    folder = tmp_path / "run"
-    runner.finish(folder, *UNEVEN, "--config.train.epochs=1", "--config.runtime.cpu_devices=8")
-    found, expected = rows(folder)[:1], one_device[:1]
+    folder = shutil.copytree(two_processes[0], tmp_path / "run")
+    output = runner.finish(
+        folder, *UNEVEN, "--config.train.epochs=3", "--config.runtime.cpu_devices=8",
+        "--config.mesh.data=2", "--config.mesh.fsdp=2", "--config.mesh.model=2",
+    )  # fmt: skip
+    assert "resuming after epoch 1" in output
+    assert_close(rows(folder), rows(one_device))
+    apart = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), parameters(folder), parameters(one_device)
+    )
+    assert max(jax.tree.leaves(apart)) < 2e-5
+
+
+def assert_exact(folder, one_device):
+    """Holds that the first epoch has all its steps, and counts each example once."""
+    found, expected = rows(folder)[:1], rows(one_device)[:1]
     assert_close(found, expected)
     assert found[0]["step"] == 41
     for key, examples in (("train_accuracy", 1283), ("val_accuracy", 61)):
         right = found[0][key] * examples
         assert abs(right - round(right)) < 1e-9, "padding was counted"
         assert found[0][key] == expected[0][key]
+
+
+def test_fault_15_sizes_that_nothing_divides_are_exact_on_any_number_of_devices(
+    one_device, eight_devices
+):
+    assert_exact(eight_devices, one_device)
+
+
+def test_fault_15_sizes_that_nothing_divides_are_exact_in_two_processes(one_device, two_processes):
+    folder, outputs = two_processes
+    assert_exact(folder, one_device)
+    for i, output in enumerate(outputs):  # both have found the same
+        assert f"process {i} of 2, waiting up to" in output
+        summary = json.loads(output.splitlines()[-1])
+        assert (summary["processes"], summary["devices"], summary["epochs"]) == (2, 4, 1)
+        for key, value in json.loads((folder / "summary.json").read_text()).items():
+            assert summary[key] == value or key in ("seconds", "samples_per_second")
 
 
 @pytest.mark.parametrize(

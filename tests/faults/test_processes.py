@@ -1,4 +1,4 @@
-"""Rows 2, 9 to 12, 21 and 22 of the table of faults: several processes of one run."""
+"""Rows 2, 9 to 12, 15, 21 and 22 of the table of faults: several processes of one run."""
 
 import os
 import re
@@ -12,30 +12,20 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from jaxdna.parallel.cluster import free_port
 from jaxdna.parallel.launcher import Ended, supervise
 from jaxdna.training.checkpoint import positions
 from jaxdna.training.run_lock import RunLock
-from tests.faults.conftest import SHORT, assert_listen_on_loopback_only, rows, sha
+from tests.faults.conftest import (
+    NO_CACHE,
+    SHORT,
+    Finished,
+    a_moment_after_compiling,
+    assert_listen_on_loopback_only,
+    pair,
+    sha,
+)
 
 LONG = ["--config.train.epochs=100000"]
-
-
-def pair(runner, workdir, *changes, only=(0, 1), heartbeat=60, **of_one):
-    """Starts the short run as two processes, by hand, so that each can get flags of its own."""
-    port = free_port()
-    return [
-        runner.train(
-            workdir,
-            *changes,
-            f"--config.cluster.coordinator=127.0.0.1:{port}",
-            "--config.cluster.processes=2",
-            f"--config.cluster.process_id={i}",
-            f"--config.cluster.heartbeat_seconds={heartbeat}",
-            *of_one.get(f"process_{i}", ()),
-        )
-        for i in only
-    ]
 
 
 def trains(workdir):
@@ -48,27 +38,67 @@ def seconds_until_all_end(jobs):
     return codes, time.monotonic() - start
 
 
+TWELVE = ["--config.train.epochs=12"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runner, tmp_path_factory):
+    """Twelve epochs of two processes that nobody touches."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    jobs = pair(runner, workdir, *TWELVE)
+    codes, _ = seconds_until_all_end(jobs)
+    assert codes == [0, 0], [job.output for job in jobs]
+    return Finished(workdir, sha(workdir))
+
+
+def stopped_at(jobs):
+    """Waits until all have stopped, saved, and returns the one step after which they did."""
+    codes, _ = seconds_until_all_end(jobs)
+    assert codes == [78, 78], [job.output for job in jobs]
+    (step,) = {re.search(r"stopped by .* after step (\d+)", job.output)[1] for job in jobs}
+    return int(step)
+
+
 def test_fault_02_all_processes_stop_at_the_same_step_and_the_rerun_has_the_same_bits(
-    runner, tmp_path
+    runner, undisturbed, tmp_path
 ):
-    reference, workdir = tmp_path / "reference", tmp_path / "run"
-    more = ["--config.train.epochs=20", "--config.checkpoint.every_epochs=5"]
-    for job in (jobs := pair(runner, reference, *more)):
-        job.end()
-    assert "resuming" not in jobs[0].output
+    workdir = tmp_path / "run"
+    more = [*TWELVE, "--config.checkpoint.every_epochs=5"]
     jobs = pair(runner, workdir, *more)
     assert jobs[0].until(trains(workdir))
     jobs[1].send(signal.SIGTERM)  # to one of them only
-    codes, _ = seconds_until_all_end(jobs)
-    assert codes == [78, 78], [job.output for job in jobs]
-    stops = {re.search(r"stopped by .* after step (\d+)", job.output)[1] for job in jobs}
-    assert len(stops) == 1
+    stopped_at(jobs)
     jobs = pair(runner, workdir, *more)
     codes, _ = seconds_until_all_end(jobs)
     assert codes == [0, 0], [job.output for job in jobs]
     assert "resuming after epoch" in jobs[1].output
-    assert sha(workdir) == sha(reference)
-    assert rows(workdir) == rows(reference)
+    undisturbed.assert_same(workdir)
+
+
+def test_fault_02_a_stop_while_several_processes_compile_or_evaluate_is_saved(runner, tmp_path):
+    """They end what they are doing, and stop before one of the next calls of training steps."""
+    workdir = tmp_path / "run"
+    # A call of four steps is an epoch, and its evaluation takes longer than all else.
+    more = [*LONG, "--config.data.train_examples=128", "--config.data.validation_examples=200000"]
+
+    def evaluated(job):
+        return job.output.count("\nepoch ")
+
+    jobs = pair(runner, workdir, *more, environment=NO_CACHE)
+    # metrics.jsonl is the last thing written before compiling, TensorBoard's files the first after.
+    assert jobs[0].until(lambda _: (workdir / "metrics.jsonl").exists())
+    jobs[1].send(signal.SIGTERM)
+    assert not any(workdir.glob("tensorboard/*/*"))
+    compiling = stopped_at(jobs)
+    assert compiling == 4 * evaluated(jobs[0]) <= 8
+
+    jobs = pair(runner, workdir, *more)
+    assert jobs[0].until(a_moment_after_compiling(workdir))
+    jobs[0].send(signal.SIGTERM)
+    evaluating = stopped_at(jobs)
+    # All steps of an epoch without its evaluation would be the state where that was abandoned.
+    assert evaluating == compiling + 4 * evaluated(jobs[0]) > compiling
+    assert positions(workdir / "checkpoints")[-1] == (evaluating // 4, 0)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -136,6 +166,18 @@ def test_fault_12_a_process_that_never_starts_is_waited_for_and_named(runner, tm
     )
 
 
+def test_fault_15_processes_with_unequal_devices_are_refused_before_any_work(runner, tmp_path):
+    of_one = {f"process_{i}": [f"--config.runtime.cpu_devices={1 + 2 * i}"] for i in (0, 1)}
+    jobs = pair(runner, tmp_path / "run", **of_one)
+    codes, _ = seconds_until_all_end(jobs)
+    assert 2 in codes and set(codes) <= {2, 70}  # the other one may be told before it has seen it
+    for job in jobs:
+        assert "the processes have different numbers of devices (process 0: 1, process 1: 3)" in (
+            job.output
+        )
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 def test_fault_21_the_coordinator_listens_on_loopback_only(runner, tmp_path):
     jobs = pair(runner, tmp_path / "run", *LONG)
     assert jobs[0].until(trains(tmp_path / "run"))
@@ -156,15 +198,12 @@ def test_fault_22_a_port_in_use_is_named(runner, tmp_path):
 
 
 def test_fault_09_the_launcher_starts_again_after_a_kill_and_ends_with_the_same_bits(
-    runner, tmp_path
+    runner, undisturbed, tmp_path
 ):
-    more = ["--config.train.epochs=12"]
-    reference, workdir = tmp_path / "reference", tmp_path / "run"
-    for job in pair(runner, reference, *more):
-        job.end()
+    workdir = tmp_path / "run"
     with runner.start(
         "launch", "--processes=2", "--max-restarts=3", "--grace-seconds=2", "--", "train", *SHORT,
-        *more, f"--workdir={workdir}",
+        *TWELVE, f"--workdir={workdir}",
     ) as launcher:  # fmt: skip
         assert launcher.until(lambda job: "\nepoch 3/" in job.output)
         for child in psutil.Process(launcher.pid).children():
@@ -174,8 +213,7 @@ def test_fault_09_the_launcher_starts_again_after_a_kill_and_ends_with_the_same_
     assert "process 0 of 2 failed first, with exit code 137" in launcher.output
     assert "restart 1 of 3" in launcher.output
     assert "restart 2 of 3" not in launcher.output
-    assert sha(workdir) == sha(reference)
-    assert rows(workdir) == rows(reference)
+    undisturbed.assert_same(workdir)
 
 
 @contextmanager

@@ -14,9 +14,7 @@ import pytest
 
 from jaxdna.training.checkpoint import positions
 from jaxdna.training.guard import Guard
-from tests.faults.conftest import SHORT, rows, sha
-
-NO_CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+from tests.faults.conftest import NO_CACHE, SHORT, a_moment_after_compiling, rows, sha
 
 
 def epoch(number):
@@ -69,7 +67,7 @@ def test_fault_02_a_terminal_that_is_closed_lets_the_run_save(runner, tmp_path):
 
 
 def test_a_run_whose_output_nobody_reads_any_more_goes_on(runner, finished, tmp_path):
-    command = ["train", *SHORT, f"--workdir={tmp_path / 'run'}"]
+    command = ["train", *SHORT, f"--workdir={tmp_path / 'run'}", "--json"]
     with subprocess.Popen(
         [sys.executable, "-m", "jaxdna", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -124,7 +122,7 @@ def test_fault_02_before_training_there_is_nothing_to_save_and_the_end_is_at_onc
     many = ["--config.data.train_examples=200000"] if phase == "start" else []
     # metrics.jsonl is the last thing that is written before compiling, which takes a second.
     sign = {"start": ".lock", "compile": "metrics.jsonl"}[phase]
-    with runner.start("train", *SHORT, *many, f"--workdir={workdir}", environment=NO_CACHE) as job:
+    with runner.train(workdir, *many, environment=NO_CACHE) as job:
         assert job.until(lambda _: (workdir / sign).exists())
         time.sleep(0.1)
         job.send(signal.SIGTERM)
@@ -139,21 +137,6 @@ def test_fault_02_before_training_there_is_nothing_to_save_and_the_end_is_at_onc
 
 # A validation split that takes seconds, and epochs of one call that takes milliseconds.
 LONG_EVALUATION = ["--config.data.validation_examples=400000", "--config.data.train_examples=128"]
-
-
-def a_moment_after_compiling(workdir):
-    """Returns a condition: the first call of training steps was made half a second ago.
-
-    TensorBoard's files are opened between compiling and that call.
-    """
-    opened = []
-
-    def holds(job):
-        if not opened and any(workdir.glob("tensorboard/*/*")):
-            opened.append(time.monotonic())
-        return bool(opened) and time.monotonic() - opened[0] > 0.5
-
-    return holds
 
 
 def test_fault_02_a_signal_in_the_evaluation_abandons_it_and_saves(runner, tmp_path):
@@ -228,6 +211,27 @@ def test_fault_13_parameters_that_only_the_validation_finds_broken_are_not_saved
     reference = tmp_path / "reference"
     runner.finish(reference, *ONE_STEP, "--config.train.epochs=2")
     assert sha(workdir) == sha(reference)
+
+
+def test_fault_13_a_stop_saves_no_parameters_that_the_last_step_has_broken(runner, tmp_path):
+    """The only step of an epoch breaks them, and the stop comes in the evaluation after it."""
+    workdir = tmp_path / "run"
+    one_step = [
+        "--config.data.train_examples=128",
+        "--config.train.batch_size=128",
+        "--config.data.validation_examples=200000",
+    ]
+    runner.finish(workdir, *one_step, "--config.train.epochs=1")
+    explode = ["--config.train.epochs=2", "--config.optimizer.learning_rate=1e39"]
+    for _ in range(3):  # a machine that sleeps meanwhile may be done with the evaluation
+        with runner.train(workdir, *one_step, *explode) as job:
+            assert job.until(a_moment_after_compiling(workdir))
+            job.send(signal.SIGTERM)
+            assert job.end() == 76, job.output
+        assert positions(workdir / "checkpoints") == [(1, 0)]
+        if "a parameter is not finite after step 2; the last checkpoint is intact" in job.output:
+            return
+    pytest.fail("no stop came before the evaluation was done")
 
 
 def test_fault_19_the_same_seed_and_mesh_give_the_same_bits_twice(runner, finished, tmp_path):

@@ -1,22 +1,13 @@
-"""Several real processes: the same numbers as one, and one end for all."""
+"""Several real processes have one end."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 
-import jax
-import numpy as np
 import psutil
 import pytest
-
-from jaxdna.config import flat, validate
-from jaxdna.parallel.mesh import make_mesh
-from jaxdna.training.checkpoint import load_best
-from jaxdna.training.program import Program
-from jaxdna.training.run_folder import RunFolder
 
 SMALL = [
     "--config=configs/tal1.py",
@@ -28,61 +19,6 @@ SMALL = [
     "--config.optimizer.schedule=constant",
     "--config.optimizer.learning_rate=0.2",
 ]
-
-
-def parameters(folder):
-    config = validate(flat(RunFolder(folder).read_config()) | {"mesh.data": 1})
-    for axis in ("fsdp", "model", "seq"):
-        config.mesh[axis] = 1
-    mesh = make_mesh(config, jax.devices()[:1])
-    program = Program(config, mesh, (120,), 1, 640)
-    return load_best(folder / "checkpoints", program.abstract_state.params)
-
-
-def largest_difference(first, second):
-    apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), first, second)
-    return max(jax.tree.leaves(apart))
-
-
-@pytest.fixture(scope="module")
-def one_process(jaxdna, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("one") / "run"
-    done = jaxdna(
-        "train", *SMALL, "--config.train.epochs=2", "--config.runtime.cpu_devices=4",
-        f"--workdir={folder}", "--json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-def test_two_processes_train_as_one_and_another_layout_takes_over(jaxdna, one_process, tmp_path):
-    """First epoch on two processes of two devices, the second on one process of eight, sharded."""
-    folder = tmp_path / "run"
-    done = jaxdna(
-        "launch", "--processes=2", "--", "train", *SMALL, "--config.train.epochs=1",
-        "--config.runtime.cpu_devices=2", f"--workdir={folder}", "--json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert (summary["processes"], summary["devices"]) == (2, 4)
-    assert "process 0 of 2, waiting up to" in done.stderr
-    log = (tmp_path / "run.logs" / "process-1.log").read_text()
-    assert "process 1 of 2" in log and summary["params_sha256"] in log
-    first = RunFolder(one_process).read_metrics()[0]
-    again = RunFolder(folder).read_metrics()[0]
-    for key in ("train_loss", "val_loss"):
-        assert abs(first[key] - again[key]) < 2e-5
-
-    done = jaxdna(
-        "train", *SMALL, "--config.train.epochs=2", "--config.runtime.cpu_devices=8",
-        "--config.mesh.data=2", "--config.mesh.fsdp=2", "--config.mesh.model=2",
-        f"--workdir={folder}", "--json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "resuming after epoch 1" in done.stderr
-    assert largest_difference(parameters(one_process), parameters(folder)) < 2e-5
-    second, again = (RunFolder(path).read_metrics()[1] for path in (one_process, folder))
-    assert abs(second["val_loss"] - again["val_loss"]) < 2e-5
 
 
 def test_a_mistake_ends_all_processes_with_its_sentence(jaxdna, tmp_path):
