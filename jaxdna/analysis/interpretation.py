@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jaxdna.analysis.filters import FilterMotif, filter_motifs, find_windows, found_share
 from jaxdna.analysis.logos import write_logos
-from jaxdna.analysis.mutagenesis import draw, mutate, write_table
+from jaxdna.analysis.mutagenesis import Mutated, draw, mutate, write_table
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.dataset import SPLITS
 from jaxdna.data.fasta import read_fasta_blocks
@@ -35,12 +35,14 @@ class Sample:
       codes: uint8 [sequences, length].
       starts: int32 [sequences], where the motif was embedded, or -1; None for real sequences.
       instance: bases of an embedded instance.
+      lengths: int64 [sequences], bases before any padding or cropping; None where there was none.
     """
 
     ids: list[str]
     codes: Codes
     starts: NDArray[np.int32] | None = None
     instance: int = 0
+    lengths: NDArray[np.int64] | None = None
 
 
 def read_sample(trained: Trained, path: str) -> Sample:
@@ -53,15 +55,21 @@ def read_sample(trained: Trained, path: str) -> Sample:
       UserError: the file is wrong, or a sequence is shorter than a filter.
     """
     data = trained.config.data
-    blocks = list(read_fasta_blocks(path, data.get("ambiguous", "zero")))
-    ids = [name for block in blocks for name in block.ids]
-    records = join(ids, [block[i] for block in blocks for i in range(len(block))])
+    ids: list[str] = []
+    sequences: list[Codes] = []
+    for block in read_fasta_blocks(path, data.get("ambiguous", "zero")):
+        ids += block.ids
+        sequences += [block[i] for i in range(len(block))]
+        if len(ids) >= _MOST:
+            break
+    records = join(ids[:_MOST], sequences[:_MOST])
     check_minimum(records, trained.width, path)
     policy = data.get("lengths", "error")
     length = common_length(records, policy)
     if policy != "error":  # the network knows the length of training, with its padding
         length = {"pad": max, "center_crop": min}[policy](length, trained.length)
-    return Sample(ids[:_MOST], fit_length(records, length, policy, path)[:_MOST])
+    fitted = fit_length(records, length, policy, path)
+    return Sample(ids[:_MOST], fitted, lengths=records.lengths)
 
 
 def test_sample(trained: Trained) -> Sample:
@@ -76,7 +84,9 @@ def test_sample(trained: Trained) -> Sample:
         return Sample(ids, codes, everything.starts[rows][:_MOST], instance)
     dataset = load_dataset(config)
     codes = np.asarray(dataset.splits["test"].x[:_MOST])
-    return Sample((dataset.ids("test") if dataset.ids else [])[:_MOST], codes)
+    ids = (dataset.ids("test") if dataset.ids else [])[:_MOST]
+    lengths = dataset.lengths("test")[:_MOST] if dataset.lengths else None
+    return Sample(ids, codes, lengths=lengths)
 
 
 def interpret(
@@ -166,9 +176,14 @@ def _mutate(
         sample.codes.reshape(-1), starts, np.full(count, length - trained.width + 1)
     )
     top = np.argsort(-logits, kind="stable")[:mutants].tolist()
-    ids, sequences = [sample.ids[i] for i in top], [sample.codes[i] for i in top]
-    changes = [mutate(scorer, codes) for codes in track(sequences)]
+    mutated = []
+    for i, codes in zip(top, track([sample.codes[i] for i in top]), strict=True):
+        given = length if sample.lengths is None else int(sample.lengths[i])
+        # As `fit_length` pads and crops: padding is no position of the sequence.
+        first, cropped = max(length - given, 0) // 2, max(given - length, 0) // 2
+        stop = first + min(given, length)
+        changes = mutate(scorer, codes, first, stop)
+        mutated.append(Mutated(sample.ids[i], codes[first:stop], changes, cropped + 1))
     with (output / "mutagenesis.tsv").open("w") as stream:
-        write_table(stream, ids, sequences, changes)
-    drawn = slice(MOST_DRAWN)
-    draw(output / "mutagenesis.png", ids[drawn], sequences[drawn], changes[drawn])
+        write_table(stream, mutated)
+    draw(output / "mutagenesis.png", mutated[:MOST_DRAWN])

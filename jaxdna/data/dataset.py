@@ -52,6 +52,8 @@ class Dataset:
       notes: sentences about the data that a person should read.
       best_logits: the logits float64 [examples] of a split that reach that ceiling.
       ids: names of a split's examples, in order; None where they have none.
+      lengths: int64 [examples], a split's sequences' bases before any padding or cropping; None
+        where there was none.
     """
 
     splits: dict[str, Split]
@@ -62,6 +64,7 @@ class Dataset:
     notes: Sequence[str] = ()
     best_logits: Callable[[str], NDArray[np.float64]] | None = None
     ids: Callable[[str], list[str]] | None = None
+    lengths: Callable[[str], NDArray[np.int64]] | None = None
 
     @property
     def example_shape(self) -> tuple[int, ...]:

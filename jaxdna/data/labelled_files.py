@@ -52,6 +52,7 @@ def load_files(config: ConfigDict) -> Dataset:
         inputs=labelled.inputs,
         notes=labelled.notes + notes,
         ids=ids,
+        lengths=lambda name: labelled.lengths[rows[name]],
     )
 
 

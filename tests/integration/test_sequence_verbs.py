@@ -296,31 +296,78 @@ def test_exported_files_run_where_jaxdna_is_not(call, trained, tmp_path):
         assert float(done.stdout.strip().strip("[]")) == pytest.approx(expected, abs=1e-4)
 
 
-def test_interpret_gives_short_sequences_the_length_of_training(call, trained, tmp_path):
-    """Trained on 100 bases with lengths=pad: what `predict` pads must be mutated padded."""
+def test_interpret_mutates_the_bases_of_a_short_sequence_and_not_its_padding(
+    call, trained, tmp_path
+):
+    """Trained on 100 bases with lengths=pad: the changes are those of the padded sequence."""
     rng = np.random.default_rng(4)
-    texts = ["".join(rng.choice(list("ACGT"), bases)) for bases in (40, 60)]
+    texts = ["".join(rng.choice(list("ACGT"), bases)) for bases in (40, 61)]
+    texts[1] = "NN" + texts[1][2:]  # unknown bases at the end are no padding
     (tmp_path / "x.fa").write_text("".join(f">s{i}\n{text}\n" for i, text in enumerate(texts)))
     call("interpret", f"--sequences={tmp_path}/x.fa", f"--output={tmp_path}/out", "--mutate=2")
     lines = [
         line.split("\t") for line in (tmp_path / "out/mutagenesis.tsv").read_text().split("\n")
     ]
     rows = {name: [row for row in lines if row[0] == name] for name in ("s0", "s1")}
-    assert [len(part) for part in rows.values()] == [100, 100]
-    assert "".join(row[2] for row in rows["s0"]) == "N" * 30 + texts[0] + "N" * 30
+    for text, table in zip(texts, rows.values(), strict=True):
+        assert "".join(row[2] for row in table) == text
+        assert [int(row[1]) for row in table] == list(range(1, len(text) + 1))
     # The change that the table promises is the change that `predict` sees.
-    at = max(range(40), key=lambda i: abs(float(rows["s0"][30 + i][3])))
-    (tmp_path / "y.fa").write_text(f">a\n{texts[0]}\n>b\n{texts[0][:at]}A{texts[0][at + 1 :]}\n")
-    before, after = rows_of(call("predict", f"--sequences={tmp_path}/y.fa"))
-    change = float(rows["s0"][30 + at][3])
-    assert float(after[2]) - float(before[2]) == pytest.approx(change, abs=1e-4)
+    for text, table in zip(texts, rows.values(), strict=True):
+        at = max(range(len(text)), key=lambda i: abs(float(table[i][3])))
+        (tmp_path / "y.fa").write_text(f">a\n{text}\n>b\n{text[:at]}A{text[at + 1 :]}\n")
+        before, after = rows_of(call("predict", f"--sequences={tmp_path}/y.fa"))
+        change = float(table[at][3])
+        assert float(after[2]) - float(before[2]) == pytest.approx(change, abs=1e-4)
+
+
+def test_positions_of_a_cropped_sequence_count_in_the_sequence_that_was_given(call, tmp_path):
+    rng = np.random.default_rng(5)
+    text = "".join(rng.choice(list("ACGT"), 131))
+    (tmp_path / "x.fa").write_text(f">s\n{text}\n")
+    call(
+        "interpret", f"--sequences={tmp_path}/x.fa", f"--output={tmp_path}/out", "--mutate=1",
+        "--config.data.lengths=center_crop",
+    )  # fmt: skip
+    lines = (tmp_path / "out/mutagenesis.tsv").read_text().splitlines()[1:]
+    rows = [line.split("\t") for line in lines]
+    assert [int(row[1]) for row in rows] == list(range(16, 116))
+    assert all(text[int(row[1]) - 1] == row[2] for row in rows)
+
+
+def test_padding_in_the_test_split_is_not_mutated(tmp_path, jaxdna):
+    rng = np.random.default_rng(6)
+    for name in "pn":
+        texts = ("".join(rng.choice(list("ACGT"), rng.integers(30, 50))) for _ in range(40))
+        rows = (f">{name}{i}\n{text}\n" for i, text in enumerate(texts))
+        (tmp_path / f"{name}.fa").write_text("".join(rows))
+    jaxdna(
+        "train", "--config=configs/fasta.py", f"--workdir={tmp_path}/run",
+        f"--config.data.positives={tmp_path}/p.fa", f"--config.data.negatives={tmp_path}/n.fa",
+        "--config.data.lengths=pad", "--config.train.epochs=1", "--config.train.batch_size=8", OFF,
+        f"--config.runtime.data_cache={tmp_path}/cache",
+    )  # fmt: skip
+    jaxdna("interpret", f"--workdir={tmp_path}/run", f"--output={tmp_path}/out", "--mutate=4")
+    given = dict(
+        pair.split("\n", 1)
+        for name in "pn"
+        for pair in (tmp_path / f"{name}.fa").read_text().strip()[1:].split("\n>")
+    )
+    found = {}
+    for line in (tmp_path / "out/mutagenesis.tsv").read_text().splitlines()[1:]:
+        name, _, base, *_ = line.split("\t")
+        found[name] = found.get(name, "") + base
+    assert len(found) == 4
+    assert all(given[name] == text for name, text in found.items())
 
 
 def test_many_mutated_sequences_are_all_in_the_table_and_some_in_the_picture(
     call, tmp_path, monkeypatch
 ):
     drawn = []
-    monkeypatch.setattr(interpretation, "draw", lambda path, ids, *_: drawn.extend(ids))
+    monkeypatch.setattr(
+        interpretation, "draw", lambda path, sequences: drawn.extend(one.id for one in sequences)
+    )
     call("interpret", f"--output={tmp_path}", "--mutate=30")
     names = [line.split("\t")[0] for line in (tmp_path / "mutagenesis.tsv").read_text().split("\n")]
     top = list(dict.fromkeys(names[1:-1]))
