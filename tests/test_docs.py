@@ -21,6 +21,7 @@ from jaxdna.errors import UserError
 from jaxdna.models.registry import BUILDERS
 from jaxdna.schema import COMMON, DATA_SETS, MODELS
 from jaxdna.training.prepare import PROGRAMS
+from tools import run_docs
 
 pytestmark = pytest.mark.site
 
@@ -37,7 +38,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "jaxdna.open_run" in (tmp_path / "notebook" / "index.html").read_text()
+    assert ">open_run<" in (tmp_path / "notebook" / "index.html").read_text()
+    assert ">needs a checkout<" in (tmp_path / "index.html").read_text()
     reference = (tmp_path / "api" / "index.html").read_text()
     assert 'id="jaxdna.api.Run.predict"' in reference and "float32 [sequences]" in reference
 
@@ -74,6 +76,30 @@ def test_every_sentence_of_the_troubleshooting_page_is_one_that_the_program_says
     said = sentences()
     for heading in headings:
         assert any(matches(heading, sentence) for sentence in said), heading
+
+
+LEGAL_FENCE = r'python|text|sh( title="(takes|needs) [^"]+")?|console title="needs [^"]+"'
+COMMAND = re.compile(
+    r"^ *(\$|jaxdna|make|pip|python3?|ray|sbatch|for|tools/\S+) (?!.*\[)", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("page", run_docs.PAGES, ids=lambda page: page.stem)
+def test_every_block_of_commands_is_run_or_says_what_it_needs(page):
+    fences = [line for line in page.read_text().splitlines() if line.lstrip().startswith("```")]
+    found = run_docs.blocks(page)
+    assert len(fences) == 2 * len(found)  # none is indented, nor left open
+    for info, text in found:
+        assert re.fullmatch(LEGAL_FENCE, info), f"```{info}"
+        if info in ("text", "python"):
+            assert not COMMAND.search(text), text
+
+
+def test_what_takes_minutes_runs_when_asked_for():
+    assert sum(bool(run_docs.script(page)) for page in run_docs.PAGES) >= 9
+    page = REPOSITORY / "docs" / "reliability.md"
+    assert "fault_campaign" not in run_docs.script(page)
+    assert "fault_campaign" in run_docs.script(page, long=True)
 
 
 def commands(page: Path) -> list[str]:
