@@ -6,10 +6,12 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import jaxdna
 
@@ -91,3 +93,15 @@ def test_the_wheel_trains_where_there_is_no_checkout(built, tmp_path):
 def test_the_newest_change_is_of_this_version():
     versions = re.findall(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert versions[0] == jaxdna.__version__
+
+
+def test_public_ci_runs_both_commands_on_every_python_that_the_package_names():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
+    job = workflow["jobs"]["test"]
+    assert job["strategy"]["matrix"]["python"] == named
+    python = "PYTHON=python${{ matrix.python }}"
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == [f"make train {python}", f".ci/run {python}"]
+    assert '\nmake test "$@"\n' in (REPOSITORY / ".ci" / "run").read_text()
