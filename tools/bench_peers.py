@@ -15,7 +15,6 @@ recommended recipe against Keras with the report's settings, validation after ev
 
 import argparse
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ import numpy as np
 
 from jaxdna.config import load_config
 from jaxdna.data.registry import load_dataset
+from jaxdna.parallel.cluster import free_port
 
 PINS = {
     "keras": (["tensorflow-cpu==2.21.0", "keras==3.15.1"], []),
@@ -163,16 +163,10 @@ def requests(row: Row, folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         "PyTorch": ("torch", request),
     }
     if row.two:
-        two = request | {"replicas": 2, "port": _free_port()}
+        two = request | {"replicas": 2, "port": free_port()}
         found["Keras, MirroredStrategy"] = ("keras", two)
         found["PyTorch, DDP"] = ("torch", two)
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def measure(row: Row, pythons: dict[str, Path | str], repeats: int, seconds: float) -> Any:

@@ -9,20 +9,12 @@ from jaxdna.ops.convolution import convolve, pad, plain
 
 
 def convolve_on_mesh(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """A convolution with stride 1 that is right for every sharding of its arguments.
+    """`convolve`, right for every sharding of its arguments.
 
     The mesh is that of the context (`jax.sharding.use_abstract_mesh`). Where it splits rows, the
     convolution is written as one matrix product for each place of the kernel, because XLA's
     partitioner gives wrong numbers, without a word, for a convolution whose rows are split (jaxlib
     0.10.2: the gradient of the kernel; with split filters the value itself).
-
-    Args:
-      x: [batch, height, width, channels].
-      kernel: [rows, columns, channels, filters], in the type of `x`.
-      padding: `SAME` or `VALID`.
-
-    Returns:
-      [batch, height', width', filters].
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
