@@ -255,7 +255,7 @@ class Run:
             for name, value in (("motifs", motifs), ("sequences", sequences))
         )
         library = read_motifs(motifs) if motifs else list(presets().values())
-        sample = read_sample(model, sequences) if sequences else test_sample(model)
+        sample = read_sample(model, sequences) if sequences else test_sample(model, self.folder)
         both = model.config.model.strands != "forward"
         windows = find_windows(model, sample.codes, both)
         return filter_motifs(model, sample.codes, windows, library)

@@ -22,17 +22,19 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def jaxdna() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command as a user does: its own process, the repository as working folder."""
+    """Runs the command as a user does: its own process, the repository as working folder.
+
+    Options are those of `subprocess.run`.
+    """
 
     def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "jaxdna", *map(str, arguments)],
-            cwd=REPOSITORY,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
             capture_output=True,
             text=True,
             timeout=300,
-            **options,
+            **{"cwd": REPOSITORY} | options,
         )
 
     return run

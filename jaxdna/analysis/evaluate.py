@@ -41,7 +41,7 @@ def evaluate_test_split(
       The parts of the summary that apply, and `measures`.
 
     Raises:
-      UserError: `strands` is given, and the run does not read sequences.
+      UserError: `strands` is given, and the run does not read sequences; or its data have changed.
     """
     if strands:
         if "strands" not in config.model:
@@ -49,6 +49,7 @@ def evaluate_test_split(
         config = config.copy_and_resolve_references()
         config.model.strands = strands
     prepared = prepare(config, console)
+    folder.check_data(prepared.dataset)
     best = load_best(folder.checkpoints, prepared.program.abstract_state.params, loud(console))
     dataset = prepared.dataset
     labels = dataset.splits["test"].y

@@ -20,6 +20,7 @@ from jaxdna.data.records import check_minimum, common_length, fit_length, join
 from jaxdna.data.registry import load_dataset, simulation
 from jaxdna.data.sequences import Codes
 from jaxdna.errors import UserError
+from jaxdna.training.run_folder import RunFolder
 from jaxdna.training.trained import Trained
 
 MOST_DRAWN = 20  # sequences in the heat-map: more would take minutes and be no picture
@@ -72,8 +73,12 @@ def read_sample(trained: Trained, path: str) -> Sample:
     return Sample(ids[:_MOST], fitted, lengths=records.lengths)
 
 
-def test_sample(trained: Trained) -> Sample:
-    """Returns the run's test split, with the places of the motif if it is simulated."""
+def test_sample(trained: Trained, folder: RunFolder) -> Sample:
+    """Returns the run's test split, with the places of the motif if it is simulated.
+
+    Raises:
+      UserError: the data cannot be read, or have changed since the run in `folder` was begun.
+    """
     config = trained.config
     if config.data.name == "tal1":
         everything, slices = simulation(config)
@@ -83,6 +88,7 @@ def test_sample(trained: Trained) -> Sample:
         instance = load_motif(config.data.motif).width
         return Sample(ids, codes, everything.starts[rows][:_MOST], instance)
     dataset = load_dataset(config)
+    folder.check_data(dataset)
     codes = np.asarray(dataset.splits["test"].x[:_MOST])
     ids = (dataset.ids("test") if dataset.ids else [])[:_MOST]
     lengths = dataset.lengths("test")[:_MOST] if dataset.lengths else None

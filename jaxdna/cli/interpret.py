@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.cli.common import open_trained
     from jaxdna.data.motifs import presets, read_motifs
     from jaxdna.training.display import make_console, results_console, table
+    from jaxdna.training.run_folder import RunFolder
 
     notes = make_console()
     library = read_motifs(arguments.motifs) if arguments.motifs else list(presets().values())
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     sample = (
         interpretation.read_sample(trained, arguments.sequences)
         if arguments.sequences
-        else interpretation.test_sample(trained)
+        else interpretation.test_sample(trained, RunFolder(arguments.workdir))
     )
     output = arguments.output or arguments.workdir / "interpret"
     mutants, drawn = min(arguments.mutate, len(sample.codes)), interpretation.MOST_DRAWN

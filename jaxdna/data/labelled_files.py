@@ -8,7 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from jaxdna.data.dataset import SPLITS, Dataset, Split
+from jaxdna.data.dataset import SPLITS, Dataset, Input, Split
+from jaxdna.data.digests import file_digest
 from jaxdna.data.duplicates import find_duplicates, sequence_keys
 from jaxdna.data.labelled import GC_MATCHED, SHUFFLE, Labelled, read_labelled
 from jaxdna.data.mapped_rows import MappedRows
@@ -29,6 +30,9 @@ def load_files(config: ConfigDict) -> Dataset:
       UserError: a file or a setting is wrong, or they do not fit each other.
     """
     labelled = read_labelled(config)
+    inputs = list(labelled.inputs)
+    if config.data.split_table:
+        inputs.append(Input(config.data.split_table, file_digest(config.data.split_table)))
     rows, notes = _split_rows(labelled, config)
     split = np.full(len(labelled), -1, dtype=np.int8)
     for index, name in enumerate(SPLITS):
@@ -49,7 +53,7 @@ def load_files(config: ConfigDict) -> Dataset:
         classes=2,
         describe=f"{bound:,} bound and {len(labelled) - bound:,} unbound sequences of {length:,} "
         f"bases ({files})",
-        inputs=labelled.inputs,
+        inputs=inputs,
         notes=labelled.notes + notes,
         ids=ids,
         lengths=lambda name: labelled.lengths[rows[name]],

@@ -88,6 +88,7 @@ def _is_data(value: Any) -> bool:
             isinstance(source, dict)
             and isinstance(source.get("path"), str)
             and isinstance(source.get("sha256"), str)
+            and isinstance(source.get("absolute", ""), str)
             for source in value["inputs"]
         )
     )
@@ -100,7 +101,10 @@ def data_record(dataset: Dataset) -> dict[str, Any]:
         "example_shape": list(dataset.example_shape),
         "classes": dataset.classes,
         "splits": {name: len(split) for name, split in dataset.splits.items()},
-        "inputs": [source._asdict() for source in dataset.inputs],
+        "inputs": [
+            source._asdict() | {"absolute": str(Path(source.path).absolute())}
+            for source in dataset.inputs
+        ],
         "notes": list(dataset.notes),
     }
 
@@ -236,7 +240,8 @@ class RunFolder:
         """Raises UserError where the run was begun with other bytes in one of the data's files."""
         for source in (self.read_data() or {}).get("inputs", []):
             for now in dataset.inputs:
-                if now.path == source["path"] and now.sha256 != source["sha256"]:
+                same = now.path in (source["path"], source.get("absolute"))
+                if same and now.sha256 != source["sha256"]:
                     raise UserError(
                         f"{now.path} has changed since --workdir={self.path} was begun; "
                         "give another folder, or the file that it was begun with"
@@ -278,6 +283,9 @@ class RunFolder:
     def read_model_config(self) -> ConfigDict:
         """Returns the configuration of a run that has one trained model.
 
+        A data file that was named by a relative path is where the run found it, if it is still
+        there, wherever this process was started.
+
         Raises:
           UserError: as `read_config`; or this is a cross-validation, which has one for each fold.
         """
@@ -287,6 +295,11 @@ class RunFolder:
                 f"--workdir={self.path} is a cross-validation; legal: the folder of one fold, "
                 f"{self.path / 'fold0'} to {self.path / f'fold{config.data.folds - 1}'}"
             )
+        for source in (self.read_data() or {}).get("inputs", []):
+            found = source.get("absolute", source["path"])
+            for key, value in config.data.items():
+                if value == source["path"] and os.path.isfile(found):
+                    config.data[key] = found
         return config
 
     def read_summary(self) -> dict[str, Any] | None:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,10 +94,57 @@ def test_the_simulated_files_train_to_the_simulator_s_own_bits(
     assert files["test"] == built_in["test"]
     record = json.loads((tmp_path / "b" / "data.json").read_text())
     assert record["splits"] == {"train": 1200, "validation": 300, "test": 300}
-    assert [len(source["sha256"]) for source in record["inputs"]] == [64, 64]
+    assert [len(source["sha256"]) for source in record["inputs"]] == [64, 64, 64]
 
     # A run must not go on with other bytes under the same names.
     with (simulated / "positives.fa").open("a") as stream:
         stream.write(">train_0_again\n" + "ACGT" * 15 + "\n")
     done, _ = run(*command, "--config.train.epochs=4", code=2)
     assert "positives.fa has changed since" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def relative(jaxdna, simulated, tmp_path_factory):
+    """A folder with sim/ and run/, trained with paths that are relative to that folder."""
+    folder = tmp_path_factory.mktemp("relative")
+    shutil.copytree(simulated, folder / "sim")
+    root = Path(__file__).parents[2]
+    done = jaxdna(
+        "train", f"--config={root}/configs/fasta.py", "--config.data.positives=sim/positives.fa",
+        "--config.data.negatives=sim/negatives.fa", "--config.data.split_table=sim/labels.tsv",
+        *TRAIN, "--config.train.epochs=1", f"--config.runtime.data_cache={folder}/cache",
+        "--config.runtime.compilation_cache=off", "--workdir=run", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("verb", [["evaluate"], ["interpret", "--mutate=0"]])
+def test_a_run_finds_its_files_from_any_folder(jaxdna, relative, tmp_path, verb):
+    shutil.copytree(relative / "sim", tmp_path / "sim")
+    with (tmp_path / "sim" / "positives.fa").open("a") as other:
+        other.write(">one_more\n" + "ACGT" * 15 + "\n")
+    done = jaxdna(*verb, f"--workdir={relative}/run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    # On another machine the files are not where they were: the paths lead from where one stands.
+    moved = shutil.copytree(relative / "run", tmp_path / "run") / "data.json"
+    moved.write_text(moved.read_text().replace(f"{relative}", "/nowhere"))
+    done = jaxdna(*verb, f"--workdir={tmp_path}/run", cwd=relative)
+    assert done.returncode == 0, done.stderr
+    done = jaxdna(*verb, "--workdir=run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "sim/positives.fa has changed since" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["positives.fa", "labels.tsv"])
+@pytest.mark.parametrize("verb", [["evaluate"], ["interpret", "--mutate=0"]])
+def test_files_that_changed_are_not_taken_for_those_of_the_run(jaxdna, relative, verb, name):
+    path = relative / "sim" / name
+    content = path.read_text()
+    path.write_text("\n".join(content.split("\n")[:-3]) + "\n")
+    try:
+        done = jaxdna(*verb, f"--workdir={relative}/run")
+    finally:
+        path.write_text(content)
+    assert done.returncode == 2
+    assert f"{name} has changed since" in " ".join(done.stderr.split())
