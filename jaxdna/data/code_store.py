@@ -22,8 +22,9 @@ from jaxdna.data.records import LENGTH_POLICIES, Records, check_choice, check_mi
 from jaxdna.data.sequences import Codes
 from jaxdna.data.store_writer import StoreWriter
 from jaxdna.errors import UserError
+from jaxdna.training.manifest import damage, write_manifest
 
-_FORMAT = 4  # part of the key: a change of the files' meaning makes new stores
+_FORMAT = 5  # part of the key: a change of the files' meaning makes new stores
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -32,7 +33,7 @@ class CodeStore:
     """Converted sequences on disk; nothing is in memory until it is indexed.
 
     Attributes:
-      folder: holds codes.npy, lengths.npy, columns.npz, ids.txt and store.json.
+      folder: holds codes.npy, lengths.npy, columns.npz, ids.txt, store.json and a manifest.
       codes: uint8 [records, length] memory-mapped.
       counts: records of each part, in the order in which they were added.
       notes: for each part, what a person should know (ambiguous letters, repeated ids, ...).
@@ -126,8 +127,18 @@ def default_cache() -> Path:
 
 
 def open_store(folder: str | Path) -> CodeStore:
-    """Returns the store in `folder`, as `find_or_make` made it."""
+    """Returns the store in `folder`, as `find_or_make` made it.
+
+    Raises:
+      UserError: a file of it is not as it was written: codes out of range would be trained on.
+    """
     folder = Path(folder)
+    cause = damage(folder)
+    if cause is not None:
+        raise UserError(
+            f"the converted sequences in {folder} are damaged ({cause}); legal: remove that "
+            "folder, and they are converted anew"
+        )
     meta = json.loads((folder / "store.json").read_text(encoding="utf-8"))
     with np.load(folder / "columns.npz") as columns:
         return CodeStore(
@@ -156,6 +167,7 @@ def _make(
         with begin(partial) as writer:
             fill(writer)
             writer.finish()
+        write_manifest(partial)
         partial.rename(target)
     except OSError:
         if not (target / "store.json").is_file():  # else another process was faster

@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,8 @@ def _read_cached(name: str, folder: Path) -> dict[str, Split]:
                 split: Split(stored[f"{split}_x"], stored[f"{split}_y"])
                 for split in ("train", "test")
             }
-    except (OSError, ValueError, KeyError):
-        pass  # not there yet, or half written by a machine that died
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there yet, or damaged since
     splits = read_dataset(name, folder)
     _store(cached, splits)
     return splits
@@ -172,12 +173,15 @@ def read_dataset(name: str, folder: Path) -> dict[str, Split]:
         builder = tfds.builder_from_directory(str(folder))
         splits = {split: _read_split(builder, split, name) for split in ("train", "test")}
     except Exception as error:  # the readers raise whatever they like
-        cause = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(
             f"--config.data.data_dir: {folder} is damaged, or is no {name} prepared as "
-            f"array_record ({cause}); remove it, and prepare or copy the data set anew"
+            f"array_record ({_first_line(error)}); remove it, and prepare or copy the data set anew"
         ) from None
     return splits
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def _read_split(builder: Any, split: str, name: str) -> Split:
@@ -186,12 +190,21 @@ def _read_split(builder: Any, split: str, name: str) -> Split:
     x = np.empty((examples, *SETS[name][0]), np.uint8)
     y = np.empty(examples, np.int32)
     for i in range(examples):
-        example = source[i]
-        if example["image"].shape != x.shape[1:]:
-            raise ValueError(f"an image of {example['image'].shape}, not {x.shape[1:]}")
-        x[i], y[i] = example["image"], example["label"]
-    if examples == 0 or y.min() < 0 or y.max() >= CLASSES:
-        raise ValueError(f"{examples} images of {split}, or labels outside 0 to {CLASSES - 1}")
+        try:
+            example = source[i]
+            image, label = example["image"], example["label"]
+        except Exception as error:  # the readers raise whatever they like
+            raise ValueError(f"{split} record {i}: {_first_line(error)}") from error
+        if image.shape != x.shape[1:] or image.dtype != x.dtype:
+            raise ValueError(
+                f"{split} record {i}: its image is {image.dtype}{image.shape}, "
+                f"not {x.dtype}{x.shape[1:]}"
+            )
+        if not 0 <= label < CLASSES:
+            raise ValueError(f"{split} record {i}: its label is {label}, not 0 to {CLASSES - 1}")
+        x[i], y[i] = image, label
+    if not examples:
+        raise ValueError(f"it has no images of {split}")
     return Split(x, y)
 
 

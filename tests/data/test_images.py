@@ -71,6 +71,13 @@ def test_the_cache_is_used_and_notices_another_data_set(digits, monkeypatch, tmp
     first = load(digits)
     monkeypatch.setattr(images, "read_dataset", None)
     np.testing.assert_array_equal(load(digits).splits["test"].x, first.splits["test"].x)
+    (cached,) = (tmp_path / "cache").glob("jaxdna/images/*.npz")
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for damaged in (cached.read_bytes()[:-5000], cached.read_bytes()[:1000], b"PK\x03\x04", b""):
+        cached.write_bytes(damaged)
+        np.testing.assert_array_equal(load(digits).splits["test"].x, first.splits["test"].x)
+    monkeypatch.setattr(images, "read_dataset", None)
     other = tmp_path / "other"
     shutil.copytree(digits, other)
     with pytest.raises(TypeError):  # it would read
@@ -139,8 +146,9 @@ def test_a_damaged_or_half_prepared_folder_is_one_sentence(digits, tmp_path):
     colour = np.repeat(x[:5], 3, axis=-1)
     written = {"train": (colour, y[:5]), "test": (x[:5], y[:5])}
     images.write_dataset(wrong, "mnist", "3.0.1", written)
-    with pytest.raises(UserError, match="is damaged, or is no mnist"):
+    with pytest.raises(UserError, match=r"train record 0: its image is uint8\(28, 28, 3\), not "):
         load(wrong)
+    assert "train record" in damaged("flipped", flip)
 
 
 def test_without_files_and_without_a_network_the_sentence_says_where_to_put_what(

@@ -152,3 +152,57 @@ def test_fault_14_a_corrupt_data_file_is_named_with_the_record(runner, tmp_path,
         assert word in sentence
     assert "Traceback" not in job.output
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def store(runner, tmp_path_factory):
+    """A command that trains on FASTA files, and a cache where they are converted already."""
+    folder = tmp_path_factory.mktemp("store")
+    letters = np.random.default_rng(0).choice(list("ACGT"), (2, 50, 80))
+    for name, sequences in zip(("bound", "unbound"), letters, strict=True):
+        records = (f">{name}{i}\n{''.join(row)}\n" for i, row in enumerate(sequences))
+        (folder / f"{name}.fa").write_text("".join(records))
+    command = [
+        "train", "--config=configs/fasta.py", f"--config.data.positives={folder}/bound.fa",
+        f"--config.data.negatives={folder}/unbound.fa", "--config.train.epochs=1",
+        "--config.train.batch_size=16", "--config.runtime.platform=cpu",
+    ]  # fmt: skip
+    with runner.start(
+        *command, f"--workdir={folder}/run", environment={"XDG_CACHE_HOME": f"{folder}/cache"}
+    ) as job:
+        assert job.end() == 0, job.output
+    return command, folder / "cache"
+
+
+def flip_a_bit(content):
+    return content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("codes.npy", flip_a_bit, "the digest of codes.npy is not the one"),  # another base
+        ("codes.npy", lambda content: content[:-1] + b"\x63", "the digest of codes.npy"),  # none
+        ("codes.npy", lambda content: content.replace(b"|u1", b"|i1"), "the digest of codes.npy"),
+        ("columns.npz", lambda content: content[:9], "columns.npz has 9 bytes and not"),
+        ("store.json", lambda content: b"[]", "store.json has 2 bytes and not"),
+        ("ids.txt", None, "ids.txt is missing"),
+    ],
+)
+def test_fault_14_damaged_converted_sequences_are_named(
+    runner, store, tmp_path, name, change, words
+):
+    command, cache = store
+    again = shutil.copytree(cache, tmp_path / "cache")
+    (path,) = again.glob(f"jaxdna/codes/*/{name}")
+    if change is None:
+        path.unlink()
+    else:
+        assert change(path.read_bytes()) != path.read_bytes()
+        path.write_bytes(change(path.read_bytes()))
+    with runner.start(
+        *command, f"--workdir={tmp_path}/run", environment={"XDG_CACHE_HOME": str(again)}
+    ) as job:
+        assert job.end() == 2, job.output
+    assert f"jaxdna: the converted sequences in {path.parent} are damaged ({words}" in job.output
+    assert not (tmp_path / "run").exists()
