@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -168,12 +169,17 @@ def _start(arguments: Sequence[str], gpu: str | None) -> subprocess.Popen[bytes]
         stdin=subprocess.DEVNULL,
         env=None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu},
         process_group=0,
-        preexec_fn=_ask_for_sigterm_when_the_launcher_dies if sys.platform == "linux" else None,
+        preexec_fn=partial(_end_with, os.getpid()) if sys.platform == "linux" else None,
     )
 
 
-def _ask_for_sigterm_when_the_launcher_dies() -> None:
+def _end_with(launcher: int) -> None:
+    """Asks the kernel for a SIGTERM when the launcher dies; runs in the process, before its own."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the launcher's handler would swallow it
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != launcher:  # it has died already: the kernel tells nobody
+        os._exit(EXIT_PEER)
 
 
 def _relays(
