@@ -68,30 +68,37 @@ def namespace():
     pytest.skip("neither root nor user namespaces: no small file system can be mounted")
 
 
-def test_fault_03_disk_full_says_where_and_leaves_the_earlier_checkpoints(
-    runner, finished, tmp_path
-):
+def on_a_small_disk(runner, tmp_path, script):
+    """Runs a shell script with `disk`, a folder to mount one on, and `run`, the short run on it."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    run = f"{sys.executable} -m jaxdna train {' '.join(SHORT)} --workdir={disk}/run"
-    script = f"""
-      mount -t tmpfs -o size=400k none {disk}
-      {run}; echo code $?
-      find {disk}/run/checkpoints -mindepth 1 -maxdepth 1
-      mount -o remount,size=16m {disk}
-      {run}; echo code $?
-      cp {disk}/run/summary.json {disk}/run/metrics.jsonl {tmp_path}
-    """
+    caches = {"JAX_COMPILATION_CACHE_DIR": str(runner.folder.parent / "compiled")}
+    train = f"{sys.executable} -m jaxdna train {' '.join(SHORT)} --workdir={disk}/run"
     done = subprocess.run(
-        [*namespace(), "sh", "-c", script],
+        [*namespace(), "sh", "-c", f"disk={disk}\nrun='{train}'\n{script}"],
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(runner.folder.parent / "compiled")},
+        env=os.environ | caches,
     )
+    assert "Traceback" not in done.stderr
+    return done, disk
+
+
+def test_fault_03_disk_full_says_where_and_leaves_the_earlier_checkpoints(
+    runner, finished, tmp_path
+):
+    script = f"""
+      mount -t tmpfs -o size=400k none $disk
+      $run; echo code $?
+      find $disk/run/checkpoints -mindepth 1 -maxdepth 1
+      mount -o remount,size=16m $disk
+      $run; echo code $?
+      cp $disk/run/summary.json $disk/run/metrics.jsonl {tmp_path}
+    """
+    done, disk = on_a_small_disk(runner, tmp_path, script)
     first, second = done.stdout.split("code ")[1:]
     assert first.startswith("1\n"), done.stderr
-    assert "Traceback" not in done.stderr
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("jaxdna:")]
     assert f"{disk}/run" in error
     assert "No space left on device" in error
@@ -105,22 +112,12 @@ def test_fault_03_disk_full_says_where_and_leaves_the_earlier_checkpoints(
 
 def test_fault_03_a_disk_that_is_full_before_the_first_step_is_one_sentence(runner, tmp_path):
     """Room for the lock and config.json; for data.json too; for all but TensorBoard's events."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    run = f"{sys.executable} -m jaxdna train {' '.join(SHORT)} --workdir={disk}/run"
     script = "".join(
-        f"mount -t tmpfs -o size={size}k none {disk} && {run}; echo code $?; umount {disk}\n"
+        f"mount -t tmpfs -o size={size}k none $disk && $run; echo code $?; umount $disk\n"
         for size in (8, 12, 16)
     )
-    done = subprocess.run(
-        [*namespace(), "sh", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(runner.folder.parent / "compiled")},
-    )
+    done, disk = on_a_small_disk(runner, tmp_path, script)
     assert done.stdout.splitlines() == ["code 1"] * 3, done.stderr
-    assert "Traceback" not in done.stderr
     sentence = f"jaxdna: a file of the run cannot be written to {disk}/run (No space left on device"
     assert sum(line.startswith(sentence) for line in done.stderr.splitlines()) == 3
 

@@ -10,6 +10,7 @@ import sys
 import termios
 import time
 
+import psutil
 import pytest
 
 from jaxdna.training.checkpoint import positions
@@ -181,6 +182,23 @@ def test_fault_10_a_process_that_hangs_dumps_its_stacks_and_ends_with_75(runner,
     )
     assert "Current thread" in job.output
     assert "loop.py" in job.output
+
+
+def test_fault_10_a_stopped_parameter_server_is_noticed_by_the_watchdog(runner, tmp_path):
+    """Its process lives, so that Ray starts no other; it ends with the run all the same."""
+    pytest.importorskip("ray")
+    servers = "--config.strategy=parameter_server"
+    endless = "--config.train.epochs=100000"
+    with runner.train(tmp_path / "run", servers, endless, "--config.watchdog.step=10") as job:
+        assert job.until(epoch(2))
+        started = psutil.Process(job.pid).children(recursive=True)
+        actors = [p for p in started if p.name().startswith(("ray::Server", "ray::Worker"))]
+        assert len(actors) >= 2
+        next(actor for actor in actors if "Server" in actor.name()).suspend()
+        assert job.end() == 75, job.output
+    assert "(--config.watchdog.step=10); the stacks of all threads follow" in job.output
+    assert "parameter_server.py" in job.output
+    assert not psutil.wait_procs(actors, timeout=60)[1]
 
 
 def test_fault_13_a_loss_that_is_not_finite_ends_with_76_and_keeps_the_checkpoint(
