@@ -105,12 +105,12 @@ def find_or_make(
     check_choice("--config.data.lengths", lengths, LENGTH_POLICIES)
     settings = [_FORMAT, key, lengths, length]
     target = Path(cache) / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
-    if (target / "store.json").is_file():
+    if target.exists():
         return open_store(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target) as alone:
-            if not (target / "store.json").is_file():
+            if not target.exists():
                 _make(target, alone, lambda at: StoreWriter(at, lengths, length, width), fill)
     except OSError as error:
         raise UserError(
@@ -170,7 +170,7 @@ def _make(
         write_manifest(partial)
         partial.rename(target)
     except OSError:
-        if not (target / "store.json").is_file():  # else another process was faster
+        if not target.exists():  # else another process was faster
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

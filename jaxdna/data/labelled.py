@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,11 @@ def _check_settings(data: Any) -> None:
         raise UserError(f"--config.data.negatives is missing; legal: {legal}")
     if data.bed and not data.genome:
         raise UserError(f"--config.data.bed={data.bed} needs --config.data.genome, a FASTA file")
+    close = get_close_matches(data.negatives, (SHUFFLE, GC_MATCHED), n=1, cutoff=0.5)
+    if close and close != [data.negatives] and not Path(data.negatives).exists():
+        raise UserError(
+            f"--config.data.negatives={data.negatives} is no file; did you mean {close[0]}?"
+        )
     if data.negatives == GC_MATCHED and not data.bed:
         raise UserError(
             f"--config.data.negatives={GC_MATCHED} draws from a genome and needs "

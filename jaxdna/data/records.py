@@ -90,8 +90,13 @@ def fit_length(records: Records, length: int, policy: str, source: str, width: i
     return fitted
 
 
-def check_lengths(records: Records, length: int, policy: str, source: str, width: int = 1) -> None:
-    """Raises UserError where `fit_length` would, with the same arguments; changes nothing."""
+def check_lengths(
+    records: Records, length: int, policy: str, source: str, width: int = 1, named: bool = True
+) -> None:
+    """Raises UserError where `fit_length` would, with the same arguments; changes nothing.
+
+    `named` says whether the user named the length: if not, another policy takes another one.
+    """
     check_choice("--config.data.lengths", policy, LENGTH_POLICIES)
     lengths = records.lengths
     legal = {"error": lengths == length, "center_crop": lengths >= length, "pad": lengths <= length}
@@ -100,7 +105,7 @@ def check_lengths(records: Records, length: int, policy: str, source: str, width
         raise UserError(
             f"{source}: {_first(records.ids, lengths, wrong)} not {length} bases long, and "
             f"--config.data.lengths={policy} does not mend that; "
-            + _remedy(lengths[wrong], length, policy, int(lengths.min()) >= width)
+            + _remedy(lengths[wrong], length, policy, int(lengths.min()) >= width, named)
         )
 
 
@@ -138,7 +143,9 @@ def _first(ids: Sequence[str], lengths: NDArray[np.int64], wrong: NDArray[np.int
     )
 
 
-def _remedy(lengths: NDArray[np.int64], length: int, policy: str, croppable: bool) -> str:
+def _remedy(
+    lengths: NDArray[np.int64], length: int, policy: str, croppable: bool, named: bool
+) -> str:
     """Says what is legal; cropping is, unless a filter does not fit into the shortest record."""
     if policy == "center_crop":
         shorter = f"--config.data.length={lengths.min()} or less, or " if croppable else ""
@@ -147,7 +154,7 @@ def _remedy(lengths: NDArray[np.int64], length: int, policy: str, croppable: boo
         crop = ", or lengths=center_crop" if croppable else ""
         return f"legal: --config.data.length={lengths.max()} or more{crop}"
     fits = {
-        "center_crop": croppable and (lengths > length).any(),
-        "pad": not croppable or (lengths < length).any(),
+        "center_crop": croppable and (not named or (lengths > length).any()),
+        "pad": not named or not croppable or (lengths < length).any(),
     }
     return f"legal: lengths={' or '.join(way for way, it_does in fits.items() if it_does)}"

@@ -38,6 +38,7 @@ class StoreWriter:
         """
         self.counts: list[int] = []
         self._folder, self._policy, self._length, self._width = folder, policy, length, width
+        self._named = length > 0
         self._parts: list[tuple[SequenceStats, list[str]]] = []
         self._lengths = [np.empty(0, dtype=np.int64)]
         self._columns: dict[str, NDArray] = {}
@@ -71,7 +72,9 @@ class StoreWriter:
             if self._policy == "error" and not self._length:
                 self._length = int(block.lengths[0])
             if self._length:
-                check_lengths(block, self._length, self._policy, display(name), self._width)
+                check_lengths(
+                    block, self._length, self._policy, display(name), self._width, self._named
+                )
             self._codes.write(np.ascontiguousarray(block.codes).data)
             self._ids.write("".join(f"{one}\n" for one in block.ids).encode())
         self._parts.append((stats, [*notes, *stats.notes()]))

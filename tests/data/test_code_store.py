@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import gzip
+import shutil
 import subprocess
 import sys
 import threading
@@ -186,6 +187,22 @@ def test_a_bad_input_leaves_nothing_behind(inputs, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         convert(inputs[:1], tmp_path / "file", lengths="pad")
+
+
+@pytest.mark.parametrize("name", ["codes.npy", "lengths.npy", "columns.npz", "store.json"])
+@pytest.mark.parametrize("damage", ["absent", "empty", "short"])
+def test_a_damaged_store_is_told_by_its_folder(inputs, tmp_path, name, damage):
+    """Such as by a cleaner of caches, which takes files that nobody has read for long."""
+    folder = convert(inputs, tmp_path / "cache", lengths="pad").folder
+    path = folder / name
+    if damage == "absent":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: -50 if damage == "short" else 0])
+    with pytest.raises(UserError, match=f"{folder} are damaged .*; legal: remove that folder"):
+        convert(inputs, tmp_path / "cache", lengths="pad")
+    shutil.rmtree(folder)
+    assert len(convert(inputs, tmp_path / "cache", lengths="pad")) == 70
 
 
 def test_what_a_killed_conversion_left_is_removed_by_the_next(inputs, tmp_path):

@@ -260,6 +260,10 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         (TWO | {"genome": "g.fa"}, "needs --config.data.bed"),
         ({"table": "t.tsv", "negatives": "n.fa"}, "whose rows have both classes"),
         (TWO, "center_crop or pad"),
+        (TWO | {"positives": "long.fa"}, "legal: lengths=center_crop or pad"),
+        (TWO | {"length": 300}, "legal: lengths=pad"),
+        (PEAKS | {"negatives": "gc-matched"}, "did you mean gc_matched?"),
+        (TWO | {"negatives": "shuffle"}, "did you mean dinucleotide_shuffle?"),
         (TWO | {"lengths": "pad", "folds": 5, "fold": 5}, "-1 to 4"),
         (TWO | {"lengths": "pad", "folds": 5, "test_chroms": "chr1"}, "needs --config.data.bed"),
         (PEAKS | {"negatives": "y.bed", "length": 60, "test_chroms": "chr3"}, "go together"),
@@ -299,6 +303,7 @@ def test_bad_input_is_one_sentence(files, data, words):
     (files / "cut.fa.gz").write_bytes(gzip.compress((files / "p.fa").read_bytes())[:-9])
     (files / "short.fa").write_text((files / "p.fa").read_text() + ">tiny\nACGT\n")
     (files / "few.fa").write_text(">a\n" + "ACGT" * 10 + "\n")
+    (files / "long.fa").write_text(">a\n" + "ACGT" * 2000 + "\n>b\n" + "ACGT" * 10 + "\n")
     (files / "one.tsv").write_text(("ACGT" * 10 + "\t1\n") * 20)
     (files / "bad.tsv").write_text("id\tsplit\nnobody\ttest\n")
     (files / "far.bed").write_text("chr1\t900000\t900100\n")
