@@ -53,15 +53,16 @@ class _Notes(io.FileIO):
 
 
 class _Results(io.FileIO):
-    """stdout: tells that nobody reads it any more from whatever else a broken disk or pipe does."""
+    """stdout: what goes wrong with it is said once, and told from what goes wrong elsewhere."""
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
+            unheard(self)
             if error.errno in _NOBODY_READS:
                 raise Unread(*error.args) from error
-            raise
+            raise StorageError(f"stdout cannot be written ({error.strerror})") from error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -124,22 +125,12 @@ def main(arguments: list[str]) -> int:
     code = EXIT_OK
     try:
         code = _answer(arguments)
-        _flush()
-    except Unread:
-        unheard(sys.stdout)
-    except StorageError as error:
-        unheard(sys.stdout)
-        code = report(error)
-    return code
-
-
-def _flush() -> None:
-    try:
         print(end="", flush=True)
     except Unread:
-        raise
-    except OSError as error:
-        raise StorageError(f"stdout cannot be written ({error.strerror})") from error
+        pass
+    except StorageError as error:
+        code = report(error)
+    return code
 
 
 def _answer(arguments: list[str]) -> int:
@@ -164,7 +155,10 @@ def _answer(arguments: list[str]) -> int:
     )
     module.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object as stdout's last line")
-    parsed = parser.parse_args(others)
+    try:
+        parsed = parser.parse_args(others)
+    except SystemExit as end:  # after --help, or a mistake
+        return int(end.code or EXIT_OK)
     parsed.overrides, parsed.command = overrides, command
     try:
         result: dict[str, Any] | int | None = module.run(parsed)

@@ -13,7 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from jaxdna.errors import EXIT_PEER, EXIT_PREEMPTED, EXIT_WATCHDOG, JaxdnaError, UserError, unheard
+from jaxdna.errors import (
+    EXIT_PEER,
+    EXIT_PREEMPTED,
+    EXIT_WATCHDOG,
+    JaxdnaError,
+    StorageError,
+    UserError,
+    unheard,
+)
 
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 15
@@ -201,7 +209,10 @@ def _relay(source: IO[bytes], log: IO[bytes], ours: IO[bytes] | None) -> None:
             try:
                 sink.write(line)
                 sink.flush()
-            except OSError:  # full, or nobody reads it any more: the process must not wait for it
+            except (
+                OSError,
+                StorageError,
+            ):  # full, or nobody reads it any more: the process must not wait for it
                 sinks.remove(sink)
                 unheard(sink)
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -27,6 +28,27 @@ def test_every_verb_has_help_and_no_verb_imports_jax_for_it(verb):
     done = subprocess.run([sys.executable, "-c", code, verb], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"jaxdna {verb}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["doctor", "--help"], ["doctor"]]
+)
+def test_results_that_nobody_reads_are_no_failure_and_a_full_disk_is_one_sentence(arguments):
+    def run(stdout):
+        return subprocess.run(
+            [sys.executable, "-m", "jaxdna", *arguments],
+            stdout=stdout, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "80"},
+        )  # fmt: skip
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run(writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    with open("/dev/full", "w") as full:
+        done = run(full)
+    sentence = "jaxdna: stdout cannot be written (No space left on device)\n"
+    assert (done.returncode, done.stderr) == (1, sentence)
 
 
 def test_overrides_are_taken_in_both_spellings():
