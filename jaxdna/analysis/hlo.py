@@ -34,6 +34,7 @@ class Op:
       operand_shapes: the texts of their shapes.
       attributes: the text of everything after the operands.
       called: the computations that it names as its contents or as its function.
+      number: which parameter of its computation it is, from 0; -1 for what is none.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Op:
     operand_shapes: tuple[str, ...]
     attributes: str
     called: tuple[str, ...]
+    number: int
 
     def attribute(self, name: str) -> str:
         """The text of an attribute such as ``custom_call_target``; empty where there is none."""
@@ -50,10 +52,15 @@ class Op:
         return found.group(1) if found else ""
 
     @property
+    def known_trips(self) -> int | None:
+        """How often a loop runs its body, where XLA has noted it."""
+        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', self.attributes)
+        return int(known.group(1)) if known else None
+
+    @property
     def trips(self) -> int:
         """How often a loop runs its body; 1 when XLA does not know, and for all that is no loop."""
-        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', self.attributes)
-        return int(known.group(1)) if known else 1
+        return self.known_trips or 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +131,8 @@ def _parse_instruction(line: str, shapes: dict[str, str]) -> Op | None:
     if not opcode:
         return None
     close = _closing(line, opcode.end() - 1)
-    operands = tuple(re.findall(r"%([\w.\-]+)", line[opcode.end() : close]))
+    inside = line[opcode.end() : close]
+    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
     attributes = line[close:]
     return Op(
         name=head.group(1),
@@ -136,6 +144,7 @@ def _parse_instruction(line: str, shapes: dict[str, str]) -> Op | None:
         called=tuple(
             name for text in _CALLED.findall(attributes) for name in re.findall(r"[\w.\-]+", text)
         ),
+        number=int(inside.rstrip(")")) if opcode.group(1) == "parameter" else -1,
     )
 
 

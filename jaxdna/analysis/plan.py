@@ -43,7 +43,8 @@ def plan(program: Program) -> dict[str, Any]:
     Returns:
       The object of `plan --json`, without the topology's name: devices, mesh, flops_per_step (per
       device, as XLA counts them), bytes per device (arguments, temporaries, output, peak),
-      bytes_moved_per_step (from and to a device's main memory; see `traffic`), the collectives of
+      bytes_moved_per_step (from and to a device's main memory, see `traffic`; of the loop over
+      train.steps_per_call steps where the config gives more than one), the collectives of
       one step, overlapped (share of their bytes under way while a convolution or
       matrix product runs) and compile_seconds. All of it is read from the compiled program;
       nothing is timed.
@@ -70,11 +71,19 @@ def plan(program: Program) -> dict[str, Any]:
             + memory.temp_size_in_bytes
             - memory.alias_size_in_bytes,
         },
-        "bytes_moved_per_step": bytes_moved(text),
+        "bytes_moved_per_step": round(_moved(program, text)),
         "collectives": [_row(collective) for collective in found],
         "overlapped": overlap_fraction(found, matmuls_only=True),
         "compile_seconds": round(seconds, 2),
     }
+
+
+def _moved(program: Program, one_step: str) -> float:
+    """From step to step a loop may keep on the chip what a program of one step reads anew."""
+    steps = program.config.train.steps_per_call
+    if steps > 1:
+        return bytes_moved(program.compiled(steps).as_text(), steps)
+    return bytes_moved(one_step)
 
 
 def _row(collective: Collective) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def complement_strand(codes: jax.Array) -> jax.Array:
 
 def flip_strands(codes: jax.Array, key: jax.Array) -> jax.Array:
     """Replaces each sequence of uint8 [batch, length] by its other strand half of the time."""
+    # A TPU takes them out of the stack of batches once, and not once for each strand.
+    codes = jax.lax.optimization_barrier(codes)
     flip = jax.random.bernoulli(key, 0.5, codes.shape[:1])
     return jnp.where(flip[:, None], complement_strand(codes), codes)
 
