@@ -82,7 +82,8 @@ def _moved(program: Program, one_step: str) -> float:
     """From step to step a loop may keep on the chip what a program of one step reads anew."""
     steps = program.config.train.steps_per_call
     if steps > 1:
-        return bytes_moved(program.compiled(steps).as_text(), steps)
+        loop: Any = program.compiled(steps)
+        return bytes_moved(loop.as_text(), steps)
     return bytes_moved(one_step)
 
 
