@@ -106,6 +106,32 @@ def parameter_shardings(mesh: Mesh, shapes: Any, head: str) -> Any:
     )
 
 
+def gathered(params: Any, mesh: Mesh, head: str) -> Any:
+    """Returns parameters that are whole over `fsdp`, as operations take them; for use in `jit`.
+
+    XLA may gather them later, or not at all, and then does not always compute what was asked for:
+    with a batch over `data` and `fsdp` and a kernel over `fsdp` and `model`, the gradient of the
+    layer's input is wrong, without a word (jaxlib 0.10.2, convolutions and matrix products).
+
+    Args:
+      params: pytree of arrays, by layer and name.
+      mesh: the devices.
+      head: name of the network's last layer.
+    """
+    sizes = dict(mesh.shape)
+    if sizes["fsdp"] == 1:
+        return params
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jax.lax.with_sharding_constraint(
+            leaf,
+            NamedSharding(
+                mesh, parameter_spec(path_name(path), leaf.shape, sizes | {"fsdp": 1}, head)
+            ),
+        ),
+        params,
+    )
+
+
 class ParameterRow(NamedTuple):
     """How one parameter lies.
 

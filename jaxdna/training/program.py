@@ -29,6 +29,7 @@ from jaxdna.parallel.compiler_options import overlap_options
 from jaxdna.parallel.gradient_sync import make_sync
 from jaxdna.parallel.sharded_scan import check_length
 from jaxdna.parallel.sharding import (
+    gathered,
     parameter_shardings,
     replicated,
     stacked_inputs,
@@ -126,8 +127,11 @@ class Program:
 
     def apply(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """Returns logits [batch, logits] of inputs uint8 [batch, ...]."""
-        network = nnx.merge(self._graph, nnx.State(self._in_precision(params)))
+        params = self._in_precision(params)
         inside_shard_map = not jax.sharding.get_abstract_mesh().empty
+        if not inside_shard_map:
+            params = gathered(params, self.mesh, self.head)
+        network = nnx.merge(self._graph, nnx.State(params))
         mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
         with nullcontext() if inside_shard_map else mesh:
             return network(x, key)

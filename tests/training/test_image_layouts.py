@@ -30,7 +30,12 @@ NETWORKS = {
     "mnist": ["model.filters=4,8", "model.dense=16,8"],
     "mnist_mlp": ["model.dense=16,8"],
 }
-MIXES = [{"data": 8}, {"fsdp": 4, "model": 2}, {"data": 2, "seq": 2, "model": 2}]
+MIXES = [
+    {"data": 8},
+    {"fsdp": 4, "model": 2},
+    {"data": 2, "fsdp": 2, "model": 2},
+    {"data": 2, "seq": 2, "model": 2},
+]
 # The two convolutional networks differ in padding and in their rows: one mix for the second.
 MESHES = {"cifar10": MIXES, "mnist": [{"fsdp": 2, "seq": 2, "model": 2}], "mnist_mlp": MIXES}
 
