@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -28,6 +29,22 @@ SHORT = [
 ]
 # Compiling takes a second or more then.
 NO_CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
+# libtpu, in tests that ran before, lets this process and all that it starts ignore SIGHUP; so does
+# nohup. A terminal that the process is given becomes its own.
+_AFRESH = """
+import contextlib, fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+with contextlib.suppress(OSError):
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def afresh(*arguments: str) -> list[str]:
+    """The command line of `jaxdna ARGUMENTS` as a shell in a terminal starts it."""
+    return [sys.executable, "-c", _AFRESH, sys.executable, "-m", "jaxdna", *arguments]
 
 
 @dataclass

@@ -1,13 +1,11 @@
 """Rows 2, 10, 13 and 19 of the table of faults: signals, hangs, a loss that is no number."""
 
-import fcntl
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
-import termios
 import time
 
 import psutil
@@ -15,7 +13,7 @@ import pytest
 
 from jaxdna.training.checkpoint import positions
 from jaxdna.training.guard import Guard
-from tests.faults.conftest import NO_CACHE, SHORT, a_moment_after_compiling, rows, sha
+from tests.faults.conftest import NO_CACHE, SHORT, a_moment_after_compiling, afresh, rows, sha
 
 
 def epoch(number):
@@ -44,16 +42,9 @@ def test_fault_02_a_terminal_that_is_closed_lets_the_run_save(runner, tmp_path):
     workdir = tmp_path / "run"
     ours, theirs = pty.openpty()
     command = ["train", *SHORT, "--config.train.epochs=100000", f"--workdir={workdir}"]
-
-    def in_the_terminal():
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-
     with subprocess.Popen(
-        [sys.executable, "-m", "jaxdna", *command],
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        preexec_fn=in_the_terminal,
-    ) as process:  # fmt: skip
+        afresh(*command), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as process:
         try:
             os.close(theirs)
             shown = b""

@@ -250,6 +250,12 @@ def test_a_client_without_the_token_is_refused(crew, tmp_path):
     assert b"token" in theirs.stderr
 
 
+def test_a_ray_that_is_in_use_already_is_left_alone(crew):
+    program, _ = built(ParameterServerProgram, *SMALL, *servers())
+    with pytest.raises(UserError, match=r"call ray.shutdown\(\) first"):
+        program.check()
+
+
 def test_tal1_reaches_its_score_with_two_workers_and_leaves_its_metrics(crew, tmp_path):
     program, dataset, _ = crew
     folder, console = RunFolder(tmp_path / "run"), Console(quiet=True)
@@ -301,12 +307,6 @@ def test_a_cluster_that_does_not_answer_is_waited_for_no_longer_than_said():
         with pytest.raises(UserError, match=f"address={address} does not answer within 6 s"):
             program.check()
         assert time.monotonic() - start < 30  # Ray by itself asks for 40 s
-
-
-def test_a_ray_that_is_in_use_already_is_left_alone(crew):
-    program, _ = built(ParameterServerProgram, *SMALL, *servers())
-    with pytest.raises(UserError, match=r"call ray.shutdown\(\) first"):
-        program.check()
 
 
 def test_another_cluster_is_joined_with_its_token_and_not_without(jaxdna, tmp_path, monkeypatch):
