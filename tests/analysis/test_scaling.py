@@ -130,7 +130,9 @@ def ended_while(command, words, number):
         while not (measuring := study.children()):
             time.sleep(0.01)
         study.send_signal(number)
-        _, alive = psutil.wait_procs(measuring, timeout=60)
+        _, alive = psutil.wait_procs([study, *measuring], timeout=60)
+        for process in alive:
+            process.kill()
         assert not alive
     return study.returncode
 
