@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdna.models.network import Network
 from jaxdna.parallel.mesh import BATCH_AXES
-from jaxdna.parallel.sharding import parameter_shardings, replicated
+from jaxdna.parallel.sharding import gathered, parameter_shardings, replicated
 from jaxdna.training.state import Params
 from jaxdna.training.step import batch_sums
 
@@ -108,6 +108,7 @@ def _make_stage(
 
     def forward(params: Params, x: jax.Array, keys: Any, i: Any) -> jax.Array:
         key = None if keys is None else jax.random.wrap_key_data(keys[i])
+        params = gathered(params, mesh, head)
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return nnx.merge(graph, nnx.State(params))(x, key)
 

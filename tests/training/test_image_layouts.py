@@ -10,7 +10,7 @@ from jaxdna.config import flat, load_config, validate
 from jaxdna.data.batches import batch_rows
 from jaxdna.data.registry import load_dataset
 from jaxdna.parallel.mesh import make_mesh
-from jaxdna.training.program import Program
+from jaxdna.training.prepare import program_of
 
 STEPS = 4
 SMALL = [
@@ -38,21 +38,28 @@ MIXES = [
 ]
 # The two convolutional networks differ in padding and in their rows: one mix for the second.
 MESHES = {"cifar10": MIXES, "mnist": [{"fsdp": 2, "seq": 2, "model": 2}], "mnist_mlp": MIXES}
+# On eight devices a stage is split along three axes where it is the only one.
+PIPELINES = [
+    {"stage": 1, "data": 2, "fsdp": 2, "model": 2},
+    {"stage": 2, "fsdp": 2, "model": 2},
+    {"stage": 2, "data": 2, "fsdp": 2},
+]
 
 
-def train(config, mesh_flags, devices):
-    config = validate(flat(config) | {"mesh.data": 1} | mesh_flags)
+def train(config, flags, devices):
+    config = validate(flat(config) | {"mesh.data": 1} | flags)
     dataset = load_dataset(config)
     split = dataset.splits["train"]
     mesh = make_mesh(config, jax.devices()[:devices])
-    program = Program(config, mesh, dataset.example_shape, 10, len(split))
-    state, losses = program.init(), []
+    kind = program_of(config.strategy)
+    program = kind(config, mesh, dataset.example_shape, 10, len(split))
+    state, losses, call = program.init(), [], program.compiled(1)
     for step in range(STEPS):
         rows, weight = batch_rows(0, step, 1, len(split), 16)
         batch = {"x": split.x[rows], "y": split.y[rows], "weight": weight}
         shapes = program.abstract_batches(1)
         batch = {name: jax.device_put(batch[name], shapes[name].sharding) for name in batch}
-        state, metrics = program.train_call(state, batch)
+        state, metrics = call(state, batch)
         losses.append(float(metrics["loss"][0]) / 16)
     return jax.tree.map(np.asarray, state.params), losses
 
@@ -69,8 +76,18 @@ def on_one_device(name):
     ids=str,
 )
 def test_a_mix_of_axes_gives_the_parameters_of_one_device(name, mesh):
+    check(name, {f"mesh.{axis}": n for axis, n in mesh.items()})
+
+
+@pytest.mark.parametrize("mesh", PIPELINES, ids=str)
+def test_so_does_one_inside_the_stages_of_a_pipeline(mesh):
+    pipeline = {"strategy": "pipeline", "pipeline.microbatches": 1}
+    check("mnist_mlp", pipeline | {f"mesh.{axis}": n for axis, n in mesh.items()})
+
+
+def check(name, flags):
     config, params, losses = on_one_device(name)
-    other, other_losses = train(config, {f"mesh.{axis}": n for axis, n in mesh.items()}, 8)
+    other, other_losses = train(config, flags, 8)
     # Parameters below 1 and sums of 16 terms in another order, over four SGD steps of 0.05.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6), params, other)
     np.testing.assert_allclose(losses, other_losses, rtol=1e-5)
