@@ -88,11 +88,13 @@ class StoreWriter:
           change: takes the records so far and fills uint8 [bases], theirs in the same places.
         """
         records = self.records()
-        self._codes.truncate(self._begin + 2 * records.codes.size)
+        # A full disk fails a write; a mapped page that has no place on it yet kills the process.
+        for first in range(0, records.codes.size, _CHUNK_BASES):
+            self._codes.write(bytes(min(_CHUNK_BASES, records.codes.size - first)))
+        self._codes.flush()
         changed = self._map(records.codes.size, records.codes.size)
         change(records, changed)
         changed.flush()
-        self._codes.seek(0, os.SEEK_END)
         self._ids.flush()
         with open(self._ids.name, "rb") as ids:
             end = os.fstat(ids.fileno()).st_size

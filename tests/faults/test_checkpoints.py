@@ -122,6 +122,22 @@ def test_fault_03_a_disk_that_is_full_before_the_first_step_is_one_sentence(runn
     assert sum(line.startswith(sentence) for line in done.stderr.splitlines()) == 3
 
 
+def test_fault_03_a_disk_without_room_for_shuffled_sequences_is_one_sentence(runner, tmp_path):
+    """They are written through memory, where a full disk would end the process with SIGBUS."""
+    bound = tmp_path / "bound.fa"
+    bound.write_text("".join(f">{i}\n{'ACGTTGCA' * 125}\n" for i in range(300)))
+    script = f"""
+      mount -t tmpfs -o size=400k none $disk
+      {sys.executable} -m jaxdna train --config=fasta --config.runtime.platform=cpu \\
+        --config.data.positives={bound} --config.data.negatives=dinucleotide_shuffle \\
+        --config.runtime.data_cache=$disk/cache --workdir={tmp_path}/other
+      echo code $?; find $disk -type f
+    """
+    done, disk = on_a_small_disk(runner, tmp_path, script)
+    assert done.stdout == "code 2\n", done.stdout + done.stderr
+    assert f"the converted sequences cannot be written to {disk}/cache (no space" in done.stderr
+
+
 def test_fault_03_an_output_that_is_full_is_one_sentence(runner, finished, tmp_path):
     sequences = tmp_path / "x.fa"
     sequences.write_text(">a\n" + "ACGT" * 15 + "\n")
