@@ -5,6 +5,8 @@ import errno
 import importlib
 import io
 import json
+import os
+import stat
 import sys
 from typing import Any, NoReturn
 
@@ -37,10 +39,6 @@ VERBS = {
 }
 
 
-# A closed pipe; a closed terminal.
-_NOBODY_READS = (errno.EPIPE, errno.EIO)
-
-
 class _Notes(io.FileIO):
     """stderr: what is said there may go unheard, and then the work goes on."""
 
@@ -59,10 +57,17 @@ class _Results(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
+            unread = _nobody_reads(self, error)
             unheard(self)
-            if error.errno in _NOBODY_READS:
+            if unread:
                 raise Unread(*error.args) from error
             raise StorageError(f"stdout cannot be written ({error.strerror})") from error
+
+
+def _nobody_reads(stream: io.FileIO, error: OSError) -> bool:
+    """Tells a closed pipe or terminal from what else fails; a broken disk says EIO as well."""
+    is_terminal = stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
+    return error.errno == errno.EPIPE or (error.errno == errno.EIO and is_terminal)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -182,5 +187,6 @@ def entry() -> NoReturn:
 
 def _over(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
     """Returns a text stream over `raw` with the settings of the one before it."""
-    settings = before.encoding, before.errors
-    return io.TextIOWrapper(io.BufferedWriter(raw), *settings, line_buffering=before.line_buffering)
+    at_once = before.line_buffering or before.write_through  # a terminal, or `python -u`
+    buffer = io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffer, before.encoding, before.errors, line_buffering=at_once)

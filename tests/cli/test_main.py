@@ -1,5 +1,6 @@
 import json
 import os
+import pty
 import subprocess
 import sys
 import time
@@ -40,15 +41,37 @@ def test_results_that_nobody_reads_are_no_failure_and_a_full_disk_is_one_sentenc
             stdout=stdout, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "80"},
         )  # fmt: skip
 
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = run(writer)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (0, "")
+    for reader, writer in (os.pipe(), pty.openpty()):
+        os.close(reader)
+        done = run(writer)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, "")
     with open("/dev/full", "w") as full:
         done = run(full)
     sentence = "jaxdna: stdout cannot be written (No space left on device)\n"
     assert (done.returncode, done.stderr) == (1, sentence)
+
+
+def test_a_disk_that_fails_is_no_terminal_that_was_closed():
+    """Both answer EIO, as a file of /proc does that cannot be written."""
+    try:
+        file = os.open("/proc/version", os.O_WRONLY)
+    except OSError as error:
+        pytest.skip(f"no file that fails as a broken disk does: {error}")
+    command = [sys.executable, "-m", "jaxdna", "--help"]
+    done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True)
+    os.close(file)
+    sentence = "jaxdna: stdout cannot be written (Input/output error)\n"
+    assert (done.returncode, done.stderr) == (1, sentence)
+
+
+def test_what_python_was_told_not_to_hold_back_is_not_held_back():
+    code = (
+        "import os\nfrom jaxdna.cli import main\n"
+        "main.main = lambda _: (print('said'), os._exit(0))\nmain.entry()"
+    )
+    done = subprocess.run([sys.executable, "-u", "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("said\n", "")
 
 
 def test_overrides_are_taken_in_both_spellings():
