@@ -116,12 +116,14 @@ def launch(
 
     Raises:
       UserError: the logs cannot be written.
+      StorageError: all processes ended well, and stdout could not take what process 0 wrote.
       JaxdnaError: the system starts no more processes.
     """
     paths = [logs / f"process-{i}.log" for i in range(processes)]
     files = _open_logs(logs, paths)
     children: list[subprocess.Popen[bytes]] = []
     relays: list[threading.Thread] = []
+    full: list[StorageError] = []
     with _hearing() as heard:  # from before the first one on: none is left to itself by a signal
         try:
             for i, log in enumerate(files):
@@ -132,7 +134,7 @@ def launch(
                 }
                 cluster = [f"--config.cluster.{key}={value}" for key, value in flags.items()]
                 children.append(_start([*command, *cluster], gpus[i] if gpus else None))
-                relays += _relays(children[i], log, shown=i == 0)
+                relays += _relays(children[i], log, full, shown=i == 0)
             first = _wait(children, grace_seconds, heard)
         except OSError as error:
             raise JaxdnaError(
@@ -145,6 +147,8 @@ def launch(
             for relay in relays:
                 relay.join(timeout=5)
     if first is None:
+        if full:
+            raise full[0]
         return Ended(0, bool(heard))
     code = children[first].returncode
     code = 128 - code if code < 0 else code
@@ -191,30 +195,33 @@ def _end_with(launcher: int) -> None:
 
 
 def _relays(
-    child: subprocess.Popen[bytes], log: IO[bytes], shown: bool
+    child: subprocess.Popen[bytes], log: IO[bytes], full: list[StorageError], shown: bool
 ) -> Iterator[threading.Thread]:
-    """Starts the two threads that copy what a process writes."""
+    """Starts the two threads that copy what a process writes; see `_relay`."""
     for source, ours in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
         relay = threading.Thread(
-            target=_relay, args=(source, log, ours.buffer if shown else None), daemon=True
+            target=_relay, args=(source, log, ours.buffer if shown else None, full), daemon=True
         )
         relay.start()
         yield relay
 
 
-def _relay(source: IO[bytes], log: IO[bytes], ours: IO[bytes] | None) -> None:
+def _relay(
+    source: IO[bytes], log: IO[bytes], ours: IO[bytes] | None, full: list[StorageError]
+) -> None:
+    """Copies to a log and to one of our streams; adds to `full` what keeps results from stdout."""
     sinks = [sink for sink in (log, ours) if sink]
     for line in source:
         for sink in tuple(sinks):
             try:
                 sink.write(line)
                 sink.flush()
-            except (
-                OSError,
-                StorageError,
-            ):  # full, or nobody reads it any more: the process must not wait for it
+            except (OSError, StorageError) as error:
+                # Full, or nobody reads it any more: the process must not wait for it.
                 sinks.remove(sink)
                 unheard(sink)
+                if isinstance(error, StorageError):
+                    full.append(error)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from jaxdna.parallel.launcher import Ended, supervise
 from jaxdna.training.checkpoint import positions
 from tests.faults.conftest import SHORT, afresh
 
-LONG = ["--config.train.epochs=100000"]
+# Only a stop saves.
+LONG = ["--config.train.epochs=100000", "--config.checkpoint.every_epochs=1000000"]
 
 
 @contextmanager
@@ -87,6 +88,15 @@ def test_a_signal_while_the_launcher_starts_leaves_no_process_behind(runner, tmp
         assert launcher.wait() != 0
         assert not psutil.wait_procs(children, timeout=60)[1]
     assert "Traceback" not in errors
+
+
+def test_results_of_a_launch_for_which_there_is_no_room_are_one_sentence(tmp_path):
+    command = ["launch", "--processes=1", f"--logs={tmp_path}", "--", "simulate", "--list"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(afresh(*command), stdout=full, stderr=subprocess.PIPE, text=True)
+    sentence = "jaxdna: stdout cannot be written (No space left on device)\n"
+    assert (done.returncode, done.stderr) == (1, sentence)
+    assert "TAL1_known4" in (tmp_path / "process-0.log").read_text()
 
 
 def test_the_launcher_gives_up_where_there_is_no_progress():
