@@ -47,7 +47,8 @@ def draw(path: Path, named: dict[str, list[Event]], stages: int, microbatches: i
             batch, piece = divmod(event.microbatch, microbatches)
             colour = batches[batch % len(batches)]
             if event.kind == UPDATE:
-                axes.plot([event.time + 1] * 2, [event.stage - 0.45, event.stage + 0.45], "k", lw=2)
+                reach = [event.stage - 0.45, event.stage + 0.45]
+                axes.plot([event.time + 1] * 2, reach, "k", lw=2, clip_on=False)  # the last, whole
                 continue
             alpha = {FORWARD: 0.35, BACKWARD: 0.8}[event.kind]
             axes.barh(event.stage, 1, left=event.time, height=0.9, color=colour, alpha=alpha)

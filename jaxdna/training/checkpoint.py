@@ -278,7 +278,7 @@ def _remove_for_good(folder: Path) -> None:
 
 
 def _name(position: Position) -> str:
-    """`epoch-4` after four epochs, `epoch-4-step-20` in the middle of the fifth."""
+    """`epoch-4` after four epochs, `epoch-4-step-20` after 20 steps of the fifth."""
     epoch, step = position
     return f"epoch-{epoch}-step-{step}" if step else f"epoch-{epoch}"
 

@@ -267,9 +267,13 @@ class RunFolder:
         """
         try:
             value = read_small_json(self._config, _MOST_CONFIG_BYTES)
-            leaves = configs.flat(value)
-            # Compiled programs are code: a folder from elsewhere must not say whence to load them.
-            leaves["runtime.compilation_cache"] = "auto"
+            # A folder from elsewhere must say neither whom to join nor whence to load compiled
+            # programs, which are code.
+            leaves = {
+                key: leaf
+                for key, leaf in configs.flat(value).items()
+                if not key.startswith("cluster.") and key != "runtime.compilation_cache"
+            }
             return configs.validate(leaves)
         except FileNotFoundError:
             raise UserError(

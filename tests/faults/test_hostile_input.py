@@ -84,12 +84,15 @@ def test_any_bytes_in_the_files_of_a_run_folder_are_read_or_refused(tmp_path, co
     assert {path.name for path in tmp_path.iterdir()} == set(names)
 
 
-def test_a_run_folder_does_not_say_whence_compiled_programs_are_loaded(finished, tmp_path):
-    """They are machine code; and the folder would be written to."""
+def test_a_run_folder_says_neither_whom_to_join_nor_whence_to_load_programs(finished, tmp_path):
+    """Compiled programs are machine code; and the folder would be written to."""
     config = json.loads((finished.path / "config.json").read_text())
     config["runtime"]["compilation_cache"] = "/somewhere/else"
+    config["cluster"] = {"coordinator": "192.0.2.1:1", "processes": 2, "process_id": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert RunFolder(tmp_path).read_config().runtime.compilation_cache == "auto"
+    read = RunFolder(tmp_path).read_config()
+    assert read.runtime.compilation_cache == "auto"
+    assert read.cluster == load_config("configs/tal1.py").cluster
 
 
 @pytest.fixture(scope="module")
