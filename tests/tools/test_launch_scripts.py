@@ -49,6 +49,22 @@ def recorder(folder: Path, name: str, output: str = "") -> Path:
     return folder / f"{name}.calls"
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_ci_of_a_user_who_may_not_be_root_is_green_without_what_needs_root(tmp_path, allowed):
+    script = REPOSITORY / ".ci" / "run"
+    if not script.is_file():
+        pytest.skip("an sdist is without .ci")
+    recorder(tmp_path, "id", "echo 1000")
+    for name in ("make", "chromium", "slurmctld"):
+        recorder(tmp_path, name)
+    calls = recorder(tmp_path, "sudo", "" if allowed else "echo a password is required >&2; exit 1")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("pytest" in calls.read_text()) == allowed
+    assert ("tests that need root are not run" in done.stdout) != allowed
+
+
 @pytest.mark.parametrize(
     ("script", "target"),
     [("tpu.sh", ["tpu-vm", "ssh", "t"]), ("two_tpu_slices.sh", ["queued-resources", "ssh", "q"])],
