@@ -140,7 +140,8 @@ def _check_settings(data: Any) -> None:
         raise UserError(f"--config.data.negatives is missing; legal: {legal}")
     if data.bed and not data.genome:
         raise UserError(f"--config.data.bed={data.bed} needs --config.data.genome, a FASTA file")
-    close = get_close_matches(data.negatives, (SHUFFLE, GC_MATCHED), n=1, cutoff=0.5)
+    drawn = (SHUFFLE, GC_MATCHED) if data.bed else (SHUFFLE,)
+    close = get_close_matches(data.negatives, drawn, n=1, cutoff=0.5)
     if close and close != [data.negatives] and not Path(data.negatives).exists():
         raise UserError(
             f"--config.data.negatives={data.negatives} is no file; did you mean {close[0]}?"

@@ -264,6 +264,7 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         (TWO | {"length": 300}, "legal: lengths=pad"),
         (PEAKS | {"negatives": "gc-matched"}, "did you mean gc_matched?"),
         (TWO | {"negatives": "shuffle"}, "did you mean dinucleotide_shuffle?"),
+        (TWO | {"negatives": "gc-matched"}, "gc-matched cannot be read"),
         (TWO | {"lengths": "pad", "folds": 5, "fold": 5}, "-1 to 4"),
         (TWO | {"lengths": "pad", "folds": 5, "test_chroms": "chr1"}, "needs --config.data.bed"),
         (PEAKS | {"negatives": "y.bed", "length": 60, "test_chroms": "chr3"}, "go together"),
