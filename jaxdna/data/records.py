@@ -10,7 +10,7 @@ from jaxdna.data.sequences import UNKNOWN, Codes
 from jaxdna.errors import UserError, nearest
 
 LENGTH_POLICIES = ("error", "center_crop", "pad")
-_SHOWN = 3  # offenders that an error names
+SHOWN = 3  # offenders that an error names
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,10 @@ def fit_length(records: Records, length: int, policy: str, source: str, width: i
     Raises:
       UserError: a record has a length that the policy does not mend; the first ones are named.
     """
-    check_lengths(records, length, policy, source, width)
     lengths = records.lengths
+    wrong = misfits(lengths, length, policy)
+    if wrong.size:
+        raise misfit_error(_named(records.ids, wrong), lengths, length, policy, source, width)
     if policy == "error" or (lengths == length).all():
         return records.codes.reshape(len(records), length)
     fitted = np.full((len(records), length), UNKNOWN, dtype=np.uint8)
@@ -90,23 +92,34 @@ def fit_length(records: Records, length: int, policy: str, source: str, width: i
     return fitted
 
 
-def check_lengths(
-    records: Records, length: int, policy: str, source: str, width: int = 1, named: bool = True
-) -> None:
-    """Raises UserError where `fit_length` would, with the same arguments; changes nothing.
-
-    `named` says whether the user named the length: if not, another policy takes another one.
-    """
+def misfits(lengths: NDArray[np.int64], length: int, policy: str) -> NDArray[np.int64]:
+    """Returns which records have lengths that `fit_length` does not mend, in order."""
     check_choice("--config.data.lengths", policy, LENGTH_POLICIES)
-    lengths = records.lengths
     legal = {"error": lengths == length, "center_crop": lengths >= length, "pad": lengths <= length}
-    wrong = np.flatnonzero(~legal[policy])
-    if wrong.size:
-        raise UserError(
-            f"{source}: {_first(records.ids, lengths, wrong)} not {length} bases long, and "
-            f"--config.data.lengths={policy} does not mend that; "
-            + _remedy(lengths[wrong], length, policy, int(lengths.min()) >= width, named)
-        )
+    return np.flatnonzero(~legal[policy])
+
+
+def misfit_error(
+    names: Sequence[str],
+    lengths: NDArray[np.int64],
+    length: int,
+    policy: str,
+    source: str,
+    width: int = 1,
+    named: bool = True,
+) -> UserError:
+    """Returns what to raise where there are misfits; arguments as those of `fit_length`.
+
+    `names` are those of the first misfits, and `lengths` are of all records of the source: of a
+    part of them, what is said to be legal might not be. `named` says whether the user named the
+    length: if not, another policy takes another one.
+    """
+    wrong = lengths[misfits(lengths, length, policy)]
+    return UserError(
+        f"{source}: {_first(names, wrong)} not {length} bases long, and "
+        f"--config.data.lengths={policy} does not mend that; "
+        + _remedy(wrong, length, policy, int(lengths.min()) >= width, named)
+    )
 
 
 def check_minimum(records: Records, width: int, source: str) -> None:
@@ -122,8 +135,9 @@ def check_minimum(records: Records, width: int, source: str) -> None:
     """
     short = np.flatnonzero(records.lengths < width)
     if short.size:
+        shown = _first(_named(records.ids, short), records.lengths[short])
         raise UserError(
-            f"{source}: {_first(records.ids, records.lengths, short)} shorter than a filter; "
+            f"{source}: {shown} shorter than a filter; "
             f"legal: {width} bases (--config.model.width) or more"
         )
 
@@ -134,12 +148,16 @@ def check_choice(flag: str, value: str, options: Sequence[str]) -> None:
         raise UserError(f"{flag}={value} is not legal; {nearest(value, options)}")
 
 
-def _first(ids: Sequence[str], lengths: NDArray[np.int64], wrong: NDArray[np.int64]) -> str:
-    shown = ", ".join(f"'{ids[i]}' ({lengths[i]})" for i in wrong[:_SHOWN])
-    rest = wrong.size - min(wrong.size, _SHOWN)
+def _named(ids: Sequence[str], wrong: NDArray[np.int64]) -> list[str]:
+    return [ids[i] for i in wrong[:SHOWN]]
+
+
+def _first(names: Sequence[str], lengths: NDArray[np.int64]) -> str:
+    shown = [f"'{name}' ({bases})" for name, bases in zip(names, lengths, strict=False)][:SHOWN]
+    rest = lengths.size - len(shown)
     more = f" and {rest} more" if rest else ""
-    return f"{'record' if wrong.size == 1 else 'records'} {shown}{more} " + (
-        "is" if wrong.size == 1 else "are"
+    return f"{'record' if lengths.size == 1 else 'records'} {', '.join(shown)}{more} " + (
+        "is" if lengths.size == 1 else "are"
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from jaxdna.data.records import Records, check_lengths, fit_length
+from jaxdna.data.records import SHOWN, Records, fit_length, misfit_error, misfits
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import Codes
 from jaxdna.data.streams import display
@@ -65,18 +65,23 @@ class StoreWriter:
         Raises:
           UserError: a length that the policy does not mend.
         """
-        stats = SequenceStats()
+        stats, before, refused = SequenceStats(), len(self._lengths), list[str]()
         for block in blocks:
             stats.add(block)
             self._lengths.append(block.lengths)
             if self._policy == "error" and not self._length:
                 self._length = int(block.lengths[0])
             if self._length:
-                check_lengths(
-                    block, self._length, self._policy, display(name), self._width, self._named
-                )
+                wrong = misfits(block.lengths, self._length, self._policy)
+                refused += [block.ids[i] for i in wrong[: SHOWN - len(refused)]]
+            if refused:
+                continue  # to the end, since the sentence is about the whole file
             self._codes.write(np.ascontiguousarray(block.codes).data)
             self._ids.write("".join(f"{one}\n" for one in block.ids).encode())
+        if refused:
+            lengths = np.concatenate(self._lengths[before:])
+            source, width, named = display(name), self._width, self._named
+            raise misfit_error(refused, lengths, self._length, self._policy, source, width, named)
         self._parts.append((stats, [*notes, *stats.notes()]))
         self.counts.append(stats.records)
 

@@ -112,7 +112,11 @@ def test_padded_and_cropped_stores_have_centred_rows(inputs, tmp_path, monkeypat
         assert any(done in note for note in store.notes[0])
 
 
-def test_lengths_that_differ_are_an_error_that_names_the_first(inputs, tmp_path):
+@pytest.mark.parametrize("block", [50, 2**20])
+def test_lengths_that_differ_are_an_error_that_knows_the_whole_file(
+    inputs, tmp_path, monkeypatch, block
+):
+    monkeypatch.setattr(streams, "BLOCK_BYTES", block)
     with pytest.raises(UserError) as caught:
         convert(inputs, tmp_path / "cache", lengths="error", length=25)
     wrong = [(i, len(s)) for i, s in enumerate(sequences(inputs[:1])) if len(s) != 25]
