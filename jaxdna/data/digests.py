@@ -67,6 +67,7 @@ def _recall(place: Path, state: list[int]) -> str:
 def _remember(place: Path, state: list[int], digest: str) -> None:
     with suppress(OSError):  # a memory that cannot be written costs time, nothing else
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False) as partial:
-            json.dump({"state": state, "sha256": digest}, partial)
-        os.replace(partial.name, place)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            partial = Path(folder) / place.name
+            partial.write_text(json.dumps({"state": state, "sha256": digest}))
+            partial.replace(place)

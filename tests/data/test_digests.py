@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import time
 
 import pytest
@@ -84,6 +85,17 @@ def test_a_memory_that_cannot_be_written_changes_nothing(tmp_path, read):
     (tmp_path / "memory").write_text("a file")
     (tmp_path / "a").write_bytes(b"ACGT")
     assert [read(tmp_path / "a") for _ in range(2)] == [sha256(b"ACGT")] * 2
+
+
+def test_a_memory_without_room_leaves_nothing_behind(tmp_path, read):
+    (tmp_path / "a").write_bytes(b"ACGT")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # bytes of a file, then a write fails
+    try:
+        assert read(tmp_path / "a") == sha256(b"ACGT")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "memory").iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "words"), [("absent", "no such file"), (".", "is a directory")])
