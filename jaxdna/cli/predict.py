@@ -14,6 +14,7 @@ from typing import Any
 
 from jaxdna.cli.common import add_workdir
 from jaxdna.errors import UserError
+from jaxdna.schema import STRAND_CHOICES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", default="-", metavar="Y.tsv[.gz]",
         help="TSV, or with --window .bed, .bedGraph or .bw; - for stdout (default)",
     )  # fmt: skip
-    parser.add_argument(
-        "--strands", choices=("average", "forward", "max"), help="default: as it was trained"
-    )
+    parser.add_argument("--strands", choices=STRAND_CHOICES, help="default: as it was trained")
     parser.add_argument("--window", type=int, metavar="BASES", help="score windows of this length")
     parser.add_argument(
         "--stride", type=int, metavar="BASES", help="from window to window (default: half of one)"

@@ -24,27 +24,15 @@ _MAX_HEADER_BYTES = 2**20
 _NO_BASES = np.empty(0, dtype=np.uint8)
 
 
-class Record(NamedTuple):
-    """One sequence of a FASTA file.
-
-    Attributes:
-      id: the header up to its first blank; `record7` for the seventh record if it has none.
-      codes: uint8 [bases], a view of the block it came in: copy what you keep for long.
-      description: the rest of the header.
-    """
-
-    id: str
-    codes: Codes
-    description: str
-
-
-def read_fasta(
+def read_fasta_blocks(
     path: str | Path,
     ambiguous: str = "zero",
     stats: SequenceStats | None = None,
     allow_empty: bool = False,
-) -> Iterator[Record]:
-    """Yields the records of a FASTA file in order.
+) -> Iterator[Records]:
+    """Yields the records of a FASTA file in order, many at a time.
+
+    An id is the header up to its first blank; `record7` for the seventh record if it has none.
 
     Args:
       path: plain, gzip or bgzip (told by the first bytes), or `-` for stdin.
@@ -56,23 +44,8 @@ def read_fasta(
       UserError: no FASTA, damaged, or a letter that is no nucleotide; the sentence has file,
         record, line and offset.
     """
-    for headers, block in _parse(path, ambiguous, stats, allow_empty):
-        offsets = block.offsets.tolist()
-        for i, header in enumerate(headers):
-            parts = header.split(None, 1)
-            description = parts[1].decode("utf-8", "replace") if len(parts) > 1 else ""
-            yield Record(block.ids[i], block.codes[offsets[i] : offsets[i + 1]], description)
-
-
-def read_fasta_blocks(
-    path: str | Path,
-    ambiguous: str = "zero",
-    stats: SequenceStats | None = None,
-    allow_empty: bool = False,
-) -> Iterator[Records]:
-    """Yields the records of a FASTA file in order, many at a time; see `read_fasta`."""
-    for _, block in _parse(path, ambiguous, stats, allow_empty):
-        yield block
+    for piece in _parse(path, ambiguous, stats, allow_empty, None):
+        yield piece.records
 
 
 class Piece(NamedTuple):
@@ -98,26 +71,18 @@ def read_fasta_pieces(
     """Yields the records of a FASTA file in order, in memory that no long record makes grow.
 
     A header without sequence is a record without bases. Records of more than `most_bases` come in
-    pieces, which `stats` counts once; the other arguments are those of `read_fasta`.
+    pieces, which `stats` counts once; else the arguments are those of `read_fasta_blocks`.
     """
-    for found, begun, is_open in _parse_pieces(path, ambiguous, stats, True, most_bases):
-        yield Piece(found[1], begun, is_open)
+    return _parse(path, ambiguous, stats, True, most_bases)
 
 
 def _parse(
-    path: str | Path, ambiguous: str, stats: SequenceStats | None, allow_empty: bool
-) -> Iterator[tuple[list[bytes], Records]]:
-    for found, _, _ in _parse_pieces(path, ambiguous, stats, allow_empty, None):
-        yield found
-
-
-def _parse_pieces(
     path: str | Path,
     ambiguous: str,
     stats: SequenceStats | None,
     allow_empty: bool,
     most_bases: int | None,
-) -> Iterator[tuple[tuple[list[bytes], Records], bool, bool]]:
+) -> Iterator[Piece]:
     check_choice("--config.data.ambiguous", ambiguous, AMBIGUOUS_POLICIES)
     parser = _Parser(display(path), ambiguous, allow_empty)
     first = True
@@ -127,18 +92,18 @@ def _parse_pieces(
         first = False
         if found:
             if stats is not None:
-                stats.add(found[1], *before)
-            yield found, before[0] > 0, False
+                stats.add(found, *before)
+            yield Piece(found, before[0] > 0, open=False)
         if most_bases is not None and parser.open_bases() > most_bases:
             begun = parser.drained > 0
-            yield parser.drain(), begun, True
+            yield Piece(parser.drain(), begun, open=True)
     if first:
         raise UserError(f"{display(path)} is empty; legal: a FASTA file with at least one record")
     before = parser.drained, parser.drained_ambiguous
     for found in parser.finish():
         if stats is not None:
-            stats.add(found[1], *before)
-        yield found, before[0] > 0, False
+            stats.add(found, *before)
+        yield Piece(found, before[0] > 0, open=False)
         before = parser.drained, parser.drained_ambiguous
 
 
@@ -162,7 +127,7 @@ class _Parser:
         # Bases of the open record that were handed out before it ended; how many are no base.
         self.drained = self.drained_ambiguous = 0
 
-    def feed(self, chunk: bytes) -> tuple[list[bytes], Records] | None:
+    def feed(self, chunk: bytes) -> Records | None:
         """Takes the next bytes; returns the records that they complete."""
         text = self.carry + chunk if self.carry else chunk
         raw = np.frombuffer(text, dtype=np.uint8)
@@ -218,16 +183,16 @@ class _Parser:
         self.lines += newlines.size
         return self._assemble(headers, header_lines, cuts, bases)
 
-    def drain(self) -> tuple[list[bytes], Records]:
+    def drain(self) -> Records:
         """Hands out what there is of the open record, which goes on."""
         codes = np.concatenate([*self.parts, _NO_BASES])
         self.parts, self.drained = [], self.drained + codes.size
         self.drained_ambiguous += int((codes >= UNKNOWN).sum())
         header = self.header or b""
         offsets = np.array([0, codes.size])
-        return [header], Records([_id(header, self.records + 1)], codes, offsets)
+        return Records([_id(header, self.records + 1)], codes, offsets)
 
-    def finish(self) -> Iterator[tuple[list[bytes], Records]]:
+    def finish(self) -> Iterator[Records]:
         """Yields what the end of the file completes."""
         if self.carry and (found := self.feed(b"\n")):  # a last line without its end
             yield found
@@ -245,7 +210,7 @@ class _Parser:
         header_lines: NDArray[np.int64],
         cuts: NDArray[np.int64],
         bases: Codes,
-    ) -> tuple[list[bytes], Records] | None:
+    ) -> Records | None:
         if not headers:
             self.parts.append(bases)
             return None
@@ -265,7 +230,7 @@ class _Parser:
 
     def _hand_out(
         self, headers: list[bytes], lines: list[int], parts: list[Codes], lengths: NDArray | list
-    ) -> tuple[list[bytes], Records]:
+    ) -> Records:
         ids = [_id(header, number) for number, header in enumerate(headers, self.records + 1)]
         offsets = np.zeros(len(headers) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
@@ -281,7 +246,7 @@ class _Parser:
             )
         self.records += len(headers)
         codes = parts[0] if len(parts) == 1 else np.concatenate([*parts, _NO_BASES])
-        return headers, Records(ids, codes, offsets)
+        return Records(ids, codes, offsets)
 
     def open_bases(self) -> int:
         """Bases of the open record that were not handed out yet."""

@@ -10,7 +10,7 @@ from jaxdna.analysis.predictions import Lengths, score_records, score_windows
 from jaxdna.analysis.scorer import ROW_POSITIONS, Scorer, row_length
 from jaxdna.config import default_config, flat, validate
 from jaxdna.data import streams
-from jaxdna.data.fasta import read_fasta, read_fasta_pieces
+from jaxdna.data.fasta import read_fasta_blocks, read_fasta_pieces
 from jaxdna.data.records import fit_length, join
 from jaxdna.data.sequences import one_hot, reverse_complement
 from jaxdna.models.registry import build_network
@@ -87,6 +87,11 @@ def joined(rows):
     )
 
 
+def records_of(path):
+    blocks = read_fasta_blocks(path, allow_empty=True)
+    return [(name, block[i]) for block in blocks for i, name in enumerate(block.ids)]
+
+
 MIXED = [0, 3, 4, 5, 6, 500, 7, 39, 40, 41, 1000, 0, 5, 64, 261, 2, 90, 33, 1, 700]
 
 
@@ -97,7 +102,7 @@ def test_each_record_has_its_own_exact_score(
     trained, tmp_path, monkeypatch, strands, policy, block
 ):
     path = write_fasta(tmp_path / "x.fa", MIXED)
-    records = [(r.id, r.codes.copy()) for r in read_fasta(path, allow_empty=True)]
+    records = records_of(path)
     monkeypatch.setattr(streams, "BLOCK_BYTES", block)
     most = 10**9 if policy == "center_crop" else 80
     pieces = read_fasta_pieces(path, most_bases=most)
@@ -122,7 +127,7 @@ def test_each_record_has_its_own_exact_score(
 @pytest.mark.parametrize("block", [53, 2**20])
 def test_each_window_has_its_own_exact_score(trained, tmp_path, monkeypatch, window, stride, block):
     path = write_fasta(tmp_path / "x.fa", [0, 3, 8, 41, 517, 40, 9, 300, 64, 100])
-    records = [(r.id, r.codes.copy()) for r in read_fasta(path, allow_empty=True)]
+    records = records_of(path)
     monkeypatch.setattr(streams, "BLOCK_BYTES", block)
     pieces = read_fasta_pieces(path, most_bases=2 * window)
     ids, starts, stops, logits, _ = joined(score_windows(pieces, Scorer(trained), window, stride))
@@ -152,9 +157,9 @@ def test_rows_of_a_full_batch_equal_those_predicted_alone(trained, tmp_path, mon
     )
     assert ids == [f"r{i}" for i in range(5280)]
     chosen = [0, 1, 63, 64, 4999, 5000, 5111, 5279]
-    records = list(read_fasta(path))
+    records = records_of(path)
     for row in chosen:
-        codes = records[row].codes
+        codes = records[row][1]
         alone = scorer.logits(codes, np.array([0]), np.array([codes.size - WIDTH + 1]))[0]
         assert logits[row] == pytest.approx(alone, abs=tolerance(trained.params))
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxdna.data import streams
-from jaxdna.data.fasta import read_fasta, read_fasta_blocks, read_fasta_pieces
+from jaxdna.data.fasta import read_fasta_blocks, read_fasta_pieces
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import decode, encode
 from jaxdna.errors import UserError
@@ -32,12 +32,13 @@ def write(folder, content, name="x.fa"):
 
 
 def read(path, **options):
-    return [(record.id, decode(record.codes)) for record in read_fasta(path, **options)]
+    blocks = read_fasta_blocks(path, **options)
+    return [(name, decode(block[i])) for block in blocks for i, name in enumerate(block.ids)]
 
 
 def refusal(path, **options):
     with pytest.raises(UserError) as caught:
-        list(read_fasta(path, **options))
+        list(read_fasta_blocks(path, **options))
     sentence = str(caught.value)
     assert "\n" not in sentence
     return sentence
@@ -65,6 +66,7 @@ NORMAL = {
     "byte order mark": (b"\xef\xbb\xbf>a\nAC\n", [("a", "AC")]),
     "ids alike": (b">a\nAC\n>a\nGT\n", [("a", "AC"), ("a", "GT")]),
     "no id": (b">a\nAC\n> \nGT\n", [("a", "AC"), ("record2", "GT")]),
+    "words after the id": (b">a  two words \nAC\n>b\tc\nGT\n", [("a", "AC"), ("b", "GT")]),
     "> inside a header": (b">a>b c\nAC\n", [("a>b", "AC")]),
     "id of another alphabet": (">é\nAC\n".encode(), [("é", "AC")]),
 }
@@ -76,14 +78,6 @@ def test_reads_what_is_normal_in_any_blocks(tmp_path, monkeypatch, content, expe
     monkeypatch.setattr(streams, "BLOCK_BYTES", block)
     assert read(write(tmp_path, content)) == expected
     assert read(write(tmp_path, gzip.compress(content), "no_suffix")) == expected
-
-
-def test_description_is_the_rest_of_the_header(tmp_path):
-    records = list(read_fasta(write(tmp_path, b">a  two words \nAC\n>b\nAC\n")))
-    assert [(record.id, record.description.strip()) for record in records] == [
-        ("a", "two words"),
-        ("b", ""),
-    ]
 
 
 @FEW_EXAMPLES
@@ -118,13 +112,13 @@ def test_any_bytes_give_records_or_a_sentence(tmp_path, content, block):
     path = write(tmp_path, content)
     with mock.patch.object(streams, "BLOCK_BYTES", block):
         try:
-            records, sentence = list(read_fasta(path)), ""
+            blocks, sentence = list(read_fasta_blocks(path)), ""
         except UserError as error:
-            records, sentence = [], str(error)
-    if not records:
+            blocks, sentence = [], str(error)
+    if not blocks:
         assert sentence.startswith(str(path))
         assert "\n" not in sentence
-    assert all(record.codes.size and record.codes.max() <= 5 for record in records)
+    assert all(block.lengths.all() and block.codes.max() <= 5 for block in blocks)
 
 
 JUNK = {
@@ -188,8 +182,8 @@ def test_ambiguous_letters_follow_the_policy_and_are_counted(tmp_path):
     path = write(tmp_path, b">a\nACNN\n>b\nNNNN\n>c\nACGTAAAA\n>a\nrAAA\n")
     for policy, code in (("zero", 4), ("uniform", 5)):
         stats = SequenceStats()
-        first, *_ = read_fasta(path, ambiguous=policy, stats=stats)
-        assert first.codes.tolist() == [0, 1, code, code]
+        first, *_ = read_fasta_blocks(path, ambiguous=policy, stats=stats)
+        assert first[0].tolist() == [0, 1, code, code]
         assert (stats.records, stats.bases, stats.ambiguous) == (4, 20, 7)
         assert stats.ambiguous_fraction == 7 / 20
         assert (stats.unknown_records, stats.shortest, stats.longest) == (1, 4, 8)
@@ -254,11 +248,11 @@ def test_a_line_of_many_million_bases_takes_a_few_times_its_size(tmp_path):
     letters = np.random.default_rng(0).choice(np.frombuffer(b"ACGT", np.uint8), 3 * 10**7)
     path = write(tmp_path, b">chr\n" + letters.tobytes())
     tracemalloc.start()
-    (record,) = read_fasta(path)
+    (block,) = read_fasta_blocks(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert record.codes.size == letters.size
-    np.testing.assert_array_equal(record.codes, encode(letters.tobytes()))
+    assert block.codes.size == letters.size
+    np.testing.assert_array_equal(block.codes, encode(letters.tobytes()))
     # The parts and their joint copy, and what is in flight for one block (masks, positions).
     assert peak < 2 * letters.size + 12 * streams.BLOCK_BYTES
 

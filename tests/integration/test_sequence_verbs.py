@@ -19,7 +19,7 @@ import pytest
 
 from jaxdna.analysis import interpretation
 from jaxdna.cli.main import main
-from jaxdna.data.fasta import read_fasta
+from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.motifs import read_motifs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -78,7 +78,8 @@ def test_predict_agrees_with_the_run_s_own_test_scores(call, trained):
     seen = 0
     for path in ("positives.fa", "negatives.fa"):
         rows = rows_of(call("predict", f"--sequences={folder}/sim/{path}"))
-        assert [row[0] for row in rows] == [r.id for r in read_fasta(folder / "sim" / path)]
+        blocks = read_fasta_blocks(folder / "sim" / path)
+        assert [row[0] for row in rows] == [name for block in blocks for name in block.ids]
         for name, probability, logit, _ in rows:
             assert float(probability) == pytest.approx(1 / (1 + np.exp(-float(logit))), rel=1e-4)
             if name in expected:
