@@ -47,3 +47,13 @@ def jaxdna() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def nfe2() -> Path:
+    """The folder of real peaks, positives.fa and negatives.fa; they are no part of the project."""
+    beside = REPOSITORY.parent / "shared" / "data" / "encode_nfe2"
+    folder = Path(os.environ.get("JAXDNA_ENCODE_NFE2", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real peaks at {folder}: set JAXDNA_ENCODE_NFE2 to their folder")
+    return folder

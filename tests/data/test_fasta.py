@@ -5,7 +5,6 @@ import io
 import sys
 import tracemalloc
 import zlib
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -19,7 +18,6 @@ from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import decode, encode
 from jaxdna.errors import UserError
 
-NFE2 = Path(__file__).parents[2].parent / "shared" / "data" / "encode_nfe2"
 FEW_EXAMPLES = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -270,11 +268,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     assert peaks[1] < peaks[0] * 1.2 + ids_seen
 
 
-def test_reads_the_real_peaks_as_the_plain_reader_does():
-    if not NFE2.is_dir():
-        pytest.skip(f"real data not found at {NFE2}")
+def test_reads_the_real_peaks_as_the_plain_reader_does(nfe2):
     for name in ("positives.fa", "negatives.fa"):
         stats = SequenceStats()
-        assert read(NFE2 / name, stats=stats) == plain_reader((NFE2 / name).read_bytes())
+        assert read(nfe2 / name, stats=stats) == plain_reader((nfe2 / name).read_bytes())
         assert stats.records == 644
         assert 59 <= stats.shortest < stats.longest <= 247

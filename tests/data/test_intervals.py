@@ -294,11 +294,8 @@ def test_positives_without_a_place_are_counted(tmp_path, isochores):
     assert found.notes() == ["1 of 2 positives found no negative of their GC"]
 
 
-def test_reads_windows_of_the_real_peaks_again(tmp_path):
-    folder = Path(__file__).parents[2].parent / "shared" / "data" / "encode_nfe2"
-    if not folder.is_dir():
-        pytest.skip(f"real data not found at {folder}")
-    lines = (folder / "positives.fa").read_text().split("\n")
+def test_reads_windows_of_the_real_peaks_again(tmp_path, nfe2):
+    lines = (nfe2 / "positives.fa").read_text().split("\n")
     genome = Genome(bed(tmp_path, "\n".join(lines), "peaks.fa"))
     text = "".join(f"{line[1:]}\t0\t{genome.lengths[line[1:]]}\n" for line in lines[:200:2])
     windows = place_windows(read_intervals(bed(tmp_path, text)), genome, 59, "x.bed")
