@@ -4,8 +4,11 @@ Where they take minutes, on less data; `tools/run_docs.py` runs those of every p
 """
 
 import stat
+import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from tools.run_docs import REPOSITORY, run, script
@@ -30,9 +33,9 @@ def test_the_commands_of_a_tutorial_run(tutorial, tmp_path, monkeypatch, capfd):
     smaller = f'case "$1" in train|simulate) set -- "$@" {SMALL[tutorial]};; esac'
     command.write_text(f'#!/bin/sh\n{smaller}\nexec {sys.executable} -m jaxdna "$@"\n')
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    done = run(commands, tmp_path, first=command.parent)
+    code = run(commands, tmp_path, first=command.parent, timeout=900)
     shown, said = capfd.readouterr()
-    assert done.returncode == 0, said[-3000:]
+    assert code == 0, said[-3000:]
     expected = {
         "index": ("95 % interval", "id\tprobability\tlogit\tnote", "Bayes ceiling", "filter0"),
         "tutorials/fasta_to_motif": (
@@ -44,3 +47,12 @@ def test_the_commands_of_a_tutorial_run(tutorial, tmp_path, monkeypatch, capfd):
     }
     for words in expected[tutorial]:
         assert words in shown
+
+
+def test_commands_that_hang_are_ended_with_all_that_they_have_started(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        run("sleep 60 & echo $! > pid; wait", tmp_path, timeout=1)
+    assert time.monotonic() - began < 30
+    pid = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

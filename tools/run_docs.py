@@ -16,10 +16,12 @@ that takes minutes, and holds every block to one of these forms (tests/test_docs
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
@@ -42,16 +44,22 @@ def script(page: Path, long: bool = False) -> str:
     return "".join(text for info, text in blocks(page) if re.fullmatch(legal, info))
 
 
-def run(commands: str, folder: Path, *, first: Path | None = None) -> subprocess.CompletedProcess:
+def run(
+    commands: str, folder: Path, *, first: Path | None = None, timeout: float | None = None
+) -> int:
     """Runs commands in a folder; where one fails, those after it do not run.
 
     Args:
       commands: for bash.
       folder: an empty one.
       first: a folder whose programs come before this Python's.
+      timeout: seconds after which what still runs is killed.
 
     Returns:
       The exit code; both streams go where this process's go.
+
+    Raises:
+      TimeoutExpired: it was killed.
     """
     for name in ("configs", "tools"):
         (folder / name).symlink_to(REPOSITORY / name)
@@ -63,7 +71,13 @@ def run(commands: str, folder: Path, *, first: Path | None = None) -> subprocess
         "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}",
         "XDG_CACHE_HOME": str(folder / "cache"),
     }
-    return subprocess.run(["bash", "-eux", "-c", commands], cwd=folder, env=environment)
+    command = ["bash", "-eux", "-c", commands]
+    with subprocess.Popen(command, cwd=folder, env=environment, process_group=0) as bash:
+        try:
+            return bash.wait(timeout)
+        finally:
+            with suppress(ProcessLookupError):  # else what it has started outlives it
+                os.killpg(bash.pid, signal.SIGKILL)
 
 
 def main() -> int:
@@ -79,8 +93,8 @@ def main() -> int:
             continue
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            done = run(commands, Path(folder))
-        results.append((page, done.returncode, time.monotonic() - began))
+            code = run(commands, Path(folder))
+        results.append((page, code, time.monotonic() - began))
     for page, code, seconds in results:
         print(f"{'ok' if code == 0 else f'code {code}':8} {seconds:6.0f} s  {page}")
     return int(any(code for _, code, _ in results))
