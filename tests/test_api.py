@@ -186,15 +186,7 @@ def test_the_cells_of_the_notebook_page_run(run, monkeypatch):
     assert names["best"].motif.probabilities.shape == (15, 4)
 
 
-@pytest.fixture
-def interrupts():
-    """As in a notebook: where a script's background job ignores SIGINT, Python does too."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_an_interrupt_in_a_notebook_saves_and_leaves_the_process_alive(interrupts):
+def test_an_interrupt_in_a_notebook_saves_and_leaves_the_process_alive():
     limits = dict.fromkeys(("start", "compile", "step", "evaluation", "save"), 0.0)
     before = signal.getsignal(signal.SIGINT)
     with Guard(limits, owns_process=False) as guard:
