@@ -41,7 +41,9 @@ PINS = {
 PEERS = Path(__file__).with_name("peers")
 WANTED_AUROC, MOST_EPOCHS = 0.97, 40
 CLOCKS = {"training_seconds": "seconds of training", "seconds": "building and compiling included"}
-RATIOS = {  # issue's targets: (row, peer) -> jaxdna at least so many times as fast
+# Convolutions of images on a CPU want a device for each core (docs/performance.md).
+DEVICE_PER_CORE = ["runtime.cpu_devices=2", "gradient_sync.method=ring"]
+RATIOS = {  # docs/performance.md: (row, peer) -> jaxdna at least so many times as fast
     ("TAL1, batch 32", "Keras"): 5,
     ("TAL1, batch 32", "Keras, MirroredStrategy"): 8,
     ("TAL1, batch 128", "Keras"): 3,
@@ -61,18 +63,21 @@ class Row:
       changes: of the config.
       batch: global.
       two: whether the forms with two replicas run, too.
+      layout: further changes of the config; jaxdna without them runs, too.
     """
 
     title: str
     config: str
     changes: list[str]
     batch: int
-    two: bool
+    two: bool = False
+    layout: list[str] = field(default_factory=list)
 
 
-def _images(title: str, name: str, batch: int, examples: int) -> Row:
+def _images(title: str, name: str, batch: int, examples: int, layout: list[str]) -> Row:
     few = [f"data.train_examples={examples}", "data.validation_examples=128"]
-    return Row(f"{title}, batch {batch}", f"configs/{name}.py:timing", few, batch, False)
+    config = f"configs/{name}.py:timing"
+    return Row(f"{title}, batch {batch}", config, few, batch, layout=layout)
 
 
 MODELS = {
@@ -80,9 +85,9 @@ MODELS = {
         Row(f"TAL1, batch {batch}", "configs/tal1.py:report", [], batch, True)
         for batch in (32, 128)
     ],
-    "mnist": [_images("MNIST", "mnist", 128, 1280)],
-    "mnist_mlp": [_images("MNIST dense", "mnist_mlp", 128, 12_800)],
-    "cifar10": [_images("CIFAR-10", "cifar10", 256, 1280)],
+    "mnist": [_images("MNIST", "mnist", 128, 1280, DEVICE_PER_CORE)],
+    "mnist_mlp": [_images("MNIST dense", "mnist_mlp", 128, 12_800, [])],
+    "cifar10": [_images("CIFAR-10", "cifar10", 256, 1280, DEVICE_PER_CORE)],
 }
 
 
@@ -158,10 +163,12 @@ def requests(row: Row, folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     request = {"data": str(path), "batch": row.batch, "network": config.model.to_dict()}
     ours = request | {"config": row.config, "changes": row.changes}
     found = {
-        "jaxdna": ("jaxdna", ours),
+        "jaxdna": ("jaxdna", ours | {"changes": row.changes + row.layout}),
         "Keras": ("keras", request),
         "PyTorch": ("torch", request),
     }
+    if row.layout:
+        found["jaxdna, one device"] = ("jaxdna", ours)
     if row.two:
         two = request | {"replicas": 2, "port": free_port()}
         found["Keras, MirroredStrategy"] = ("keras", two)

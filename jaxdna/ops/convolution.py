@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-# Of the larger operand of one product, so that it stays in a core's cache.
-_CHUNK_BYTES = 3 << 18
+# Of the larger operand of one product, so that it stays in a core's cache. A device that is alone
+# has all cores, which each want a part of it.
+_CHUNK_BYTES, _CHUNK_BYTES_ALONE = 3 << 16, 3 << 18
 # With fewer channels a product would have too few rows.
 _FEW_CHANNELS = 8
 
@@ -57,8 +58,11 @@ def _backward(padding: str, residuals: tuple[Array, Array], dy: Array) -> tuple[
     def derived(x: Array, dy: Array) -> Array:
         return jax.vjp(lambda kernel: plain(x, kernel, padding), kernel)[1](dy)[0]
 
+    mesh = jax.sharding.get_abstract_mesh()
+    alone = mesh.empty or mesh.size == 1
+
     def by_products(x: Array, dy: Array) -> Array:
-        return _kernel_gradient(pad(x, kernel, padding), dy, *kernel.shape[:2])
+        return _kernel_gradient(pad(x, kernel, padding), dy, kernel.shape[:2], alone)
 
     (dx,) = jax.vjp(lambda x: plain(x, kernel, padding), x)[1](dy)
     return dx, lax.platform_dependent(x, dy, cpu=by_products, default=derived)
@@ -92,48 +96,60 @@ def _bias_gradient(_: None, dy: Array) -> tuple[Array, Array]:
 add_bias.defvjp(lambda x, bias: (x + bias, None), _bias_gradient)
 
 
-def _kernel_gradient(x: Array, dy: Array, rows: int, columns: int) -> Array:
-    """The gradient of a kernel, summed over a few images at a time.
+def _kernel_gradient(x: Array, dy: Array, size: tuple[int, ...], alone: bool) -> Array:
+    """The gradient of a kernel, summed over some rows of an image, or some images, at a time.
 
-    kernel[i, j] meets x[p + (i, j)] and dy[p] at every place p. With q = p + (i, 0) that is
-    x[q + (0, j)] and dy[q - (i, 0)]: with x shifted along columns joined to one operand, and dy
-    shifted along rows to the other, one product holds all pairs.
+    kernel[i, j] meets x[p + (i, j)] and dy[p] at every place p: with x shifted to all places of the
+    kernel and joined to one operand, one product holds all pairs. Eigen divides a product among
+    cores by its result, and here that is too small. A device that has all cores gets a larger one:
+    with q = p + (i, 0) the pairs are x[q + (0, j)] and dy[q - (i, 0)], so x is shifted along
+    columns, and dy along rows.
 
     Args:
       x: [batch, height + rows - 1, width + columns - 1, channels], padded.
       dy: [batch, height, width, filters].
-      rows: of the kernel.
-      columns: of the kernel.
+      size: rows and columns of the kernel.
+      alone: whether no other device computes on the same cores.
 
     Returns:
       [rows, columns, channels, filters], in the type of `x`.
     """
-    (batch, _, _, channels), (_, height, width, filters) = x.shape, dy.shape
-    whole = channels < _FEW_CHANNELS  # all shifts on the side of x
+    (batch, height, width, filters), channels, (rows, columns) = dy.shape, x.shape[3], size
+    dy_shifts = rows if alone and channels >= _FEW_CHANNELS else 1
+    x_shifts = rows // dy_shifts
+    widest = max(x_shifts * columns * channels, dy_shifts * filters)
+    wanted = _CHUNK_BYTES_ALONE if alone else _CHUNK_BYTES
+    wanted_rows = wanted / (width * widest * x.dtype.itemsize)
+    some, images = _divisor(height, wanted_rows), _divisor(batch, wanted_rows / height)
+    span, chunks = some + dy_shifts - 1, height // some
 
-    def operands(x: Array, dy: Array) -> tuple[Array, Array]:
-        if whole:
-            places = [(i, j) for i in range(rows) for j in range(columns)]
-            shifted = [x[:, i : i + height, j : j + width] for i, j in places]
-            return jnp.concatenate(shifted, 3), dy
-        along_columns = [x[:, :, j : j + width] for j in range(columns)]
-        along_rows = [jnp.pad(dy, ((0, 0), (i, rows - 1 - i), (0, 0), (0, 0))) for i in range(rows)]
-        return jnp.concatenate(along_columns, 3), jnp.concatenate(along_rows, 3)
-
-    one_image = jax.eval_shape(operands, x[:1], dy[:1])
-    most = max(1, _CHUNK_BYTES // max(leaf.size * leaf.dtype.itemsize for leaf in one_image))
-    images = max(n for n in range(1, min(most, batch) + 1) if batch % n == 0)
-
-    # Images are sliced out of the whole: XLA computes anew what it would have to cut into pieces.
-    # Operands have two axes: it copies those that it must turn first.
-    def add(total: Array, first: Array) -> tuple[Array, None]:
-        few = [lax.dynamic_slice_in_dim(leaf, first, images) for leaf in (x, dy)]
-        left, right = (leaf.reshape(-1, leaf.shape[3]) for leaf in operands(*few))
-        product = jnp.einsum("pc,pf->cf", left, right, preferred_element_type=jnp.float32)
+    def add(total: Array, chunk: Array) -> tuple[Array, None]:
+        start = (chunk // chunks * images, chunk % chunks * some, 0, 0)
+        part = lax.dynamic_slice(x, start, (images, some + rows - 1, *x.shape[2:]))
+        upstream = lax.dynamic_slice(dy, start, (images, some, width, filters))
+        places = [(i, j) for i in range(x_shifts) for j in range(columns)]
+        joined = (
+            jnp.concatenate([part[:, i : i + span, j : j + width] for i, j in places], 3),
+            jnp.concatenate(
+                [
+                    jnp.pad(upstream, ((0, 0), (i, dy_shifts - 1 - i), (0, 0), (0, 0)))
+                    for i in range(dy_shifts)
+                ],
+                3,
+            ),
+        )
+        # Operands have two axes: XLA copies those that it must turn first.
+        right, left = (leaf.reshape(-1, leaf.shape[3]) for leaf in joined)
+        product = jnp.einsum("pf,pc->fc", left, right, preferred_element_type=jnp.float32)
         return total + product, None
 
-    nothing = jnp.zeros([leaf.shape[3] for leaf in one_image], jnp.float32)
-    total, _ = lax.scan(add, nothing, jnp.arange(0, batch, images))
-    if not whole:
-        total = total.reshape(columns, channels, rows, filters).transpose(2, 0, 1, 3)
-    return total.reshape(rows, columns, channels, filters).astype(x.dtype)
+    nothing = jnp.zeros((dy_shifts * filters, x_shifts * columns * channels), jnp.float32)
+    total, _ = lax.scan(add, nothing, jnp.arange(batch // images * chunks))
+    total = total.reshape(dy_shifts, filters, x_shifts, columns, channels)
+    return total.transpose(0, 2, 3, 4, 1).reshape(rows, columns, channels, filters).astype(x.dtype)
+
+
+def _divisor(number: int, wanted: float) -> int:
+    """Returns the divisor of `number` whose ratio to `wanted` is nearest to 1."""
+    divisors = [n for n in range(1, number + 1) if number % n == 0]
+    return min(divisors, key=lambda n: max(n / wanted, wanted / n))

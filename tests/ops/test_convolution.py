@@ -17,7 +17,7 @@ def gradients(function, x, kernel, dy, padding):
 def test_value_and_gradients_are_those_of_xla_s_convolution(
     monkeypatch, padding, channels, batch, rows, columns
 ):
-    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 1 << 15)  # one image or three
+    monkeypatch.setattr(convolution, "_CHUNK_BYTES_ALONE", 1 << 15)  # one image or three
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         x = jnp.asarray(rng.normal(size=(batch, 9, 8, channels)))
@@ -32,6 +32,24 @@ def test_value_and_gradients_are_those_of_xla_s_convolution(
     for ours, true in zip(made, exact, strict=True):
         np.testing.assert_allclose(ours, true, rtol=0, atol=2e-6 * np.abs(true).max())
         assert ours.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("chunk", [1, 3 << 11, 1 << 15, 1 << 20])  # a row, some, images, all
+@pytest.mark.parametrize(("rows", "columns", "channels"), [(3, 3, 12), (2, 3, 12), (3, 3, 1)])
+def test_a_kernel_s_gradient_does_not_depend_on_its_chunks(
+    monkeypatch, alone, chunk, rows, columns, channels
+):
+    for name in ("_CHUNK_BYTES", "_CHUNK_BYTES_ALONE"):
+        monkeypatch.setattr(convolution, name, chunk)
+    rng = np.random.default_rng(0)
+    # Small integers: all sums are exact.
+    x = jnp.asarray(rng.integers(-3, 4, (6, 12, 9, channels)), jnp.float32)
+    dy = jnp.asarray(rng.integers(-3, 4, (6, 13 - rows, 10 - columns, 5)), jnp.float32)
+    kernel = jnp.zeros((rows, columns, channels, 5))
+    _, exact = gradients(plain, x, kernel, dy, "VALID")
+    made = convolution._kernel_gradient(x, dy, (rows, columns), alone)
+    np.testing.assert_array_equal(made, exact)
 
 
 def test_sums_over_images_are_float32_where_activations_are_bfloat16():

@@ -67,6 +67,8 @@ def main() -> None:
     data = np.load(request["data"])
     changes = [*request["changes"], f"train.batch_size={request['batch']}"]
     config = load_config(request["config"], changes)
+    if config.runtime.cpu_devices:
+        jax.config.update("jax_num_cpu_devices", config.runtime.cpu_devices)
     split = Split(data["x"], data["y"])
     held_out = Split(data["x_validation"], data["y_validation"])
     training = Training(config, split)
