@@ -15,6 +15,7 @@ recommended recipe against Keras with the report's settings, validation after ev
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,13 @@ PEERS = Path(__file__).with_name("peers")
 WANTED_AUROC, MOST_EPOCHS = 0.97, 40
 CLOCKS = {"training_seconds": "seconds of training", "seconds": "building and compiling included"}
 # Convolutions of images on a CPU want a device for each core (docs/performance.md).
-DEVICE_PER_CORE = ["runtime.cpu_devices=2", "gradient_sync.method=ring"]
+DEVICE_PER_CORE = [
+    "runtime.cpu_devices=2",
+    "gradient_sync.method=ring",
+    "gradient_sync.bucket_mb=16",
+]
+# For all of them. XLA takes the memory of a step anew each time, page by page.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 RATIOS = {  # docs/performance.md: (row, peer) -> jaxdna at least so many times as fast
     ("TAL1, batch 32", "Keras"): 5,
     ("TAL1, batch 32", "Keras, MirroredStrategy"): 8,
@@ -119,7 +126,9 @@ def worker(python: Path | str, script: str, request: dict[str, Any]) -> Iterator
     command = [str(python), str(PEERS / f"{script}_worker.py"), json.dumps(request)]
     pipe = subprocess.PIPE
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said, text=True)
+        process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=said, text=True, env=os.environ | HUGE_PAGES
+        )
         found = Worker(process)
         try:
             found.ready = found.hear()
