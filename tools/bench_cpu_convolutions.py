@@ -9,12 +9,15 @@ machine that others use too.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxdna.ops import convolution
 from jaxdna.ops.max_pool import max_pool
@@ -45,6 +48,9 @@ def seconds(function: Callable[..., Any], options: dict[str, Any], *arguments: A
 def main() -> None:
     """Prints the table."""
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 2)
+    mesh = jax.make_mesh((2,), ("data",))
+    rows = NamedSharding(mesh, P("data"))
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (BATCH, 32, 32, 32))
     kernel = jax.random.normal(keys[1], (3, 3, 32, 32))
@@ -55,6 +61,12 @@ def main() -> None:
 
     def products(x: jax.Array, kernel: jax.Array, upstream: jax.Array) -> jax.Array:
         return jax.vjp(lambda k: convolution.convolve(x, k, "VALID"), kernel)[1](upstream)[0]
+
+    split = (P("data"), P(), P("data"))
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=split, out_specs=P("data"), check_vma=False)
+    def on_two(x: jax.Array, kernel: jax.Array, upstream: jax.Array) -> jax.Array:
+        return products(x, kernel, upstream)[None]
 
     def behind_relu(gradient: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         # As in a network: what the gradient reads is an activation that XLA can compute anew.
@@ -100,9 +112,11 @@ def main() -> None:
             (f"the last, twice, of 8 images, {label}", unrolled, options, few),
             (f"the same in a loop, {label}", looped, options, few),
         ]
+    halves = (jax.device_put(x, rows), kernel, jax.device_put(upstream, rows))
     bias = (upstream, kernel[0, 0, 0], upstream)
     cases += [
         ("gradient of the kernel, products", products, ours, (x, kernel, upstream)),
+        ("the same, half of the images on each of two devices", on_two, ours, halves),
         ("the same behind ReLU, XLA's", behind_relu(kernel_gradient), ours, (x, kernel, upstream)),
         ("the same behind ReLU, products", behind_relu(products), ours, (x, kernel, upstream)),
         ("gradient of the bias, XLA's sum", bias_gradient(jnp.add), ours, bias),

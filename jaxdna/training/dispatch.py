@@ -19,8 +19,8 @@ CALLS_AHEAD = 1
 
 _Job = TypeVar("_Job")
 
-# XLA's CPU backend hands convolutions to YNNPACK by default, which takes five times as long as
-# Eigen for the forward pass of a 3 x 3 layer and three times for the gradient of its kernel
+# XLA's CPU backend hands convolutions to YNNPACK by default, which takes ten times as long as
+# Eigen for the forward pass of a 3 x 3 layer and five times for the gradient of its kernel
 # (docs/benchmarks.md); an empty list hands nothing over.
 _CPU_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
@@ -28,7 +28,7 @@ _CPU_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 def loops_well(platform: str, convolves: bool) -> bool:
     """Whether a backend runs a network inside a loop as fast as outside.
 
-    On the CPU a loop keeps convolutions from Eigen, and they take thirty times as long
+    On the CPU a loop keeps convolutions from Eigen, and they take sixty times as long
     (docs/benchmarks.md); matrix products do not mind.
 
     Args:
