@@ -13,7 +13,7 @@ from jax import Array, lax
 
 # Of the larger operand of one product, so that it stays in a core's cache. A device that is alone
 # has all cores, which each want a part of it.
-_CHUNK_BYTES, _CHUNK_BYTES_ALONE = 3 << 16, 3 << 18
+_CHUNK_BYTES, _CHUNK_BYTES_ALONE = 3 << 16, 1 << 19
 # With fewer channels a product would have too few rows.
 _FEW_CHANNELS = 8
 
@@ -122,6 +122,7 @@ def _kernel_gradient(x: Array, dy: Array, size: tuple[int, ...], alone: bool) ->
     wanted_rows = wanted / (width * widest * x.dtype.itemsize)
     some, images = _divisor(height, wanted_rows), _divisor(batch, wanted_rows / height)
     span, chunks = some + dy_shifts - 1, height // some
+    order = 1 if alone else -1  # Eigen is a little faster so
 
     def add(total: Array, chunk: Array) -> tuple[Array, None]:
         start = (chunk // chunks * images, chunk % chunks * some, 0, 0)
@@ -139,13 +140,14 @@ def _kernel_gradient(x: Array, dy: Array, size: tuple[int, ...], alone: bool) ->
             ),
         )
         # Operands have two axes: XLA copies those that it must turn first.
-        right, left = (leaf.reshape(-1, leaf.shape[3]) for leaf in joined)
-        product = jnp.einsum("pf,pc->fc", left, right, preferred_element_type=jnp.float32)
+        left, right = (leaf.reshape(-1, leaf.shape[3]) for leaf in joined[::order])
+        product = jnp.einsum("pl,pr->lr", left, right, preferred_element_type=jnp.float32)
         return total + product, None
 
-    nothing = jnp.zeros((dy_shifts * filters, x_shifts * columns * channels), jnp.float32)
+    widths = (x_shifts * columns * channels, dy_shifts * filters)
+    nothing = jnp.zeros(widths[::order], jnp.float32)
     total, _ = lax.scan(add, nothing, jnp.arange(batch // images * chunks))
-    total = total.reshape(dy_shifts, filters, x_shifts, columns, channels)
+    total = (total.T if alone else total).reshape(dy_shifts, filters, x_shifts, columns, channels)
     return total.transpose(0, 2, 3, 4, 1).reshape(rows, columns, channels, filters).astype(x.dtype)
 
 
