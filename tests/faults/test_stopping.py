@@ -69,29 +69,28 @@ def test_a_run_whose_output_nobody_reads_any_more_goes_on(runner, finished, tmp_
     finished.assert_same(tmp_path / "run")
 
 
+def assert_a_stop_saves(job, workdir):
+    assert job.until(epoch(2))
+    job.send(signal.SIGTERM)
+    assert job.end() == 78, job.output
+    (stopped,) = re.findall(r"stopped by SIGTERM after step (\d+); the state is saved", job.output)
+    epochs, steps = positions(workdir / "checkpoints")[-1]
+    assert int(stopped) == 40 * epochs + steps
+
+
 def test_fault_02_sigterm_to_a_parameter_server_run_saves_too(runner, tmp_path):
     """Ray, when it starts, puts a handler of its own in the place of ours."""
     pytest.importorskip("ray")
     workdir, servers = tmp_path / "run", "--config.strategy=parameter_server"
     with runner.train(workdir, servers, "--config.train.epochs=100000") as job:
-        assert job.until(epoch(2))
-        job.send(signal.SIGTERM)
-        assert job.end() == 78, job.output
-    (stopped,) = re.findall(r"stopped by SIGTERM after step (\d+); the state is saved", job.output)
-    epochs, steps = positions(workdir / "checkpoints")[-1]
-    assert int(stopped) == 40 * epochs + steps
+        assert_a_stop_saves(job, workdir)
 
 
 def test_fault_02_a_signal_to_a_pipeline_saves_what_lies_on_each_stage(runner, tmp_path):
     workdir = tmp_path / "run"
     settings = ["strategy=pipeline", "mesh.stage=2", "runtime.cpu_devices=2", "train.epochs=100000"]
     with runner.train(workdir, *(f"--config.{setting}" for setting in settings)) as job:
-        assert job.until(epoch(2))
-        job.send(signal.SIGTERM)
-        assert job.end() == 78, job.output
-    (stopped,) = re.findall(r"stopped by SIGTERM after step (\d+); the state is saved", job.output)
-    epochs, steps = positions(workdir / "checkpoints")[-1]
-    assert int(stopped) == 40 * epochs + steps
+        assert_a_stop_saves(job, workdir)
 
 
 def test_fault_02_an_epoch_in_many_parts_has_the_bits_of_one_in_one(runner, tmp_path):
