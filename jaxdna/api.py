@@ -24,15 +24,15 @@ from rich.console import Console
 
 from jaxdna import config as configs
 from jaxdna.config_files import run_name
+from jaxdna.console import loud, make_console
 from jaxdna.data.fasta import Piece, read_fasta_pieces
 from jaxdna.data.records import join
 from jaxdna.data.sequences import encode
 from jaxdna.errors import UserError, nearest
+from jaxdna.runs.guard import Guard
+from jaxdna.runs.run_folder import RunFolder
+from jaxdna.runs.trained import Trained, load_trained
 from jaxdna.schema import STRAND_CHOICES
-from jaxdna.training.display import loud, make_console
-from jaxdna.training.guard import Guard
-from jaxdna.training.run_folder import RunFolder
-from jaxdna.training.trained import Trained, load_trained
 
 _WHOLE = 10**15  # records are never cut into pieces
 
@@ -60,7 +60,8 @@ def train(
       UserError: the configuration is wrong, or does not fit the devices or the folder.
       JaxdnaError: the run ended in another way that has a sentence; see `jaxdna.errors`.
     """
-    from jaxdna.training.run import train_in
+    from jaxdna.analysis.run_report import write_run_report
+    from jaxdna.runs.run import train_in
 
     if isinstance(config, str | Path):
         named, config = Path("runs") / run_name(str(config)), configs.load_config(config)
@@ -75,10 +76,10 @@ def train(
     folder = _path("workdir", workdir or named)
     console = _console(quiet)
     if guard:
-        summary = train_in(config, folder, guard, console)
+        summary = train_in(config, folder, guard, console, write_run_report)
     else:
         with Guard(config.watchdog, owns_process=False) as own:
-            summary = train_in(config, folder, own, console)
+            summary = train_in(config, folder, own, console, write_run_report)
     if "folds" in summary:
         from jaxdna.analysis.report import folds_html
 

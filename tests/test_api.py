@@ -18,8 +18,8 @@ from jaxdna.api import default_workdir
 from jaxdna.data.motifs import load_motif
 from jaxdna.data.sequences import decode
 from jaxdna.data.simulator import simulate
-from jaxdna.training.guard import Guard
-from jaxdna.training.run_folder import RunFolder
+from jaxdna.runs.guard import Guard
+from jaxdna.runs.run_folder import RunFolder
 
 SMALL = [
     "data.length=120",

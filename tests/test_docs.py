@@ -20,7 +20,7 @@ from jaxdna.data.registry import LOADERS
 from jaxdna.errors import UserError
 from jaxdna.models.registry import BUILDERS
 from jaxdna.schema import COMMON, DATA_SETS, MODELS
-from jaxdna.training.prepare import PROGRAMS
+from jaxdna.strategies.prepare import PROGRAMS
 from tools import run_docs
 
 pytestmark = pytest.mark.site

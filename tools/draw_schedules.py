@@ -6,8 +6,8 @@ python tools/draw_schedules.py [--stages=4] [--microbatches=4] [--folder=docs/im
 import argparse
 from pathlib import Path
 
-from jaxdna.parallel import schedules
-from jaxdna.parallel.schedule_view import draw
+from jaxdna.strategies import schedules
+from jaxdna.strategies.schedule_view import draw
 
 
 def main() -> None:

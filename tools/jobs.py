@@ -14,8 +14,8 @@ from typing import NoReturn
 _PRELOAD = [
     "jaxdna.cli.train",
     "jaxdna.cli.evaluate",
-    "jaxdna.training.loop",
-    "jaxdna.training.prepare",
+    "jaxdna.runs.loop",
+    "jaxdna.strategies.prepare",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "rich.console",

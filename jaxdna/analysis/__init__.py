@@ -1,1 +1,1 @@
-"""Questions about a run: are layouts equal, what would a slice do, how does it scale."""
+"""Questions about sequences and a trained model: scores, motifs, reports."""

@@ -11,16 +11,16 @@ from rich.console import Console
 
 from jaxdna.analysis.labelled_scores import score_labelled
 from jaxdna.analysis.scorer import Scorer
+from jaxdna.console import loud
 from jaxdna.errors import UserError
 from jaxdna.models.network import parameter_count
+from jaxdna.runs.run_folder import RunFolder
+from jaxdna.runs.trained import Trained
+from jaxdna.strategies.prepare import prepare
+from jaxdna.tasks.measures import measure
+from jaxdna.tasks.metrics import scores
 from jaxdna.training.checkpoint import load_best, params_sha256
-from jaxdna.training.display import loud
 from jaxdna.training.evaluation import Evaluator
-from jaxdna.training.measures import measure
-from jaxdna.training.metrics import scores
-from jaxdna.training.prepare import prepare
-from jaxdna.training.run_folder import RunFolder
-from jaxdna.training.trained import Trained
 from jaxdna.versions import versions
 
 _TOGETHER = ({"sequences", "labels"}, {"positives", "negatives"}, {"table"})

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from jaxdna.data.sequences import UNIFORM, UNKNOWN, encode
 from jaxdna.errors import UserError
 from jaxdna.ops.motif_scan import motif_scan
+from jaxdna.runs.trained import Trained
 from jaxdna.training.step import STRANDS, complement_strand
-from jaxdna.training.trained import Trained
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _README = """# {name}

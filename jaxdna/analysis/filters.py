@@ -19,7 +19,7 @@ from jaxdna.analysis.motif_match import Hit, match_motif
 from jaxdna.data.motifs import Motif
 from jaxdna.data.sequences import UNKNOWN, Codes, reverse_complement
 from jaxdna.ops.motif_scan import best_windows
-from jaxdna.training.trained import Trained
+from jaxdna.runs.trained import Trained
 
 _BATCH = 64
 _LEAST_SITES = 10  # fewer windows make no frequency matrix

@@ -20,8 +20,8 @@ from jaxdna.data.records import check_minimum, common_length, fit_length, join
 from jaxdna.data.registry import load_dataset, simulation
 from jaxdna.data.sequences import Codes
 from jaxdna.errors import UserError
-from jaxdna.training.run_folder import RunFolder
-from jaxdna.training.trained import Trained
+from jaxdna.runs.run_folder import RunFolder
+from jaxdna.runs.trained import Trained
 
 MOST_DRAWN = 20  # sequences in the heat-map: more would take minutes and be no picture
 _MOST = 20_000  # sequences: more would change no frequency that a logo shows

@@ -12,7 +12,7 @@ from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.streams import display, read_lines
 from jaxdna.data.tables import read_table
 from jaxdna.errors import UserError
-from jaxdna.training.trained import Trained
+from jaxdna.runs.trained import Trained
 
 _NOTHING_OPEN = 10**15  # records are never cut into pieces
 

@@ -14,7 +14,7 @@ from jaxdna.analysis.filters import FilterMotif
 from jaxdna.analysis.motif_match import LIKELY_E_VALUE
 from jaxdna.analysis.report_figures import curve_svgs, logo_svg, roc_and_pr_svgs
 from jaxdna.config import flat
-from jaxdna.training.measures import NAMES, measure
+from jaxdna.tasks.measures import NAMES, measure
 
 _MOST_LOGOS = 8
 _STYLE = """

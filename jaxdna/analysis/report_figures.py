@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from jaxdna.analysis.logos import logo_figure
 from jaxdna.data.motifs import Motif
-from jaxdna.training.curves import QUANTITIES, draw_quantity
+from jaxdna.runs.curves import QUANTITIES, draw_quantity
 
 
 def curve_svgs(

@@ -12,10 +12,10 @@ from jaxdna.analysis.report import ReportData, write_report
 from jaxdna.data.motifs import presets
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.parallel.runtime import describe_devices
-from jaxdna.training.prepare import Prepared
-from jaxdna.training.run_folder import RunFolder, data_record
+from jaxdna.runs.run_folder import RunFolder, data_record
+from jaxdna.runs.trained import Trained
+from jaxdna.strategies.prepare import Prepared
 from jaxdna.training.state import Params
-from jaxdna.training.trained import Trained
 
 _MOST_SEQUENCES = 4000  # of the test split, to draw the filters from
 

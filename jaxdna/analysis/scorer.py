@@ -25,9 +25,9 @@ from jaxdna.data.sequences import Codes
 from jaxdna.ops.motif_scan import motif_scan
 from jaxdna.parallel.mesh import AXES
 from jaxdna.parallel.sharding import replicated
+from jaxdna.runs.trained import Trained
 from jaxdna.training.state import Params
 from jaxdna.training.step import STRANDS
-from jaxdna.training.trained import Trained
 
 ROW_POSITIONS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _TILE_POSITIONS = 2**18  # windows times filters that stay in a core's cache

@@ -30,13 +30,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from jaxdna.config import default_config, flat, override, validate
+    from jaxdna.console import make_console, results_console, table
     from jaxdna.parallel.runtime import (
         compilation_cache,
         describe_devices,
         start_backend,
         why_platform,
     )
-    from jaxdna.training.display import make_console, results_console, table
     from jaxdna.versions import PACKAGES, versions
 
     config = validate(override(flat(default_config("tal1", "motif_cnn")), arguments.overrides))

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluates; returns the parts of the summary that apply."""
     from jaxdna.api import open_run
-    from jaxdna.training.display import measures_table, results_console
+    from jaxdna.console import results_console
+    from jaxdna.runs.display import measures_table
 
     files = {key: getattr(arguments, key) for key in _FILES if getattr(arguments, key)}
     run = open_run(arguments.workdir, arguments.overrides)

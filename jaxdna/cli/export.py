@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Exports; returns the files."""
     from jaxdna.analysis.export import write_export
     from jaxdna.cli.common import open_trained
-    from jaxdna.training.display import results_console
+    from jaxdna.console import results_console
 
     trained = open_trained(arguments)
     output = arguments.output or arguments.workdir / "export"

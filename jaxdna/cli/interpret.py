@@ -39,9 +39,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.analysis import interpretation
     from jaxdna.analysis.motif_match import library_note
     from jaxdna.cli.common import open_trained
+    from jaxdna.console import make_console, results_console, table
     from jaxdna.data.motifs import presets, read_motifs
-    from jaxdna.training.display import make_console, results_console, table
-    from jaxdna.training.run_folder import RunFolder
+    from jaxdna.runs.run_folder import RunFolder
 
     notes = make_console()
     library = read_motifs(arguments.motifs) if arguments.motifs else list(presets().values())

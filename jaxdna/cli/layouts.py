@@ -24,8 +24,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compares or shows; returns the rows."""
     config = load_config(arguments.config, arguments.overrides)
 
-    from jaxdna.training.display import make_console, results_console
-    from jaxdna.training.prepare import prepare
+    from jaxdna.console import make_console, results_console
+    from jaxdna.strategies.prepare import prepare
 
     notes = make_console()
     console = results_console(arguments.json)
@@ -40,12 +40,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _compare(config: Any, steps: int, notes: Any, console: Any) -> dict[str, Any]:
-    from jaxdna.analysis.layouts import comparable, compare_layouts
     from jaxdna.config import differences
+    from jaxdna.console import table
     from jaxdna.data.batches import steps_per_epoch
     from jaxdna.data.registry import load_dataset
     from jaxdna.parallel.runtime import describe_devices, start_backend
-    from jaxdna.training.display import table
+    from jaxdna.study.layouts import comparable, compare_layouts
 
     devices = start_backend(config, notes)
     notes.print(f"devices  {describe_devices(devices)}")
@@ -89,8 +89,8 @@ def _name(mesh: dict[str, int]) -> str:
 def _show(prepared: Any, console: Any) -> dict[str, Any]:
     import jax
 
+    from jaxdna.console import table
     from jaxdna.parallel.sharding import device_rows, parameter_rows, whole_spec
-    from jaxdna.training.display import table
 
     devices = device_rows(prepared.mesh, prepared.program.abstract_batches(1)["x"])
     columns = ("device", "process", "coordinates", "rows of the batch", "positions")

@@ -28,21 +28,21 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Plans; returns what is compiled."""
     config = load_config(arguments.config, arguments.overrides)
     if arguments.topology is not None:
-        from jaxdna.analysis.topology import parse
+        from jaxdna.study.topology import parse
 
         parse(arguments.topology)  # a wrong name is answered before anything is loaded
     elif arguments.slices != 1:
         raise UserError(f"--slices={arguments.slices} needs --topology=NAME")
 
-    from jaxdna.analysis.plan import (
+    from jaxdna.console import make_console, results_console
+    from jaxdna.data.registry import load_dataset
+    from jaxdna.study.plan import (
         check_one_program,
         every_mesh,
         exposed_bytes,
         plan,
         program_on,
     )
-    from jaxdna.data.registry import load_dataset
-    from jaxdna.training.display import make_console, results_console
 
     check_one_program(config.strategy)
     notes = make_console()
@@ -72,7 +72,7 @@ def _devices(arguments: argparse.Namespace, config: Any, notes: Any) -> tuple[li
         return devices, describe_devices(devices)
     import jax
 
-    from jaxdna.analysis.topology import topology
+    from jaxdna.study.topology import topology
 
     jax.config.update("jax_platforms", "cpu")
     slices = f" x {arguments.slices}" if arguments.slices > 1 else ""
@@ -93,7 +93,7 @@ def _size(count: float) -> str:
 
 
 def _print_one(planned: dict[str, Any], console: Any) -> None:
-    from jaxdna.training.display import table
+    from jaxdna.console import table
 
     rows = [
         ["devices", f"{planned['devices']} ({planned['topology']})"],
@@ -125,8 +125,8 @@ def _print_one(planned: dict[str, Any], console: Any) -> None:
 
 
 def _print_all(plans: list[dict[str, Any]], console: Any) -> None:
-    from jaxdna.analysis.plan import exposed_bytes
-    from jaxdna.training.display import table
+    from jaxdna.console import table
+    from jaxdna.study.plan import exposed_bytes
 
     columns = ("mesh", "exposed", "all collectives", "overlapped", "peak memory", "operations")
     console.print(

@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.analysis.predictions import Lengths, score_records, score_windows
     from jaxdna.analysis.scorer import Scorer
     from jaxdna.cli.common import open_trained
+    from jaxdna.console import make_console
     from jaxdna.data.bigwig import open_bigwig
     from jaxdna.data.fasta import read_fasta_pieces
     from jaxdna.data.prediction_files import (
@@ -55,7 +56,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     from jaxdna.data.sequence_stats import SequenceStats
     from jaxdna.data.streams import BLOCK_BYTES
-    from jaxdna.training.display import make_console
 
     console = make_console()
     form = output_format(arguments.output, arguments.window is not None)

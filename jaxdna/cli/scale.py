@@ -59,8 +59,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     configs = named_configs(arguments.config, arguments.overrides)
     folder = arguments.workdir or Path("runs") / f"scale-{'+'.join(configs)}"
 
-    from jaxdna.analysis import scaling, scaling_report
-    from jaxdna.training.display import make_console, results_console, table
+    from jaxdna.console import make_console, results_console, table
+    from jaxdna.study import scaling, scaling_report
 
     notes = make_console()
     modes = scaling.MODES if arguments.mode == "both" else (arguments.mode,)

@@ -19,15 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Simulates, or lists the motifs; returns what was made."""
-    from jaxdna.training.display import results_console
+    from jaxdna.console import results_console
 
     console = results_console(arguments.json)
     return _list(console) if arguments.list else _simulate(arguments, console)
 
 
 def _list(console: Any) -> dict[str, Any]:
+    from jaxdna.console import table
     from jaxdna.data.motifs import presets
-    from jaxdna.training.display import table
 
     motifs = presets().values()
     rows = [[motif.name, motif.consensus, motif.width, motif.source] for motif in motifs]
@@ -49,10 +49,10 @@ def _simulate(arguments: argparse.Namespace, console: Any) -> dict[str, Any]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--output={folder} exists and is not an empty folder")
 
+    from jaxdna.console import table
     from jaxdna.data.motifs import load_motif
     from jaxdna.data.registry import simulation
     from jaxdna.data.simulated_files import table_rows, write_simulation
-    from jaxdna.training.display import table
     from jaxdna.versions import versions
 
     motif = load_motif(config.data.motif)

@@ -21,12 +21,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     workdir = arguments.workdir or Path("runs") / run_name(arguments.config)
 
     # First of all, since a signal can come while the rest is imported.
-    from jaxdna.training.guard import Guard
+    from jaxdna.runs.guard import Guard
 
     with Guard(config.watchdog) as guard:
         from jaxdna.api import train
-        from jaxdna.training.cross_validation import folds_table
-        from jaxdna.training.display import make_console, results, results_console
+        from jaxdna.console import make_console, results_console
+        from jaxdna.runs.cross_validation import folds_table
+        from jaxdna.runs.display import results
 
         summary = train(config, workdir, guard=guard).summary
         folds = "folds" in summary

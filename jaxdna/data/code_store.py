@@ -22,7 +22,7 @@ from jaxdna.data.records import LENGTH_POLICIES, Records, check_choice, check_mi
 from jaxdna.data.sequences import Codes
 from jaxdna.data.store_writer import StoreWriter
 from jaxdna.errors import UserError
-from jaxdna.training.manifest import damage, write_manifest
+from jaxdna.storage.manifest import damage, write_manifest
 
 _FORMAT = 5  # part of the key: a change of the files' meaning makes new stores
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)

@@ -13,7 +13,7 @@ from jaxdna.data.images import load_images
 from jaxdna.data.labelled_files import load_files
 from jaxdna.data.motifs import load_motif
 from jaxdna.data.simulator import Simulation, simulate
-from jaxdna.training.metrics import scores
+from jaxdna.tasks.metrics import scores
 
 
 def load_dataset(config: ConfigDict) -> Dataset:

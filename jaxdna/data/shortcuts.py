@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from jaxdna.data.negatives import gc_fraction
 from jaxdna.data.sequences import UNKNOWN, Codes
-from jaxdna.training.metrics import auroc
+from jaxdna.tasks.metrics import auroc
 
 MUCH = 0.1  # AUROC off 0.5: the property alone ranks more than 6 of 10 pairs rightly
 _ERRORS = 3.0  # standard errors: among few sequences chance alone goes beyond MUCH

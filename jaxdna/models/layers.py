@@ -14,7 +14,7 @@ from flax import nnx
 from jaxdna.models.network import Layer, Shape
 from jaxdna.ops.convolution import add_bias
 from jaxdna.ops.max_pool import max_pool
-from jaxdna.parallel.sharded_convolution import convolve_on_mesh
+from jaxdna.ops.sharded_convolution import convolve_on_mesh
 
 # Keras' defaults, on which the report's curves rest.
 KERNEL_INIT = nnx.initializers.glorot_uniform()

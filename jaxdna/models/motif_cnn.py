@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from jaxdna.models.layers import BIAS_INIT, KERNEL_INIT, Dense
 from jaxdna.models.network import Layer, Network, Shape
-from jaxdna.parallel.sharded_scan import motif_scan_on_mesh
+from jaxdna.ops.sharded_scan import motif_scan_on_mesh
 
 
 class MotifScan(Layer):

@@ -1,1 +1,1 @@
-"""State, step, loop, early stopping, checkpoints, metrics."""
+"""State, step, program, feed, evaluation, optimizer, checkpoints: pure, and what compiles."""

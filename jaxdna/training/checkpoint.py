@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 
 from jaxdna.errors import NoCheckpointError, storage_error
 from jaxdna.parallel.cluster import agreed, is_primary
-from jaxdna.training.manifest import damage, read_small_json, write_manifest
+from jaxdna.storage.manifest import damage, read_small_json, write_manifest
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import batch_shards
+from jaxdna.tasks.metrics import scores
 from jaxdna.training.dispatch import few_ahead
 from jaxdna.training.feed import evaluation_batches
-from jaxdna.training.metrics import scores
 from jaxdna.training.program import Program
 from jaxdna.training.state import Params
 

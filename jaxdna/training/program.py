@@ -25,9 +25,9 @@ from jaxdna.data.dataset import Split
 from jaxdna.models.layers import Conv2D
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
+from jaxdna.ops.sharded_scan import check_length
 from jaxdna.parallel.compiler_options import overlap_options
 from jaxdna.parallel.gradient_sync import make_sync
-from jaxdna.parallel.sharded_scan import check_length
 from jaxdna.parallel.sharding import (
     gathered,
     parameter_shardings,

@@ -15,7 +15,7 @@ from jaxdna.data.records import fit_length, join
 from jaxdna.data.sequences import one_hot, reverse_complement
 from jaxdna.models.registry import build_network
 from jaxdna.parallel.mesh import flat_mesh
-from jaxdna.training.trained import Trained
+from jaxdna.runs.trained import Trained
 
 WIDTH, FILTERS = 5, 3
 

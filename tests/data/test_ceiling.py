@@ -6,7 +6,7 @@ import pytest
 from jaxdna.data.ceiling import log_likelihood_ratio
 from jaxdna.data.motifs import Motif, load_motif
 from jaxdna.data.simulator import background, simulate
-from jaxdna.training.metrics import scores
+from jaxdna.tasks.metrics import scores
 
 # AUROC, accuracy and cross-entropy that an independent implementation of the exact likelihood
 # ratio found (three, three and three digits).

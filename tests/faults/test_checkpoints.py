@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from jaxdna.errors import NoCheckpointError, StorageError
+from jaxdna.storage.manifest import damage, write_manifest
 from jaxdna.training.checkpoint import Checkpoints, load_best, positions
 from jaxdna.training.early_stopping import EarlyStopping
-from jaxdna.training.manifest import damage, write_manifest
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import TrainState
 from tests.faults.conftest import SHORT
@@ -382,7 +382,7 @@ def test_fault_20_restoring_unpickles_nothing_and_executes_nothing(runner, finis
     script = f"""
 import sys
 from jaxdna.cli import main
-import jaxdna.training.loop, jaxdna.training.prepare, jaxdna.cli.evaluate
+import jaxdna.runs.loop, jaxdna.strategies.prepare, jaxdna.cli.evaluate
 def hook(event, arguments):
     if event == "pickle.find_class" or (
         event in ("compile", "exec", "import") and {str(finished.path)!r} in str(arguments)):

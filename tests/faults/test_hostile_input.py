@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from jaxdna.config import flat, load_config, override, validate
 from jaxdna.data.motifs import read_motifs
 from jaxdna.errors import NoCheckpointError, UserError
+from jaxdna.runs.run_folder import RunFolder
 from jaxdna.schema import COMMON
+from jaxdna.storage.manifest import damage, write_manifest
 from jaxdna.training.checkpoint import load_best
-from jaxdna.training.manifest import damage, write_manifest
 from jaxdna.training.program import Program
-from jaxdna.training.run_folder import RunFolder
 
 REPRODUCIBLE = settings(
     derandomize=True,

@@ -9,9 +9,9 @@ import pytest
 
 from jaxdna.config import flat, validate
 from jaxdna.parallel.mesh import make_mesh
+from jaxdna.runs.run_folder import RunFolder
 from jaxdna.training.checkpoint import load_best
 from jaxdna.training.program import Program
-from jaxdna.training.run_folder import RunFolder
 from tests.faults.conftest import pair, rows
 
 # 41 steps, the last of 3 examples; 61 validation examples: nothing divides by anything.

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from jaxdna.errors import UserError
-from jaxdna.training import run_lock
-from jaxdna.training.run_lock import RunLock
+from jaxdna.storage import run_lock
+from jaxdna.storage.run_lock import RunLock
 
 
 def test_fault_16_the_second_job_refuses_names_the_holder_and_harms_nothing(
@@ -87,7 +87,7 @@ def test_many_jobs_that_start_at_once_get_the_lock_one_after_the_other(tmp_path)
 import os, time
 from pathlib import Path
 from jaxdna.errors import UserError
-from jaxdna.training.run_lock import RunLock
+from jaxdna.storage.run_lock import RunLock
 taken = 0
 deadline = time.monotonic() + 3
 while time.monotonic() < deadline:

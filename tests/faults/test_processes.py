@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
+from jaxdna.storage.run_lock import RunLock
 from jaxdna.training.checkpoint import positions
-from jaxdna.training.run_lock import RunLock
 from tests.faults.conftest import (
     NO_CACHE,
     SHORT,

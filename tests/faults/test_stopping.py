@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
+from jaxdna.runs.guard import Guard
 from jaxdna.training.checkpoint import positions
-from jaxdna.training.guard import Guard
 from tests.faults.conftest import NO_CACHE, SHORT, a_moment_after_compiling, afresh, rows, sha
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdna.training.metrics import auroc
+from jaxdna.tasks.metrics import auroc
 
 TRAIN = [
     "--config.data.length=60",

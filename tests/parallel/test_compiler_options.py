@@ -11,10 +11,10 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxdna.analysis.schedule import collectives, overlap_fraction
-from jaxdna.analysis.topology import topology
 from jaxdna.parallel import gradient_sync as sync
 from jaxdna.parallel.compiler_options import OVERLAP, overlap_options
+from jaxdna.study.schedule import collectives, overlap_fraction
+from jaxdna.study.topology import topology
 
 # Four convolutions of 3x3, then two products; the largest gradients are those of the last layers.
 CONVS = [(3, 3, 3, 32), (3, 3, 32, 64), (3, 3, 64, 64), (3, 3, 64, 64)]

@@ -7,9 +7,9 @@ from jax.sharding import PartitionSpec as P
 
 from jaxdna.config import load_config
 from jaxdna.errors import UserError
+from jaxdna.ops.sharded_scan import check_length
 from jaxdna.parallel.gradient_sync import make_sync
 from jaxdna.parallel.mesh import AXES, check_batch, factorisations, make_mesh, resolve_axes
-from jaxdna.parallel.sharded_scan import check_length
 from jaxdna.parallel.sharding import parameter_spec
 
 

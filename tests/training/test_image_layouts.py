@@ -10,7 +10,7 @@ from jaxdna.config import flat, load_config, validate
 from jaxdna.data.batches import batch_rows
 from jaxdna.data.registry import load_dataset
 from jaxdna.parallel.mesh import make_mesh
-from jaxdna.training.prepare import program_of
+from jaxdna.strategies.prepare import program_of
 
 STEPS = 4
 SMALL = [

@@ -1,0 +1,74 @@
+"""k-fold cross-validation: one ordinary run per fold, then the scores of each and of all pooled."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from jaxdna.config import flat, validate
+from jaxdna.console import table
+from jaxdna.tasks.metrics import scores
+from jaxdna.runs.run_folder import RunFolder
+
+TrainOne = Callable[[ConfigDict, RunFolder], dict[str, Any]]
+_SCORES = ("loss", "accuracy", "auroc", "auprc")
+
+
+def fold_folder(workdir: Path, fold: int) -> RunFolder:
+    """Returns the run folder of one fold, from 0."""
+    return RunFolder(workdir / f"fold{fold}")
+
+
+def cross_validate(config: ConfigDict, whole: RunFolder, train_one: TrainOne) -> dict[str, Any]:
+    """Trains every fold and pools the predictions of the folds that were held out.
+
+    Args:
+      config: with `data.folds`; `data.fold` is -1.
+      whole: gets config.json, one folder per fold, test.tsv (the pooled predictions, in the order
+        of the folds) and summary.json.
+      train_one: trains one configuration in one run folder, or finds it finished there.
+
+    Returns:
+      `folds` (the scores of each, with its size), `mean` and `sd` over the folds, and `test`, the
+      scores of all examples at once, each predicted by the model that has not seen it.
+    """
+    whole.open(config)
+    whole.drop_summary()
+    rows: list[dict[str, Any]] = []
+    parts = []
+    for fold in range(config.data.folds):
+        folder = fold_folder(whole.path, fold)
+        summary = train_one(validate(flat(config) | {"data.fold": fold}), folder)
+        parts.append(folder.read_test())
+        rows.append({"fold": fold, "examples": len(parts[-1][0]), **summary["test"]})
+    labels = np.concatenate([part[1] for part in parts])
+    logits = np.concatenate([part[2] for part in parts])
+    whole.write_test([name for part in parts for name in part[0]], labels, logits)
+    over = {key: np.array([row[key] for row in rows], dtype=np.float64) for key in _SCORES}
+    result = {
+        "params": summary["params"],
+        "folds": rows,
+        "mean": {key: float(values.mean()) for key, values in over.items()},
+        "sd": {key: float(values.std(ddof=1)) for key, values in over.items()},
+        "test": scores(labels, logits),
+        "versions": summary["versions"],
+    }
+    whole.write_summary(result)
+    return result
+
+
+def folds_table(summary: dict[str, Any]) -> Table:
+    """Returns the closing table: one line per fold, mean and deviation, and pooled."""
+    rows: list[list[Any]] = [
+        [f"fold {row['fold']}", row["examples"], *(row[key] for key in _SCORES)]
+        for row in summary["folds"]
+    ]
+    for name in ("mean", "sd"):
+        rows.append([name, "", *(summary[name][key] for key in _SCORES)])
+    examples = sum(row["examples"] for row in summary["folds"])
+    rows.append(["pooled", examples, *(summary["test"][key] for key in _SCORES)])
+    columns = ("", "examples", "loss (nats)", "accuracy", "AUROC", "AUPRC")
+    return table("Cross-validation", columns, rows)

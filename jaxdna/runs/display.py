@@ -1,0 +1,82 @@
+"""What a person sees of a run: one live line, and tables of its scores."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jaxdna.console import table
+from jaxdna.tasks.measures import NAMES
+
+
+class EpochProgress:
+    """A live line on a terminal, one plain line per epoch elsewhere."""
+
+    def __init__(self, console: Console, epochs: int, first_epoch: int):
+        """Prepares the line; `with` shows it."""
+        self._console = console
+        self._epochs = epochs
+        self._bar = Progress(
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task("", total=epochs, completed=first_epoch, note="")
+
+    @property
+    def shown(self) -> AbstractContextManager[Any]:
+        """Shows the live line while the context is open; nothing where there is no terminal."""
+        return self._bar if self._console.is_terminal else nullcontext()
+
+    def update(self, row: dict[str, Any], improved: bool) -> None:
+        """Shows the metrics of an epoch."""
+        note = (
+            f"train {row['train_loss']:.4f}  validation {row['val_loss']:.4f}  "
+            f"accuracy {row['val_accuracy']:.2%}" + ("  best so far" if improved else "")
+        )
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=row["epoch"], note=note)
+        elif not self._console.quiet:
+            print(
+                f"epoch {row['epoch']}/{self._epochs}  {note}  {row['seconds']:.2f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def results(summary: dict[str, Any]) -> Table:
+    """Returns the closing table: the test scores and, for simulated data, the Bayes ceiling."""
+    ceiling = summary.get("ceiling") or {}
+    names = {"loss": "loss (nats)", "accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
+    columns = ["", "test", *(["Bayes ceiling"] if ceiling else [])]
+    rows = [
+        [label, summary["test"][key], *([ceiling.get(key)] if ceiling else [])]
+        for key, label in names.items()
+        if summary["test"][key] is not None
+    ]
+    return table("Test split", columns, rows)
+
+
+def measures_table(summary: dict[str, Any]) -> Table:
+    """Returns the table of `evaluate`: every measure, its interval, and the Bayes ceiling."""
+    found = summary["measures"]
+    if found is None:
+        return results(summary)
+    ceiling = summary["ceiling"] or {}
+    rows = [
+        [
+            label,
+            found[name]["value"],
+            f"{found[name]['low']:.4f} to {found[name]['high']:.4f}",
+            *([ceiling.get(name)] if ceiling else []),
+        ]
+        for name, label in NAMES.items()
+    ]
+    columns = ["", "value", "95 % interval", *(["Bayes ceiling"] if ceiling else [])]
+    return table("Measures", columns, rows)

@@ -1,0 +1,321 @@
+"""The loop: the only place that knows epochs, wall time and files."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from jaxdna.errors import NotFiniteError, Preempted, storage_error
+from jaxdna.models.network import parameter_count
+from jaxdna.training.checkpoint import Checkpoints, params_sha256
+from jaxdna.runs.curves import TensorBoard, draw_curves
+from jaxdna.training.dispatch import calls_left, few_ahead
+from jaxdna.console import loud
+from jaxdna.runs.display import EpochProgress
+from jaxdna.training.early_stopping import EarlyStopping
+from jaxdna.training.evaluation import Evaluator
+from jaxdna.runs.guard import Guard, StopRequested
+from jaxdna.tasks.metrics import chance_loss, scores
+from jaxdna.strategies.prepare import Prepared
+from jaxdna.training.program import Program, TrainCall
+from jaxdna.training.progress import Progress
+from jaxdna.runs.run_folder import RunFolder
+from jaxdna.training.state import Params, TrainState
+from jaxdna.runs.stopwatch import Stopwatch
+from jaxdna.versions import versions
+
+
+@dataclass
+class Run:
+    """What one step hands to the next; all of it is in every checkpoint.
+
+    Attributes:
+      state: parameters, optimizer state and step.
+      best: the parameters that early stopping would keep.
+      progress: where the run is, and its metrics so far.
+      watch: seconds so far.
+    """
+
+    state: TrainState
+    best: Params
+    progress: Progress
+    watch: Stopwatch
+
+
+# What draws a finished run: its folder, data and functions, the best parameters, the summary.
+Draw = Callable[[RunFolder, Prepared, Params, dict[str, Any]], None]
+
+
+def train(
+    prepared: Prepared, folder: RunFolder, guard: Guard, console: Console, draw: Draw
+) -> dict[str, Any]:
+    """Trains to the end, or on from the newest checkpoint, and evaluates on the test split.
+
+    Args:
+      prepared: data and functions of a config.
+      folder: an opened run folder.
+      guard: hears signals and watches the clock.
+      console: where notes go.
+      draw: draws the report of the run once it is finished; if it fails, a note says so.
+
+    Returns:
+      The summary, as in summary.json.
+
+    Raises:
+      NotFiniteError: the loss of training or validation is NaN or infinite, or a parameter is
+        where a signal came; it is not saved.
+      NoCheckpointError: this run has checkpoints, and none is intact.
+      StorageError: something cannot be written.
+      Preempted: a signal came, and the state is saved.
+    """
+    checkpoints = Checkpoints(folder.checkpoints, prepared.program.config.checkpoint.keep)
+    try:
+        run = _begin(prepared, checkpoints, console)
+        folder.write_metrics(run.progress.rows)
+        try:
+            summary = _train(run, prepared, folder, checkpoints, guard, console)
+        except StopRequested as stop:
+            guard.enter("save")
+            _check_parameters(run)
+            _save(run, checkpoints, guard)
+            checkpoints.wait()
+            raise Preempted(
+                f"stopped by {stop} after step {int(run.state.step)}; the state is saved, and the "
+                "same command resumes"
+            ) from None
+    except OSError as error:
+        raise storage_error("a file of the run", folder.path, error) from error
+    best = prepared.program.gather(run.best)
+    if folder.writes:
+        try:
+            _draw_curves(folder, prepared, run.progress)
+            draw(folder, prepared, best, summary)
+        except Exception as error:  # the run is finished, whatever becomes of its pictures
+            loud(console)(f"the report cannot be drawn ({error}); the run itself is finished")
+    return summary
+
+
+def _draw_curves(folder: RunFolder, prepared: Prepared, progress: Progress) -> None:
+    ceiling = prepared.dataset.ceiling("validation") if prepared.dataset.ceiling else None
+    draw_curves(folder.curves, progress.rows, progress.stopping.best_epoch, ceiling)
+
+
+def _train(
+    run: Run,
+    prepared: Prepared,
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    guard: Guard,
+    console: Console,
+) -> dict[str, Any]:
+    """Trains all epochs that are left and writes what a finished run leaves."""
+    program, splits, progress = prepared.program, prepared.dataset.splits, run.progress
+    config, stopping = program.config, run.progress.stopping
+    guard.enter("compile")
+    feed = program.feed(splits["train"])
+    evaluator = Evaluator(program, splits["validation"])
+    with run.watch.on("compile"):
+        compiled = _compile(program, progress.epoch_step)
+        evaluator.logits(run.state.params)
+
+    board = TensorBoard(folder.tensorboard, progress.epoch + 1, folder.writes)
+    line = EpochProgress(console, config.train.epochs, progress.epoch)
+    seen, seconds = _examples_seen(progress, prepared), run.watch.seconds["train"]
+    with closing(board), closing(program), line.shown:
+        while progress.epoch < config.train.epochs and not stopping.stop:
+            start = time.perf_counter()
+            try:
+                with run.watch.on("train"):
+                    _train_epoch(run, program, compiled, feed, checkpoints, guard)
+                with run.watch.on("eval"):
+                    guard.enter("evaluation")
+                    validated = evaluator.scores(run.state.params, guard.wait)
+            finally:
+                progress.epoch_seconds += time.perf_counter() - start
+            row = _row(progress, program.steps_per_epoch, validated) | program.report()
+            # The losses of training are those before each update: the last one is not in them.
+            if not math.isfinite(row["val_loss"]):
+                raise NotFiniteError(
+                    f"the validation loss is {row['val_loss']} at step {row['step']}; the last "
+                    "checkpoint is intact; try a smaller --config.optimizer.learning_rate"
+                )
+            improved = stopping.update(row["epoch"], row)
+            if improved:
+                run.best = _copy(run.state.params)
+            progress.end_epoch(row)
+            folder.append_metrics(row)
+            board.write(row)
+            line.update(row, improved)
+            last = progress.epoch == config.train.epochs or stopping.stop
+            if last or progress.epoch % config.checkpoint.every_epochs == 0:
+                _save(run, checkpoints, guard)
+    guard.enter("save")
+    with run.watch.on("checkpoint"):
+        checkpoints.wait()
+
+    guard.enter("evaluation")
+    summary = _summarise(run, prepared, folder, guard)
+    trained = _examples_seen(progress, prepared) - seen
+    if trained:
+        summary["samples_per_second"] = round(trained / (run.watch.seconds["train"] - seconds))
+    folder.write_summary(summary)
+    return summary
+
+
+def _begin(prepared: Prepared, checkpoints: Checkpoints, console: Console) -> Run:
+    """A new run, or the newest intact checkpoint's."""
+    program = prepared.program
+    settings = program.config.train.early_stopping.to_dict()
+    restored = checkpoints.restore(program.abstract_state, loud(console))
+    if restored is None:
+        state = program.init()
+        chance = chance_loss(prepared.dataset.splits["validation"].y)
+        progress = Progress(EarlyStopping(**settings, chance_loss=chance))
+        return Run(state, _copy(state.params), progress, Stopwatch())
+    state, best, progress = restored
+    progress.stopping = replace(progress.stopping, **settings)
+    within = f", step {progress.epoch_step} of the next" if progress.epoch_step else ""
+    console.print(f"resuming after epoch {progress.epoch}{within}")
+    return Run(state, best, progress, Stopwatch(progress.seconds))
+
+
+def _save(run: Run, checkpoints: Checkpoints, guard: Guard) -> None:
+    """Begins to save, unless this very position is on disk."""
+    guard.enter("save")
+    with run.watch.on("checkpoint"):
+        run.progress.seconds = run.watch.read()
+        checkpoints.save(run.state, run.best, run.progress)
+
+
+def _row(progress: Progress, steps_per_epoch: int, validated: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of metrics.jsonl of the epoch that ends."""
+    sums, epoch = progress.sums, progress.epoch + 1
+    return {
+        "epoch": epoch,
+        "step": epoch * steps_per_epoch,
+        "train_loss": sums["loss"] / sums["weight"],
+        "train_accuracy": sums["correct"] / sums["weight"],
+        "val_loss": validated["loss"],
+        "val_accuracy": validated["accuracy"],
+        "val_auroc": validated["auroc"],
+        "seconds": round(progress.epoch_seconds, 4),
+    }
+
+
+def _examples_seen(progress: Progress, prepared: Prepared) -> int:
+    batch, examples = (
+        prepared.program.config.train.batch_size,
+        len(prepared.dataset.splits["train"]),
+    )
+    return progress.epoch * examples + min(progress.epoch_step * batch, examples)
+
+
+def _copy(params: Params) -> Params:
+    """Parameters that outlive the state, whose memory the next call reuses."""
+    return jax.tree.map(jnp.copy, params)
+
+
+def _compile(program: Program, done: int) -> dict[int, TrainCall]:
+    """Compiles the training call for each number of steps that a call has."""
+    return {
+        steps: program.compiled(steps)
+        for first in (0, done)
+        for steps in set(calls_left(program.steps_per_epoch, program.most_steps, first))
+    }
+
+
+def _train_epoch(
+    run: Run,
+    program: Program,
+    compiled: dict[int, TrainCall],
+    feed: Callable[[int, int], Any],
+    checkpoints: Checkpoints,
+    guard: Guard,
+) -> None:
+    """Runs the calls that the epoch has left, or those before a stop; the run is at their end.
+
+    Raises:
+      StopRequested: a signal has come, and the run stands between two calls.
+    """
+    progress, steps_per_epoch = run.progress, program.steps_per_epoch
+    before = progress.epoch * steps_per_epoch
+    calls = calls_left(steps_per_epoch, program.most_steps, progress.epoch_step)
+
+    def begun() -> Iterator[dict[str, jax.Array]]:
+        step = before + progress.epoch_step
+        for steps in calls:
+            checkpoints.check()
+            if guard.stops_here():
+                return
+            run.state, metrics = compiled[steps](run.state, feed(step, steps))
+            step += steps
+            yield metrics
+
+    guard.enter("step")
+    for metrics in few_ahead(begun()):
+        guard.enter("step")
+        sums = {k: np.asarray(v, np.float64) for k, v in metrics.items()}
+        _check_finite(sums["loss"], before + progress.epoch_step)
+        progress.add(sums)
+    guard.check()
+
+
+def _check_finite(losses: NDArray[np.float64], first_step: int) -> None:
+    wrong = np.flatnonzero(~np.isfinite(losses))
+    if wrong.size:
+        raise NotFiniteError(
+            f"the loss is {losses[wrong[0]]} at step {first_step + int(wrong[0])}; the last "
+            "checkpoint is intact; try a smaller --config.optimizer.learning_rate"
+        )
+
+
+def _check_parameters(run: Run) -> None:
+    """Keeps a stop from saving what the last update has broken: no loss has been seen of it yet.
+
+    Parameters that are huge and finite cannot be told from good ones, and are saved.
+    """
+    # Each by itself: the stages of a pipeline lie on different devices.
+    finite = jax.jit(lambda leaf: jnp.isfinite(leaf).all())
+    if not all(finite(leaf) for leaf in jax.tree.leaves(run.state.params)):
+        raise NotFiniteError(
+            f"a parameter is not finite after step {int(run.state.step)}; the last checkpoint is "
+            "intact; try a smaller --config.optimizer.learning_rate"
+        )
+
+
+def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) -> dict[str, Any]:
+    """The summary of a finished run, without its speed; leaves the logits of the test split."""
+    dataset = prepared.dataset
+    stopping = run.progress.stopping
+    with run.watch.on("eval"):
+        labels = dataset.splits["test"].y
+        evaluator = Evaluator(prepared.program, dataset.splits["test"])
+        logits = evaluator.logits(run.best, guard.wait)
+        ceiling = dataset.ceiling("test") if dataset.ceiling else None
+    names = dataset.ids("test") if dataset.ids else [f"test_{i}" for i in range(len(labels))]
+    folder.write_test(names, labels, logits)
+    return {
+        "params": parameter_count(run.best),
+        "params_sha256": params_sha256(prepared.program.gather(run.best)),
+        "best_epoch": stopping.best_epoch,
+        "epochs": run.progress.epoch,
+        "stopped_early": stopping.stop,
+        "left_plateau": stopping.left_plateau,
+        "data": dataset.describe,
+        "test": scores(labels, logits),
+        "ceiling": ceiling,
+        "samples_per_second": None,
+        "seconds": run.watch.read(),
+        "mesh": dict(prepared.mesh.shape),
+        "devices": prepared.mesh.size,
+        "processes": jax.process_count(),
+        "versions": versions(),
+    }

@@ -1,0 +1,102 @@
+"""One run in its folder: begun, resumed, or found finished."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from jaxdna.errors import UserError
+from jaxdna.parallel.cluster import is_primary, one_fate, reached_stop
+from jaxdna.parallel.runtime import start_backend
+from jaxdna.runs.cross_validation import cross_validate
+from jaxdna.console import loud
+from jaxdna.runs.guard import Guard
+from jaxdna.runs.loop import Draw, train
+from jaxdna.strategies.prepare import prepare, show
+from jaxdna.runs.run_folder import RunFolder
+from jaxdna.storage.run_lock import RENEW_SECONDS
+
+
+def train_in(
+    config: ConfigDict, workdir: Path, guard: Guard, console: Console, draw: Draw
+) -> dict[str, Any]:
+    """Trains a configuration in a folder, every fold of it where it asks for folds.
+
+    Args:
+      config: a whole configuration.
+      workdir: the run folder; made if absent.
+      guard: hears signals and watches the clock.
+      console: where tables and notes go.
+      draw: draws the report of a run that is finished.
+
+    Returns:
+      The summary, as in summary.json.
+
+    Raises:
+      UserError: the configuration does not fit the devices or the folder.
+      JaxdnaError: as `runs.loop.train`.
+    """
+    if config.data.get("folds") and config.data.fold == -1:
+        return _train_folds(config, workdir, guard, console, draw)
+    return _train_one(config, RunFolder(workdir), guard, console, draw)
+
+
+def _train_folds(
+    config: ConfigDict, workdir: Path, guard: Guard, console: Console, draw: Draw
+) -> dict[str, Any]:
+    """Trains every fold in a folder of its own."""
+    start_backend(config, console)
+    if jax.process_count() > 1:
+        raise UserError(
+            f"--config.data.folds={config.data.folds} trains the folds one after the other in "
+            "one process; legal with several: --config.data.fold=0 and so on, one run for each"
+        )
+    whole = RunFolder(workdir)
+    whole.check(config)
+    with whole.locked(loud(console)) as held, guard.every(RENEW_SECONDS, held.renew):
+
+        def train_one(fold: ConfigDict, folder: RunFolder) -> dict[str, Any]:
+            guard.enter("start")
+            return _train_one(fold, folder, guard, console, draw)
+
+        return cross_validate(config, whole, train_one)
+
+
+def _train_one(
+    config: ConfigDict, folder: RunFolder, guard: Guard, console: Console, draw: Draw
+) -> dict[str, Any]:
+    """Trains, resumes, or finds the run finished."""
+    config = folder.settle(config)
+    changes = folder.check(config)
+    for change in changes:
+        console.print(f"note     changed since this run began: {change}")
+    summary = folder.read_summary()
+    # A change of layout or of the runtime does not undo what is done; a longer schedule does.
+    longer = [line for line in changes if line.startswith(("train.", "optimizer."))]
+    if summary is not None and not longer:
+        console.print(
+            f"{folder.path} is a finished run: nothing to train (to train anew: --workdir)"
+        )
+        return summary
+    with one_fate(), ExitStack() as stack:
+
+        def joined() -> None:
+            """Before any data are read, and as soon as it is known which process this is."""
+            if jax.process_count() > 1:
+                guard.share(reached_stop)
+            folder.writes = is_primary()
+            if folder.writes:
+                held = stack.enter_context(folder.locked(loud(console)))
+                stack.enter_context(guard.every(RENEW_SECONDS, held.renew))
+
+        prepared = prepare(config, console, joined)
+        show(prepared, console)
+        prepared.program.check()
+        folder.check_data(prepared.dataset)
+        folder.open(prepared.program.config)
+        folder.record_data(prepared.dataset)
+        folder.drop_summary()
+        return train(prepared, folder, guard, console, draw)

@@ -1,0 +1,349 @@
+"""The run folder: what is written where, and whose folder it is."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from jaxdna import config as configs
+from jaxdna.data.dataset import Dataset
+from jaxdna.errors import UserError, storage_error
+from jaxdna.storage.files import UNFINISHED, write_atomic
+from jaxdna.storage.manifest import read_small_json
+from jaxdna.training.progress import is_row
+from jaxdna.storage.run_lock import RunLock
+
+_LOCK = ".lock"
+_MOST_CONFIG_BYTES = 2**20
+_MOST_SUMMARY_BYTES = 2**20
+
+
+def _is_summary(value: Any) -> bool:
+    """Whether `value` has what is shown of the summary of a finished run."""
+    if not isinstance(value, dict):
+        return False
+    kinds = {
+        "params_sha256": str,
+        "best_epoch": int,
+        "epochs": int,
+        "stopped_early": bool,
+        "left_plateau": bool,
+        "test": dict,
+        "ceiling": dict | None,
+        "samples_per_second": int | None,
+        "seconds": dict,
+    }
+    parts = {
+        "test": ("loss", "accuracy", "auroc", "auprc"),
+        "seconds": ("total", "compile", "train", "eval", "checkpoint"),
+    }
+    return all(isinstance(value.get(key, ...), kind) for key, kind in kinds.items()) and all(
+        isinstance(value[key].get(name, ...), float | int | None)
+        for key, names in parts.items()
+        for name in names
+    )
+
+
+def _is_data(value: Any) -> bool:
+    """Whether `value` has what is read of data.json."""
+    if not isinstance(value, dict) or not isinstance(value.get("inputs"), list):
+        return False
+    shape = value.get("example_shape")
+    return (
+        type(value.get("classes")) is int
+        and 2 <= value["classes"] < 2**20
+        and isinstance(shape, list)
+        and shape != []
+        and all(type(size) is int and 0 < size < 2**31 for size in shape)
+        and all(
+            isinstance(source, dict)
+            and isinstance(source.get("path"), str)
+            and isinstance(source.get("sha256"), str)
+            and isinstance(source.get("absolute", ""), str)
+            for source in value["inputs"]
+        )
+    )
+
+
+def data_record(dataset: Dataset) -> dict[str, Any]:
+    """Returns what data.json holds: what the data are, their files' digests among it."""
+    return {
+        "describe": dataset.describe,
+        "example_shape": list(dataset.example_shape),
+        "classes": dataset.classes,
+        "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "inputs": [
+            source._asdict() | {"absolute": str(Path(source.path).absolute())}
+            for source in dataset.inputs
+        ],
+        "notes": list(dataset.notes),
+    }
+
+
+class RunFolder:
+    """Paths of a run folder and what is stored at them.
+
+    Of several processes that share the folder only one writes; the calls of the others do nothing.
+
+    Attributes:
+      path: the folder.
+      writes: whether this process is the one that writes.
+      checkpoints: Orbax' folder.
+      tensorboard: event files, one folder each for train and validation.
+      curves: the picture of the curves.
+      report: the page that shows the run.
+    """
+
+    def __init__(self, path: Path):
+        """Names the folder; nothing is touched."""
+        self.path = path
+        self.writes = True
+        self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
+        self.curves = path / "curves.png"
+        self.report = path / "report.html"
+        self._config = path / "config.json"
+        self._data = path / "data.json"
+        self._test = path / "test.tsv"
+        self._summary = path / "summary.json"
+        self._metrics = path / "metrics.jsonl"
+
+    def _write(self, path: Path, text: str) -> None:
+        if self.writes:
+            with self._storing():
+                write_atomic(path, text)
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Raises StorageError where the system cannot store what a run writes here."""
+        try:
+            yield
+        except OSError as error:
+            raise storage_error("a file of the run", self.path, error) from error
+
+    def check(self, config: ConfigDict) -> list[str]:
+        """Finds out whether `config` may train here; writes nothing.
+
+        Returns:
+          Changes of settings since the run began, as `key: old -> new`; empty for a new folder.
+
+        Raises:
+          UserError: the path is a file, holds other things, or another run.
+        """
+        try:
+            for part in (self.path, *self.path.parents):
+                if part.exists() and not part.is_dir():
+                    raise UserError(f"--workdir={self.path}: {part} is a file; give a folder")
+            found = [path.name for path in self.path.iterdir()] if self.path.exists() else []
+        except OSError as error:  # a name that is too long, a folder that may not be read
+            raise self._cannot_be_written(error) from error
+        if all(name == _LOCK or name.endswith(UNFINISHED) for name in found):
+            return []
+        if not self._config.exists():
+            raise UserError(
+                f"--workdir={self.path} holds other files and no run; give a new or empty folder"
+            )
+        before = self.read_config()
+        before.runtime.compilation_cache = config.runtime.compilation_cache
+        breaking, harmless = configs.differences(before, config)
+        if breaking:
+            raise UserError(
+                f"--workdir={self.path} belongs to another run ({'; '.join(breaking)}); "
+                "give another folder, or the settings that it was begun with"
+            )
+        return harmless
+
+    @contextmanager
+    def locked(self, note: Callable[[str], None]) -> Iterator[RunLock]:
+        """Makes the folder and keeps other jobs out of it; fails before any work if it cannot.
+
+        Args:
+          note: is told where the lock of a dead job is taken over.
+
+        Raises:
+          UserError: another job is at work here, or the folder cannot be written.
+        """
+        lock = RunLock(self.path / _LOCK)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.take(note)
+            for left_behind in self.path.glob(f".*{UNFINISHED}"):
+                left_behind.unlink()
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+        try:
+            yield lock
+        finally:
+            lock.release()
+            if not any(self.path.iterdir()):  # stopped by a mistake before anything was written
+                self.path.rmdir()
+
+    def settle(self, config: ConfigDict) -> ConfigDict:
+        """Returns `config` with what this run measured when it began: where a pipeline is cut."""
+        if config.strategy == "pipeline" and not config.pipeline.boundaries:
+            if not self._config.exists():
+                return config
+            begun = self.read_config()
+            if (begun.strategy, begun.mesh.stage) == (config.strategy, config.mesh.stage):
+                config = config.copy_and_resolve_references()
+                config.pipeline.boundaries = begun.pipeline.boundaries
+        return config
+
+    def open(self, config: ConfigDict) -> None:
+        """Stores the configuration.
+
+        Raises:
+          UserError: the folder cannot be written.
+        """
+        if not self.writes:
+            return
+        try:
+            write_atomic(self._config, configs.to_json(config))
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+
+    def _cannot_be_written(self, error: OSError) -> UserError:
+        return UserError(
+            f"--workdir={self.path} cannot be written ({error.strerror}); give another folder"
+        )
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raises UserError where the run was begun with other bytes in one of the data's files."""
+        for source in (self.read_data() or {}).get("inputs", []):
+            for now in dataset.inputs:
+                same = now.path in (source["path"], source.get("absolute"))
+                if same and now.sha256 != source["sha256"]:
+                    raise UserError(
+                        f"{now.path} has changed since --workdir={self.path} was begun; "
+                        "give another folder, or the file that it was begun with"
+                    )
+
+    def record_data(self, dataset: Dataset) -> None:
+        """Stores what the data are, their files' digests among it, in data.json."""
+        self._write(self._data, json.dumps(data_record(dataset), indent=2) + "\n")
+
+    def read_data(self) -> dict[str, Any] | None:
+        """Returns what `record_data` stored; None where there is nothing of the kind."""
+        try:
+            value = read_small_json(self._data, _MOST_CONFIG_BYTES)
+        except (OSError, ValueError):
+            return None
+        return value if _is_data(value) else None
+
+    def read_config(self) -> ConfigDict:
+        """Returns the configuration that the run was begun with.
+
+        Raises:
+          UserError: this is no run folder, or its config.json is not one of ours.
+        """
+        try:
+            value = read_small_json(self._config, _MOST_CONFIG_BYTES)
+            # A folder from elsewhere must say neither whom to join nor whence to load compiled
+            # programs, which are code.
+            leaves = {
+                key: leaf
+                for key, leaf in configs.flat(value).items()
+                if not key.startswith("cluster.") and key != "runtime.compilation_cache"
+            }
+            return configs.validate(leaves)
+        except FileNotFoundError:
+            raise UserError(
+                f"--workdir={self.path} is no run folder (no config.json); `jaxdna train` makes one"
+            ) from None
+        except (OSError, ValueError, AttributeError, UserError) as error:
+            raise UserError(
+                f"{self._config} is damaged ({error}); train into a new folder"
+            ) from None
+
+    def read_model_config(self) -> ConfigDict:
+        """Returns the configuration of a run that has one trained model.
+
+        A data file that was named by a relative path is where the run found it, if it is still
+        there, wherever this process was started.
+
+        Raises:
+          UserError: as `read_config`; or this is a cross-validation, which has one for each fold.
+        """
+        config = self.read_config()
+        if config.data.get("folds") and config.data.fold == -1:
+            raise UserError(
+                f"--workdir={self.path} is a cross-validation; legal: the folder of one fold, "
+                f"{self.path / 'fold0'} to {self.path / f'fold{config.data.folds - 1}'}"
+            )
+        for source in (self.read_data() or {}).get("inputs", []):
+            found = source.get("absolute", source["path"])
+            for key, value in config.data.items():
+                if value == source["path"] and os.path.isfile(found):
+                    config.data[key] = found
+        return config
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """Returns what a finished run wrote; None where the run is not finished.
+
+        A summary that is not one of ours counts as none: the run goes on from its last checkpoint
+        and writes it again.
+        """
+        try:
+            value = read_small_json(self._summary, _MOST_SUMMARY_BYTES)
+        except (OSError, ValueError):
+            return None
+        return value if _is_summary(value) else None
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Marks the run as finished."""
+        self._write(self._summary, json.dumps(summary, indent=2) + "\n")
+
+    def drop_summary(self) -> None:
+        """Marks the run as unfinished again."""
+        if self.writes:
+            with self._storing():
+                self._summary.unlink(missing_ok=True)
+
+    def write_test(self, ids: Sequence[str], labels: NDArray, logits: NDArray) -> None:
+        """Stores the label and the logits (one column for two classes) of each test example."""
+        count = logits.shape[1]
+        columns = ["logit"] if count == 1 else [f"logit{i}" for i in range(count)]
+        lines = ["\t".join(["id", "label", *columns])]
+        for name, label, row in zip(ids, labels.tolist(), logits.tolist(), strict=True):
+            lines.append("\t".join([name, str(label), *(f"{value:.9g}" for value in row)]))
+        self._write(self._test, "\n".join(lines) + "\n")
+
+    def read_test(self) -> tuple[list[str], NDArray[np.int32], NDArray[np.float32]]:
+        """Returns ids, labels int32 [examples] and logits float32 [examples, logits]."""
+        rows = [line.split("\t") for line in self._test.read_text().splitlines()[1:]]
+        labels = np.array([row[1] for row in rows], dtype=np.int32)
+        return [row[0] for row in rows], labels, np.array([row[2:] for row in rows], np.float32)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Returns one dict per epoch; what comes after a line that is none of ours is left out."""
+        try:
+            lines = self._metrics.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        rows: list[dict[str, Any]] = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                break
+            if not is_row(row):
+                break
+            rows.append(row)
+        return rows
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Makes metrics.jsonl hold `rows`, those of the checkpoint that the run goes on from."""
+        self._write(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Adds the row of one epoch."""
+        if not self.writes:
+            return
+        with self._storing(), self._metrics.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")

@@ -1,0 +1,83 @@
+"""A trained model from its run folder alone: no training data, on whatever devices are here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxdna.errors import UserError
+from jaxdna.models.network import Network
+from jaxdna.models.registry import build_network
+from jaxdna.parallel.mesh import flat_mesh
+from jaxdna.parallel.sharding import replicated
+from jaxdna.training.checkpoint import load_best
+from jaxdna.runs.run_folder import RunFolder
+from jaxdna.training.state import Params
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network for sequences, whole on every device.
+
+    Attributes:
+      config: what it was trained with.
+      mesh: all devices on one axis.
+      graph: the network without its parameters.
+      params: the best parameters, float32 by layer and name.
+      length: bases of the sequences that it was trained on.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    graph: nnx.GraphDef
+    params: Params
+    length: int
+
+    @property
+    def width(self) -> int:
+        """Bases that a filter spans."""
+        return self.config.model.width
+
+    def network(self, params: Params) -> Network:
+        """Returns the network with `params`."""
+        return nnx.merge(self.graph, nnx.State(params))
+
+
+def load_trained(
+    folder: RunFolder, config: ConfigDict, devices: list[jax.Device], note: Callable[[str], None]
+) -> Trained:
+    """Loads the best parameters of a run.
+
+    Args:
+      folder: of the run.
+      config: the run's own.
+      devices: where to.
+      note: is told of checkpoints that are damaged and passed over.
+
+    Raises:
+      UserError: the run's network does not read sequences.
+      NoCheckpointError: it has no parameters yet.
+    """
+    record = folder.read_data() or {}
+    shape = record.get("example_shape", [config.data.get("length")])
+    if len(shape) != 1:
+        raise UserError(
+            f"--workdir={folder.path} holds a {config.model.name} for {config.data.name}; "
+            "legal: a run whose network reads sequences (model.name=motif_cnn)"
+        )
+    logits = 1 if record.get("classes", 2) == 2 else record["classes"]
+    mesh = flat_mesh(devices)
+    network = nnx.eval_shape(lambda: build_network(config, logits))
+    graph, state = nnx.split(network)
+    whole = replicated(mesh)
+
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
+
+    abstract = jax.tree.map(place, nnx.to_pure_dict(state))
+    params = load_best(folder.checkpoints, abstract, note)
+    return Trained(config, mesh, graph, params, shape[0])

@@ -1,0 +1,1 @@
+"""What lies on disk: files that are whole or absent, their digests, and whose folder it is."""

@@ -1,0 +1,127 @@
+"""From a config to everything that a run needs; nothing is written and nothing is trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from jaxdna.console import table
+from jaxdna.data.dataset import Dataset
+from jaxdna.data.registry import load_dataset
+from jaxdna.errors import UserError
+from jaxdna.models.network import parameter_count, summary_rows
+from jaxdna.parallel.mesh import batch_shards, make_mesh
+from jaxdna.parallel.runtime import describe_devices, start_backend
+from jaxdna.training.program import Program
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` made.
+
+    Attributes:
+      mesh: the devices.
+      dataset: the data, on the host.
+      program: the functions, not compiled yet.
+    """
+
+    mesh: Mesh
+    dataset: Dataset
+    program: Program
+
+
+def prepare(
+    config: ConfigDict, console: Console, started: Callable[[], None] = lambda: None
+) -> Prepared:
+    """Resolves devices, mesh, data and program, and shows each.
+
+    Args:
+      config: a whole configuration.
+      console: where the tables go.
+      started: called when all processes have joined, before any data are read.
+
+    Raises:
+      UserError: something that the user gave does not fit.
+    """
+    kind = program_of(config.strategy)
+    devices = start_backend(config, console)
+    started()
+    mesh = make_mesh(config, devices)
+    layout = "  ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    console.print(f"devices  {describe_devices(devices)}")
+    console.print(f"mesh     {layout}")
+    dataset = load_dataset(config)
+    console.print(f"data     {dataset.describe}")
+    for note in dataset.notes:
+        console.print(f"note     {note}")
+    examples = len(dataset.splits["train"])
+    if config.train.batch_size > examples:
+        raise UserError(
+            f"--config.train.batch_size={config.train.batch_size} is more than the {examples} "
+            f"training examples; legal: 1 to {examples}"
+        )
+    program = kind(config, mesh, dataset.example_shape, dataset.logits, examples)
+    return Prepared(program.mesh, dataset, program)
+
+
+def program_of(strategy: str) -> type[Program]:
+    """Returns the kind of program that `config.strategy` names; imports no other.
+
+    Raises:
+      UserError: what it needs is not installed.
+    """
+    return PROGRAMS[strategy]()
+
+
+def _pipeline() -> type[Program]:
+    from jaxdna.strategies.pipeline import PipelineProgram
+
+    return PipelineProgram
+
+
+def _parameter_server() -> type[Program]:
+    from jaxdna.strategies.parameter_server import ParameterServerProgram
+
+    return ParameterServerProgram
+
+
+PROGRAMS: dict[str, Callable[[], type[Program]]] = {
+    "spmd": lambda: Program,
+    "pipeline": _pipeline,
+    "parameter_server": _parameter_server,
+}
+
+
+def show(prepared: Prepared, console: Console) -> None:
+    """Prints the network and how each batch is divided."""
+    program = prepared.program
+    rows = summary_rows(program.network, program.example_shape)
+    made = table(
+        "Network",
+        ("layer (type)", "output shape", "parameters"),
+        [[f"{name} ({kind})", str((None, *shape)), count] for name, kind, shape, count in rows],
+    )
+    made.add_section()
+    made.add_row("total", "", f"{parameter_count(program.abstract_state.params):,}")
+    console.print(made)
+    for shown in program.tables():
+        console.print(shown)
+    batch = program.config.train.batch_size
+    shards = batch_shards(prepared.mesh.shape)
+    sizes = {name: len(split) for name, split in prepared.dataset.splits.items()}
+    console.print(
+        table(
+            "Batches",
+            ("", "examples"),
+            [
+                ["global batch", batch],
+                ["per process", batch // jax.process_count()],
+                ["per device", batch // shards],
+                ["steps per epoch", program.steps_per_epoch],
+                *([name, size] for name, size in sizes.items()),
+            ],
+        )
+    )

@@ -1,0 +1,48 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from jaxdna.tasks.metrics import auprc, auroc, chance_loss, losses, scores
+
+
+@pytest.mark.parametrize("decimals", [1, 6])  # one decimal: many ties
+def test_areas_equal_scikit_learn_s(decimals):
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, 501)
+    values = np.round(rng.normal(labels * 0.7), decimals)
+    assert auroc(labels, values) == pytest.approx(
+        sklearn_metrics.roc_auc_score(labels, values), abs=1e-12
+    )
+    assert auprc(labels, values) == pytest.approx(
+        sklearn_metrics.average_precision_score(labels, values), abs=1e-12
+    )
+
+
+def test_areas_of_one_class_are_none():
+    assert auroc([1, 1], [0.1, 0.2]) is None
+    assert auprc([0, 0], [0.1, 0.2]) is None
+
+
+def test_losses_equal_scikit_learn_s_and_survive_large_logits():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 50)
+    logits = rng.normal(size=(50, 1))
+    probabilities = 1 / (1 + np.exp(-logits[:, 0]))
+    assert losses(labels, logits).mean() == pytest.approx(
+        sklearn_metrics.log_loss(labels, probabilities), rel=1e-12
+    )
+    assert losses(np.array([0, 1]), np.array([[1e4], [1e4]])).tolist() == [1e4, 0]
+    classes, logits = rng.integers(0, 10, 50), rng.normal(size=(50, 10))
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert scores(classes, logits)["loss"] == pytest.approx(
+        sklearn_metrics.log_loss(classes, shares, labels=range(10)), rel=1e-12
+    )
+    assert scores(classes, logits)["auroc"] is None
+
+
+def test_chance_loss_is_the_entropy_of_the_labels():
+    assert chance_loss(np.array([0, 1, 0, 1])) == pytest.approx(math.log(2))
+    assert chance_loss(np.repeat(np.arange(10), 3)) == pytest.approx(math.log(10))
+    assert chance_loss(np.zeros(5, np.int32)) == 0
