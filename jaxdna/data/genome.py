@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdna.data.sequences import UNKNOWN, Codes, encode
+from jaxdna.data.sequences import UNKNOWN, AmbiguousLetter, Codes, encode
 from jaxdna.data.streams import read_blocks
 from jaxdna.errors import UserError, nearest
 
@@ -51,7 +51,8 @@ class Genome:
           stop: the base after the last one.
 
         Raises:
-          UserError: the genome has no such chromosome, or a letter is no base.
+          UserError: the genome has no such chromosome, or a letter is no base; AmbiguousLetter
+            as `encode`.
         """
         self.require([chromosome], str(self.path))
         first, last = max(start, 0), min(stop, self.lengths[chromosome])
@@ -62,7 +63,8 @@ class Genome:
             inside = encode(letters, self.ambiguous)
         except (UserError, UnicodeDecodeError) as error:
             cause = error if isinstance(error, UserError) else "this is no text; legal: FASTA"
-            raise UserError(f"{self.path}, {chromosome}:{first}-{last}: {cause}") from None
+            kind = AmbiguousLetter if isinstance(error, AmbiguousLetter) else UserError
+            raise kind(f"{self.path}, {chromosome}:{first}-{last}: {cause}") from None
         if inside.size != last - first:
             raise UserError(
                 f"the index of {self.path} promises {self.lengths[chromosome]} bases of "

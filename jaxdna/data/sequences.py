@@ -16,6 +16,11 @@ ONE_HOT_ROWS = np.array(
     [*np.eye(4), np.zeros(4), np.full(4, 0.25)], dtype=np.float32
 )  # float32 [6, 4]
 
+
+class AmbiguousLetter(UserError):
+    """N or another IUPAC letter, where the policy `error` refuses what is no single base."""
+
+
 _COMPLEMENT = np.array([3, 2, 1, 0, UNKNOWN, UNIFORM], dtype=np.uint8)
 _INVALID = 255
 _AMBIGUOUS_LETTERS = "RYSWKMBDHVN"
@@ -49,14 +54,16 @@ def encode(letters: str | bytes, ambiguous: str = "zero") -> Codes:
       uint8 [len(letters)], A C G T = 0 1 2 3.
 
     Raises:
-      UserError: a letter is no nucleotide; the message names it and its offset (from 0).
+      UserError: a letter is no nucleotide; the message names it and its offset (from 0). With
+        `error` it is AmbiguousLetter where another policy would take that letter.
     """
     raw = letters.encode("latin-1", "replace") if isinstance(letters, str) else letters
     codes = _TABLES[ambiguous][np.frombuffer(raw, dtype=np.uint8)]
     wrong = np.flatnonzero(codes == _INVALID)
     if wrong.size:
         offset = int(wrong[0])
-        raise UserError(
+        known = _TABLES["zero"][raw[offset]] != _INVALID
+        raise (AmbiguousLetter if known else UserError)(
             f"letter {chr(raw[offset])!r} at offset {offset} is no base; legal: "
             + ("A C G T U" if ambiguous == "error" else f"A C G T U {' '.join(_AMBIGUOUS_LETTERS)}")
         )

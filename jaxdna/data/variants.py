@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 
 import numpy as np
 
 from jaxdna.data.genome import Genome, other_style
-from jaxdna.data.sequences import Codes, decode, encode
+from jaxdna.data.sequences import AmbiguousLetter, Codes, decode, encode
 from jaxdna.data.streams import display, read_lines
 from jaxdna.errors import UserError
 
 _FIXED_COLUMNS = 5  # CHROM POS ID REF ALT
+_POSITION_DIGITS = 18  # far beyond any genome, and fits into 64 bits
 _SHOWN_BASES = 20
 _PLAIN_LETTERS = frozenset("ACGTNacgtn")  # what VCF allows in REF and ALT
 _IUPAC_LETTERS = frozenset("RYSWKMBDHVryswkmbdhv")  # what some assemblies have there nevertheless
@@ -49,8 +51,8 @@ def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Var
     Both windows begin at the same base of the genome, and the reference allele lies in the middle
     of its window. Behind each allele follow the bases that follow the reference allele, up to the
     window's length: an insertion pushes bases out at the right end, a deletion draws bases in.
-    The alleles' letters are the file's, also where the genome has others (noted). A file of header
-    lines alone has no variant.
+    The alleles' letters are the file's, also where the genome has others (noted); an N is read by
+    the genome's policy, whichever of the two has it. A file of header lines alone has no variant.
 
     Args:
       path: VCF, plain or gzipped, or `-` for stdin.
@@ -68,7 +70,7 @@ def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Var
         if line.startswith("#") or not line.strip():
             continue
         fields = line.split("\t", _FIXED_COLUMNS)
-        if len(fields) < _FIXED_COLUMNS or not fields[1].isdecimal() or not fields[3]:
+        if len(fields) < _FIXED_COLUMNS or not _is_position(fields[1]) or not fields[3]:
             raise UserError(
                 f"{where}, line {number} is no VCF row; legal: CHROM, POS, ID, REF and ALT, "
                 "parted by tabs"
@@ -91,6 +93,10 @@ def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Var
         raise UserError(f"{where} holds no variant; legal: VCF, at least its header")
 
 
+def _is_position(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _POSITION_DIGITS
+
+
 def _windows(
     genome: Genome, chromosome: str, position: int, reference: str, alternative: str, length: int
 ) -> tuple[tuple[Codes | None, Codes | None], str]:
@@ -103,20 +109,52 @@ def _windows(
     first = position - 1
     if first < 0 or first + len(reference) > genome.lengths[chromosome]:
         return (None, None), f"position lies outside {chromosome}"
+    start = first + len(reference) // 2 - length // 2
+    if not _reaches_change(reference, alternative, start - first, start - first + length):
+        return (None, None), (
+            f"a window of {length} bases around the middle of the {len(reference)} of REF holds "
+            "nothing of the change"
+        )
+    try:
+        return _fill(genome, chromosome, first, start, reference, alternative, length)
+    except AmbiguousLetter:
+        return (None, None), "an ambiguous letter, which --config.data.ambiguous=error refuses"
+
+
+def _reaches_change(reference: str, alternative: str, start: int, stop: int) -> bool:
+    """Whether alternative[start:stop], with the bases around the allele, shows what has changed.
+
+    That is one of the bases that the alternative has anew, or both sides of where others are gone.
+    """
+    pair = [reference.upper(), alternative.upper()]
+    same_before = len(commonprefix(pair))
+    same_after = len(commonprefix([allele[same_before:][::-1] for allele in pair]))
+    return start < len(alternative) - same_after and same_before < stop
+
+
+def _fill(
+    genome: Genome,
+    chromosome: str,
+    first: int,
+    start: int,
+    reference: str,
+    alternative: str,
+    length: int,
+) -> tuple[tuple[Codes, Codes], str]:
     notes = []
-    there = decode(genome.codes(chromosome, first, first + len(reference)))
+    after = first + len(reference)
+    there = decode(genome.codes(chromosome, first, after))
     if there != decode(encode(reference)):
         notes.append(f"reference mismatch: the genome has {_shorten(there)}")
-    start = first + len(reference) // 2 - length // 2
-    after = first + len(reference)
     if start < 0 or start + length > genome.lengths[chromosome]:
         notes.append(f"the window leaves {chromosome} (padded)")
     left = genome.codes(chromosome, start, max(start, first))
-    right = genome.codes(chromosome, after, after + length)
     skipped = max(0, start - first)  # an allele longer than the window begins before it
+    alleles = [encode(allele, genome.ambiguous)[skipped:] for allele in (reference, alternative)]
+    missing = max(0, length - left.size - min(map(len, alleles)))
+    right = genome.codes(chromosome, after, after + missing)
     reference_codes, alternative_codes = (
-        np.concatenate([left, encode(allele)[skipped:], right])[:length]
-        for allele in (reference, alternative)
+        np.concatenate([left, allele, right])[:length] for allele in alleles
     )
     if max(len(reference), len(alternative)) > length:
         notes.append(f"an allele is longer than the window of {length} bases")

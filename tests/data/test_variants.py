@@ -75,7 +75,7 @@ def test_alleles_come_in_order_one_row_each(tmp_path, genome):
         ("chr1", 50, "g", LETTERS[49], "."),
         ("chr1", 60, "h", LETTERS[59], "N[chr2:3["),
         ("chr1", 0, "i", "N", "A"),
-        ("chr1", 101, "j", LETTERS[100:150], base),
+        ("chr1", 101, "j", LETTERS[100:150], LETTERS[100:125] + other(LETTERS[125])),
         ("chr1", 120, "k", "AR", "C,T"),
     ]
     found = list(read_variants(vcf(tmp_path, *rows), genome, 20))
@@ -111,12 +111,66 @@ def test_alleles_come_in_order_one_row_each(tmp_path, genome):
 
 
 @pytest.mark.parametrize(
+    ("reference", "alternative", "reached"),
+    [
+        (slice(100, 119), "", True),  # 9 bases before the middle: the window begins 1 before
+        (slice(100, 121), "", True),  # at the anchor itself
+        (slice(100, 122), "", False),  # behind it
+        (slice(100, 160), LETTERS[101:160], False),  # and what follows is not the other side of it
+        (slice(100, 160), "A" * 40, True),  # behind the anchor come new bases
+        (slice(100, 160), LETTERS[101:158] + other(LETTERS[158]) + LETTERS[159], False),
+    ],
+)
+def test_a_window_without_the_junction_has_no_score(
+    tmp_path, genome, reference, alternative, reached
+):
+    letters = LETTERS[reference]
+    row = ("chr1", reference.start + 1, "d", letters, letters[0] + alternative)
+    (found,) = read_variants(vcf(tmp_path, row), genome, 20)
+    start = reference.start + len(letters) // 2 - 10
+    whole = LETTERS[: reference.start + 1] + alternative + LETTERS[reference.stop :]
+    if reached:
+        assert decode(found.alternative_codes) == whole[start : start + 20]
+    else:
+        assert found.reference_codes is None and found.alternative_codes is None
+        assert found.note == (
+            f"a window of 20 bases around the middle of the {len(letters)} of REF holds nothing of "
+            "the change"
+        )
+
+
+@pytest.mark.parametrize(("ambiguous", "code"), [("zero", 4), ("uniform", 5), ("error", None)])
+def test_an_n_is_read_by_one_policy_in_the_file_and_in_the_genome(tmp_path, ambiguous, code):
+    letters = f"{LETTERS[:95]}R{LETTERS[96:100]}NN{LETTERS[102:]}"
+    (tmp_path / "n.fa").write_text(f">chr1\n{letters}\n")
+    genome = Genome(tmp_path / "n.fa", ambiguous)
+    rows = [
+        ("chr1", 101, "a", "N", "A"),  # the genome's
+        ("chr1", 90, "b", LETTERS[89], "N"),  # the file's
+        ("chr1", 113, "c", LETTERS[112], other(LETTERS[112])),  # a window that begins behind both
+    ]
+    a, b, c = read_variants(vcf(tmp_path, *rows), genome, 20)
+    assert decode(c.reference_codes) == letters[102:122]
+    if code is None:
+        for refused in (a, b):
+            assert refused.reference_codes is None and refused.alternative_codes is None
+            assert refused.note == (
+                "an ambiguous letter, which --config.data.ambiguous=error refuses"
+            )
+        return
+    assert a.reference_codes[[5, 10, 11]].tolist() == [code] * 3
+    assert a.alternative_codes[[5, 10, 11]].tolist() == [code, 0, code]
+    assert b.alternative_codes[[10, 16]].tolist() == [code, code]
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", ["is empty"]),
         ("\n\n", ["holds no variant"]),
         ("chr1\t5\n", ["line 1", "no VCF row"]),
         ("chr1\tx\t.\tA\tC\n", ["line 1", "no VCF row"]),
+        (f"chr1\t{'9' * 5000}\t.\tA\tC\n", ["line 1", "no VCF row"]),
         ("chr1\t5\t.\tAQ\tC\n", ["line 1", "REF AQ", "'Q'"]),
         ("1\t5\t.\tA\tC\n", ["line 1", "names chromosome 1", "called chr1"]),
         ("BCF\2\2\0\0", ["binary"]),
