@@ -24,7 +24,7 @@ from jaxdna.data.store_writer import StoreWriter
 from jaxdna.errors import UserError
 from jaxdna.storage.manifest import damage, write_manifest
 
-_FORMAT = 5  # part of the key: a change of the files' meaning makes new stores
+_FORMAT = 6  # part of the key: a change of the files' meaning makes new stores
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 

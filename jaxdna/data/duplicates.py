@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from jaxdna.data.records import Records
 from jaxdna.data.sequences import UNIFORM, Codes, reverse_complement
@@ -53,24 +55,40 @@ def sequence_keys(records: Records) -> NDArray[np.uint64]:
     """
     lengths = records.lengths
     keys = np.empty(len(records), dtype=np.uint64)
-    for length in np.unique(lengths):
-        where = np.flatnonzero(lengths == length)
-        rows = max(1, _CHUNK_BASES // max(1, int(length)))
-        for first in range(0, where.size, rows):
-            chosen = where[first : first + rows]
-            places = records.offsets[:-1][chosen, None] + np.arange(length)
-            codes = records.codes[places]
-            keys[chosen] = np.minimum(_hash(codes), _hash(reverse_complement(codes)))
+    order = np.argsort(lengths, kind="stable")
+    for same in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        length = int(lengths[same[0]]) if same.size else 0
+        rows = max(1, _CHUNK_BASES // max(1, length))
+        for first in range(0, same.size, rows):
+            chosen = same[first : first + rows]
+            keys[chosen] = _keys(records.codes, records.offsets[chosen], length)
     return keys
 
 
+def same_sequences(keys: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
+    """Returns which records are the same by one key or another: int64 [records], equal for those.
+
+    Args:
+      keys: of `sequence_keys`, uint64 [records] each: of what the file says, and of what is left
+        of it once it is cropped.
+    """
+    nodes, count = [], len(keys[0])
+    for one in keys:
+        nodes.append(count + np.unique(one, return_inverse=True)[1])
+        count += int(nodes[-1].max(initial=count)) + 1
+    edges = np.tile(np.arange(len(keys[0])), len(keys)), np.concatenate(nodes)
+    graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(count, count))
+    families = connected_components(graph, directed=False)[1]
+    return families[: len(keys[0])].astype(np.int64)
+
+
 def find_duplicates(
-    keys: NDArray[np.uint64], split: NDArray[np.integer], labels: NDArray[np.integer]
+    keys: NDArray[np.integer], split: NDArray[np.integer], labels: NDArray[np.integer]
 ) -> Duplicates:
     """Finds equal sequences.
 
     Args:
-      keys: uint64 [records], of `sequence_keys`.
+      keys: integer [records], of `sequence_keys` or `same_sequences`.
       split: integer [records], the split or fold of each.
       labels: integer [records], the classes.
     """
@@ -99,9 +117,16 @@ def _differs(values: NDArray[np.integer], starts: NDArray[np.int64]) -> NDArray[
     return np.minimum.reduceat(values, starts) != np.maximum.reduceat(values, starts)
 
 
-def _hash(codes: Codes) -> NDArray[np.uint64]:
-    """Hashes the rows of uint8 [sequences, length]."""
-    rng = np.random.default_rng([_MULTIPLIER_SEED, codes.shape[1]])
-    multipliers = rng.integers(0, 2**63, codes.shape[1], dtype=np.uint64) * 2 + 1
-    products = (np.minimum(codes, UNIFORM).astype(np.uint64) + 1) * multipliers
-    return products.sum(axis=1, dtype=np.uint64)
+def _keys(codes: Codes, starts: NDArray[np.int64], length: int) -> NDArray[np.uint64]:
+    """Returns the keys of codes[start : start + length] for every start."""
+    rng = np.random.default_rng([_MULTIPLIER_SEED, length])
+    strands = np.zeros((2, starts.size), dtype=np.uint64)
+    for first in range(0, length, _CHUNK_BASES):
+        stop = min(first + _CHUNK_BASES, length)
+        multipliers = rng.integers(0, 2**63, stop - first, dtype=np.uint64) * 2 + 1
+        forward = codes[starts[:, None] + np.arange(first, stop)]
+        other = codes[starts[:, None] + np.arange(length - stop, length - first)]
+        for strand, part in zip(strands, (forward, reverse_complement(other)), strict=True):
+            products = (np.minimum(part, UNIFORM).astype(np.uint64) + 1) * multipliers
+            strand += products.sum(axis=1, dtype=np.uint64)
+    return strands.min(axis=0)

@@ -21,7 +21,7 @@ from jaxdna.data.neighbours import overlap_groups
 from jaxdna.data.records import Records
 from jaxdna.data.sequences import Codes
 from jaxdna.data.shuffle import shuffle_records
-from jaxdna.data.store_writer import StoreWriter
+from jaxdna.data.store_writer import KEYS, StoreWriter
 from jaxdna.data.streams import read_blocks
 from jaxdna.data.tables import read_table
 from jaxdna.errors import UserError
@@ -47,6 +47,7 @@ class Labelled:
       groups: integer [records]; records of one group must stay in one split. None: no groups.
       chromosomes: text [records]; None where they are not known.
       lengths: int64 [records], bases before any padding or cropping.
+      keys: uint64 [records], the same where the files have the same sequence on either strand.
     """
 
     codes: Codes
@@ -57,6 +58,7 @@ class Labelled:
     groups: NDArray[np.int64] | None
     chromosomes: NDArray[np.str_] | None
     lengths: NDArray[np.int64]
+    keys: NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,6 +117,7 @@ def read_labelled(config: ConfigDict) -> Labelled:
         columns.get("groups"),
         columns.get("chromosomes"),
         store.lengths,
+        columns[KEYS],
     )
 
 

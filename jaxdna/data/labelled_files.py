@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from jaxdna.data.dataset import SPLITS, Dataset, Input, Split
 from jaxdna.data.digests import file_digest
-from jaxdna.data.duplicates import find_duplicates, sequence_keys
+from jaxdna.data.duplicates import find_duplicates, same_sequences, sequence_keys
 from jaxdna.data.labelled import GC_MATCHED, SHUFFLE, Labelled, read_labelled
 from jaxdna.data.mapped_rows import MappedRows
 from jaxdna.data.records import Records
-from jaxdna.data.sequences import Codes
 from jaxdna.data.shortcuts import shortcut_notes
 from jaxdna.data.split_table import read_split_table
 from jaxdna.data.splits import chromosome_split, fold_split, random_split
@@ -37,7 +36,7 @@ def load_files(config: ConfigDict) -> Dataset:
     split = np.full(len(labelled), -1, dtype=np.int8)
     for index, name in enumerate(SPLITS):
         split[rows[name]] = index
-    duplicates = find_duplicates(_keys(labelled.codes), split, labelled.labels)
+    duplicates = find_duplicates(_families(labelled), split, labelled.labels)
     notes += duplicates.notes(_Lazy(labelled.ids))
     padded = config.data.lengths == "pad"
     notes += shortcut_notes(labelled.codes, labelled.labels, labelled.lengths, padded)
@@ -126,9 +125,16 @@ def _split(labelled: Labelled, rows: NDArray[np.int64]) -> Split:
     return Split(cast(NDArray[np.uint8], mapped), labelled.labels[rows])
 
 
-def _keys(codes: Codes) -> NDArray[np.uint64]:
-    offsets = np.arange(len(codes) + 1, dtype=np.int64) * codes.shape[1]
-    return sequence_keys(Records(range(len(codes)), codes.reshape(-1), offsets))  # type: ignore[arg-type]
+def _families(labelled: Labelled) -> NDArray[np.int64]:
+    """Returns which records are the same in the files, or to the network once they are cropped.
+
+    An odd number of bases to pad or to crop leaves the other strand one base further.
+    """
+    keys, (count, length) = [labelled.keys], labelled.codes.shape
+    if (labelled.lengths > length).any():
+        offsets = np.arange(count + 1, dtype=np.int64) * length
+        keys.append(sequence_keys(Records(range(count), labelled.codes.reshape(-1), offsets)))  # type: ignore[arg-type]
+    return same_sequences(keys)
 
 
 class _Lazy(Sequence[str]):

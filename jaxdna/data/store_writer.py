@@ -11,11 +11,13 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from jaxdna.data.duplicates import sequence_keys
 from jaxdna.data.records import SHOWN, Records, fit_length, misfit_error, misfits
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import Codes
 from jaxdna.data.streams import display
 
+KEYS = "keys"  # the column of `sequence_keys` before any padding or cropping
 _CHUNK_BASES = 8 * 2**20  # that are fitted at once
 
 
@@ -130,6 +132,7 @@ class StoreWriter:
     def finish(self) -> None:
         """Gives all sequences one length, and writes what else a store has."""
         records = self.records()
+        self.add_column(KEYS, sequence_keys(records))
         stats = [part for part, _ in self._parts]
         if not self._length:
             shortest, longest = min(s.shortest for s in stats), max(s.longest for s in stats)

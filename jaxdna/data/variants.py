@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 
 import numpy as np
@@ -127,9 +126,15 @@ def _reaches_change(reference: str, alternative: str, start: int, stop: int) -> 
     That is one of the bases that the alternative has anew, or both sides of where others are gone.
     """
     pair = [reference.upper(), alternative.upper()]
-    same_before = len(commonprefix(pair))
-    same_after = len(commonprefix([allele[same_before:][::-1] for allele in pair]))
+    same_before = _common(*pair)
+    same_after = _common(*(allele[same_before:][::-1] for allele in pair))
     return start < len(alternative) - same_after and same_before < stop
+
+
+def _common(one: str, other: str) -> int:
+    """Returns how many letters both begin with."""
+    differ = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differ, min(len(one), len(other)))
 
 
 def _fill(

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from jaxdna.data.duplicates import Duplicates, find_duplicates, sequence_keys
+from jaxdna.data import duplicates
+from jaxdna.data.duplicates import (
+    Duplicates,
+    find_duplicates,
+    same_sequences,
+    sequence_keys,
+)
 from jaxdna.data.records import join
 from jaxdna.data.sequences import encode, reverse_complement
 
@@ -27,6 +33,24 @@ def test_lengths_and_unknown_bases_count():
     assert keys[4] == sequence_keys(records("TTN"))[0]
     assert keys[3] == keys[6]
     assert np.unique(keys).size == 5
+
+
+def test_keys_are_the_same_in_pieces_of_any_size(monkeypatch):
+    rng = np.random.default_rng(3)
+    one = rng.integers(0, 6, 257).astype(np.uint8)
+    given = join(["a", "b", "c"], [one, one[:-1], reverse_complement(one)])
+    whole = sequence_keys(given)
+    monkeypatch.setattr(duplicates, "_CHUNK_BASES", 10)
+    keys = sequence_keys(given)
+    assert whole[0] == whole[2] != whole[1]
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_records_are_the_same_by_one_key_or_another():
+    a, b = np.array([1, 2, 1, 4, 5], np.uint64), np.array([7, 7, 8, 9, 6], np.uint64)
+    assert same_sequences([a]).tolist() == [0, 1, 0, 2, 3]
+    assert same_sequences([a, b]).tolist() == [0, 0, 0, 1, 2]
+    assert same_sequences([a[:0]]).size == 0
 
 
 def test_leaks_and_conflicts_are_counted():

@@ -244,6 +244,39 @@ def test_the_same_sequence_in_two_splits_is_reported(files):
     assert any("in two splits" in note and "'p0'" in note for note in data.notes)
 
 
+@pytest.mark.parametrize("bases", [100, 101])
+@pytest.mark.parametrize("fit", [{"lengths": "pad", "length": 121}, {"lengths": "center_crop"}])
+def test_a_leak_is_seen_on_both_strands_whatever_is_padded_or_cropped(files, bases, fit):
+    rng = np.random.default_rng(1)
+    for name in "pn":
+        one = letters(rng, 30, bases, bases)
+        both = one + [text.translate(str.maketrans("ACGT", "TGCA"))[::-1] for text in one]
+        fasta(files / f"d{name}.fa", both, name)
+    crop = {"length": 95} if fit["lengths"] == "center_crop" else {}
+    data = load(files, positives="dp.fa", negatives="dn.fa", **fit, **crop)
+    split_of = {name: split for split in SPLITS for name in data.ids(split)}
+    leaks = sum(
+        2
+        for name in "pn"
+        for i in range(30)
+        if split_of[f"{name}{i}"] != split_of[f"{name}{i + 30}"]
+    )
+    assert leaks > 10
+    (note,) = (note for note in data.notes if "in two splits" in note)
+    assert note.startswith(f"{leaks} sequences are in two splits")
+
+
+def test_a_leak_is_seen_where_only_what_is_cropped_is_the_same(files):
+    rng = np.random.default_rng(2)
+    middle = letters(rng, 40, 50, 50)
+    wide = [
+        f"{left}{text}{left}" for left, text in zip(letters(rng, 40, 9, 9), middle, strict=True)
+    ]
+    fasta(files / "w.fa", middle + wide, "w")
+    data = load(files, positives="w.fa", negatives="n.fa", lengths="center_crop", length=30)
+    assert any("sequences are in two splits" in note for note in data.notes)
+
+
 TWO = {"positives": "p.fa", "negatives": "n.fa"}
 PEAKS = {"bed": "x.bed", "genome": "g.fa"}
 
