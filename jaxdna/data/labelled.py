@@ -241,7 +241,7 @@ def _fill_intervals(writer: StoreWriter, config: ConfigDict) -> None:
 
 def _add_shuffled(writer: StoreWriter, seed: int) -> None:
     rng = np.random.default_rng([seed, 0x5F1E])
-    writer.add_changed("_shuffled", lambda records, out: shuffle_records(records, rng, out))
+    writer.add_changed("_shuffled", lambda seqs, out, most: shuffle_records(seqs, rng, out, most))
 
 
 def _overlap_notes(columns: dict[str, NDArray], length: int) -> list[str]:

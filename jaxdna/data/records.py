@@ -82,14 +82,26 @@ def fit_length(records: Records, length: int, policy: str, source: str, width: i
     if policy == "error" or (lengths == length).all():
         return records.codes.reshape(len(records), length)
     fitted = np.full((len(records), length), UNKNOWN, dtype=np.uint8)
-    starts, stops = records.offsets[:-1], records.offsets[1:]
-    crop = np.maximum(lengths - length, 0) // 2
+    starts, kept = middles(records, length)
     pad = np.maximum(length - lengths, 0) // 2
-    kept = np.minimum(lengths, length)
-    places = np.stack([starts + crop, np.minimum(starts + crop + kept, stops), pad, pad + kept], 1)
+    places = np.stack([starts, starts + kept, pad, pad + kept], 1)
     for row, (first, last, left, right) in zip(fitted, places.tolist(), strict=True):
         row[left:right] = records.codes[first:last]
     return fitted
+
+
+def middles(records: Records, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns where in `records.codes` the bases lie that `fit_length` keeps, and how many.
+
+    Args:
+      records: of any lengths.
+      length: bases of the middle; a shorter record is all kept.
+
+    Returns:
+      int64 [records], the first base of each, and int64 [records], the number of bases.
+    """
+    crop = np.maximum(records.lengths - length, 0) // 2
+    return records.offsets[:-1] + crop, np.minimum(records.lengths, length)
 
 
 def misfits(lengths: NDArray[np.int64], length: int, policy: str) -> NDArray[np.int64]:

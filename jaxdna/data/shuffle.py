@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxdna.data.records import Records
+from jaxdna.data.records import Records, middles
 from jaxdna.data.sequences import UNIFORM, UNKNOWN, Codes
 
 _BASES = UNKNOWN  # letters of a sequence without ambiguous ones
@@ -47,20 +47,25 @@ def dinucleotide_shuffle(codes: Codes, rng: np.random.Generator) -> Codes:
     return shuffled
 
 
-def shuffle_records(records: Records, rng: np.random.Generator, shuffled: Codes) -> None:
+def shuffle_records(
+    records: Records, rng: np.random.Generator, shuffled: Codes, most: int | None = None
+) -> None:
     """Shuffles sequences of any lengths; see `dinucleotide_shuffle`.
 
     Args:
       records: any number of them; memory does not grow with it.
       rng: the source of chance.
       shuffled: uint8 [bases], filled with the shuffles, in the places of their sequences.
+      most: bases of the middle of a longer record that are shuffled, those that are kept when it
+        is cropped; what lies beside them is left as it is in `shuffled`. None: all bases.
     """
-    lengths = records.lengths
+    longest = int(records.lengths.max(initial=0))
+    starts, lengths = middles(records, longest if most is None else most)
     for length in np.unique(lengths).tolist():
-        starts = records.offsets[:-1][lengths == length]
+        chosen = starts[lengths == length]
         rows = _rows_at_once(length)
-        for first in range(0, starts.size, rows):
-            places = starts[first : first + rows, None] + np.arange(length)
+        for first in range(0, chosen.size, rows):
+            places = chosen[first : first + rows, None] + np.arange(length)
             shuffled[places] = dinucleotide_shuffle(records.codes[places], rng)
 
 

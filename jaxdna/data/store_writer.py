@@ -87,20 +87,29 @@ class StoreWriter:
         self._parts.append((stats, [*notes, *stats.notes()]))
         self.counts.append(stats.records)
 
-    def add_changed(self, suffix: str, change: Callable[[Records, Codes], None]) -> None:
+    def add_changed(
+        self, suffix: str, change: Callable[[Records, Codes, int | None], None]
+    ) -> None:
         """Writes a part that has, for each record so far, another one of the same length.
+
+        What is cropped away at the end is not seen by a network: a shuffle over more than the
+        middle that stays would have another composition there than its original.
 
         Args:
           suffix: what is added to the records' ids.
-          change: takes the records so far and fills uint8 [bases], theirs in the same places.
+          change: takes the records so far, fills uint8 [bases], theirs in the same places, and is
+            told how many bases of the middle of each are kept (None: all of them).
         """
         records = self.records()
+        cropped = self._policy == "center_crop"
+        if cropped and not self._length:
+            self._length = int(records.lengths.min())
         # A full disk fails a write; a mapped page that has no place on it yet kills the process.
         for first in range(0, records.codes.size, _CHUNK_BASES):
             self._codes.write(bytes(min(_CHUNK_BASES, records.codes.size - first)))
         self._codes.flush()
         changed = self._map(records.codes.size, records.codes.size)
-        change(records, changed)
+        change(records, changed, self._length if cropped else None)
         changed.flush()
         self._ids.flush()
         with open(self._ids.name, "rb") as ids:

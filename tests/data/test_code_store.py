@@ -65,7 +65,7 @@ def test_a_changed_part_has_the_lengths_of_the_first_one(inputs, tmp_path, lengt
         writer.add_changed("_turned", turn)
         writer.add_column("x", np.arange(3))
 
-    def turn(records, out):
+    def turn(records, out, _):
         for first, last in zip(records.offsets, records.offsets[1:], strict=False):
             out[first:last] = records.codes[first:last][::-1]
 

@@ -1,6 +1,8 @@
 """Every kind of input goes through one store, and comes out with the bits that it always had."""
 
 import hashlib
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ KINDS = [
             "lengths": "center_crop",
             "ambiguous": "uniform",
         },
-        "b4eab633c2cc5ad8",
+        "e2afe803905cb8c0",
     ),
     ({"positives": "n60.fa", "negatives": "dinucleotide_shuffle"}, "aedadb0a576edab8"),
     ({"table": "t.tsv", "lengths": "pad"}, "b86b50acefa60095"),
@@ -115,6 +117,31 @@ def test_splits_have_the_bits_that_they_had_in_memory(
     again = load_dataset(config(files, data))
     assert digest(again) == expected
     assert again.notes == first.notes
+
+
+@pytest.mark.parametrize("ambiguous", ["zero", "uniform"])
+@pytest.mark.parametrize(
+    ("positives", "lengths", "length"),
+    [
+        ("p.fa", "pad", 0),
+        ("p.fa", "pad", 71),
+        ("p.fa", "center_crop", 0),
+        ("p.fa", "center_crop", 30),
+        ("p.fa", "center_crop", 33),
+        ("n60.fa", "error", 0),
+    ],
+)
+def test_a_shuffle_has_the_dinucleotides_of_its_original_as_the_network_sees_both(
+    files, positives, lengths, length, ambiguous
+):
+    data = {"positives": positives, "lengths": lengths, "length": length, "ambiguous": ambiguous}
+    labelled = read_labelled(config(files, data | {"negatives": "dinucleotide_shuffle"}))
+    bound, shuffled = np.split(np.asarray(labelled.codes), 2)
+    for one, other in zip(bound.tolist(), shuffled.tolist(), strict=True):
+        assert Counter(pairwise(one)) == Counter(pairwise(other))
+    assert (bound != shuffled).any(axis=1).mean() > 0.9
+    ids = labelled.ids()
+    assert ids[len(bound) :] == [f"{name}_shuffled" for name in ids[: len(bound)]]
 
 
 @pytest.mark.parametrize(("data", "_"), KINDS, ids=NAMES)
