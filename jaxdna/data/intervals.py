@@ -1,4 +1,4 @@
-"""BED and narrowPeak files, and the windows of a genome that they name."""
+"""BED files of every kind, and the windows of a genome that they name."""
 
 import sys
 from array import array
@@ -17,7 +17,8 @@ from jaxdna.errors import UserError
 
 _BLOCK_BASES = 4 * 2**20
 _MAX_POSITION = 2**48  # far beyond any genome, and no sum of positions overflows
-_NARROW_PEAK_COLUMNS = 10  # BED12 has a tenth column too, which is no summit
+_SUMMIT = 9  # narrowPeak's tenth column
+_NO_SUMMIT_COLUMN = -2  # beside narrowPeak's own -1: a peak without a summit
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Intervals:
       centers: int64 [rows], the summit, or the midpoint where there is none.
       reverse: bool [rows], whether the strand is `-`.
       ids: the name of column 4, or `chr1:100-200`.
+      summits: how many of the centers are summits.
     """
 
     chromosomes: NDArray[np.str_]
@@ -39,9 +41,18 @@ class Intervals:
     centers: NDArray[np.int64]
     reverse: NDArray[np.bool_]
     ids: list[str]
+    summits: int
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def notes(self) -> list[str]:
+        """Returns one sentence for each thing that a person should know."""
+        midpoints = len(self) - self.summits
+        if not self.summits:
+            return ["windows are centred on the midpoints of the intervals (no summits)"]
+        rest = f" of {self.summits} intervals, on the midpoints of {midpoints}" * (midpoints > 0)
+        return [f"windows are centred on the summits (column 10){rest}"]
 
 
 @dataclass(frozen=True)
@@ -78,22 +89,33 @@ class Windows:
 
 
 def read_intervals(path: str | Path) -> Intervals:
-    """Reads BED3 to BED12 or narrowPeak, plain or gzipped, or `-` for stdin.
+    """Reads BED3 to BED12 and what extends them, plain or gzipped, or `-` for stdin.
 
-    Comment, `track` and `browser` lines are passed over. With exactly ten columns the tenth is
-    narrowPeak's summit, counted from the start, or -1 for none.
+    Comment, `track` and `browser` lines are passed over. The summit is narrowPeak's tenth column,
+    counted from the start, or -1 for none. IDR and others write more columns behind it, while other
+    files have something else there: BED12 the number of its blocks, BED6+4 anything.
 
     Raises:
-      UserError: a row is not BED; the sentence has its line.
+      UserError: a row is not BED, or some rows of ten columns have a summit and others have not;
+        the sentence has its line.
     """
     chromosomes, names = [], []
     rows = array("q")  # a tuple a row takes ten times the memory
+    first_of: dict[bool, int] = {}  # the first line of ten columns with a summit, and without
     for number, line in read_lines(path):
-        if not line.strip() or line.startswith(("#", "track", "browser")):
+        if not line.strip() or line.startswith("#") or _is_setting(line):
             continue
         fields = line.split("\t") if "\t" in line else line.split()
         try:
-            start, stop, center, reverse = _parse(fields)
+            start, stop, summit, minus = _parse(fields)
+            if len(fields) == _SUMMIT + 1:
+                has = summit != _NO_SUMMIT_COLUMN
+                first_of.setdefault(has, number)
+                if other := first_of.get(not has):
+                    raise ValueError(
+                        f"column 10 ({fields[_SUMMIT]!r}) is {'' if has else 'not '}a summit of "
+                        f"narrowPeak, and in line {other} it is {'not ' if has else ''}one"
+                    )
         except ValueError as error:
             raise UserError(
                 f"{display(path)}, line {number}: {error}; legal: BED, that is chromosome, start "
@@ -102,13 +124,17 @@ def read_intervals(path: str | Path) -> Intervals:
         name = fields[3] if len(fields) > 3 else "."
         chromosomes.append(sys.intern(fields[0]))
         names.append(f"{fields[0]}:{start}-{stop}" if name in (".", "") else name)
-        rows.extend((start, stop, center, reverse))
+        more = len(fields) > _SUMMIT + 1
+        rows.extend((start, stop, summit, minus, more + (more and _has_blocks(fields))))
     if not rows:
         raise UserError(f"{display(path)} holds no interval; legal: BED with at least one row")
-    table = np.frombuffer(rows, dtype=np.int64).reshape(-1, 4)
-    return Intervals(
-        np.array(chromosomes), table[:, 0], table[:, 1], table[:, 2], table[:, 3] == 1, names
-    )
+    starts, stops, summits, reverse, shape = np.frombuffer(rows, dtype=np.int64).reshape(-1, 5).T
+    wide = shape > 0  # all of these extend narrowPeak, or none does
+    if (summits[wide] == _NO_SUMMIT_COLUMN).any() or (shape[wide] == 2).all():
+        summits = np.where(wide, _NO_SUMMIT_COLUMN, summits)
+    centers = np.where(summits < 0, (starts + stops) // 2, starts + summits)
+    found = int((summits >= 0).sum())
+    return Intervals(np.array(chromosomes), starts, stops, centers, reverse == 1, names, found)
 
 
 def place_windows(intervals: Intervals, genome: Genome, length: int, source: str) -> Windows:
@@ -164,8 +190,18 @@ def read_windows(windows: Windows, genome: Genome) -> Iterator[Records]:
         yield Records(windows.ids[part], codes.reshape(-1), offsets)
 
 
+def _is_setting(line: str) -> bool:
+    """Whether it is a `track` or `browser` line; a chromosome may be called so, or track2."""
+    first, *rest = line.split(None, 3)
+    return first in ("track", "browser") and not all(map(str.isdecimal, rest[:2] or "-"))
+
+
 def _parse(fields: list[str]) -> tuple[int, int, int, bool]:
-    """Returns start, stop, center and whether the strand is `-`; ValueError says what is wrong."""
+    """Returns start, stop, summit (from the start) and whether the strand is `-`.
+
+    Raises:
+      ValueError: says what is wrong.
+    """
     if len(fields) < 3:
         raise ValueError(f"{len(fields)} column{'s' * (len(fields) != 1)} where three are needed")
     start, stop = _integer(fields[1], "start"), _integer(fields[2], "end")
@@ -174,13 +210,41 @@ def _parse(fields: list[str]) -> tuple[int, int, int, bool]:
     strand = fields[5] if len(fields) > 5 else "."
     if strand not in ("+", "-", "."):
         raise ValueError(f"strand {strand!r} in column 6")
-    center = (start + stop) // 2
-    if len(fields) == _NARROW_PEAK_COLUMNS:
-        summit = _integer(fields[9], "summit")
+    summit = _NO_SUMMIT_COLUMN
+    if _looks_like_narrow_peak(fields):
+        summit = int(fields[_SUMMIT])
         if not -1 <= summit <= stop - start:
-            raise ValueError(f"summit {summit} lies outside its interval of {stop - start} bases")
-        center = center if summit == -1 else start + summit
-    return start, stop, center, strand == "-"
+            if len(fields) == _SUMMIT + 1:
+                raise ValueError(
+                    f"summit {summit} lies outside its interval of {stop - start} bases"
+                )
+            summit = _NO_SUMMIT_COLUMN
+    return start, stop, summit, strand == "-"
+
+
+def _looks_like_narrow_peak(fields: list[str]) -> bool:
+    """Whether the columns behind the strand are three numbers (or .) and an integer.
+
+    A list in column 11 is that of BED12's blocks.
+    """
+    if len(fields) <= _SUMMIT or "," in "".join(fields[_SUMMIT + 1 : _SUMMIT + 2]):
+        return False
+    try:
+        int(fields[_SUMMIT])
+        return all(field == "." or float(field) is not None for field in fields[6:_SUMMIT])
+    except ValueError:
+        return False
+
+
+def _has_blocks(fields: list[str]) -> bool:
+    """Whether columns 10 to 12 can be those of BED12: a count, as many sizes and as many starts."""
+    if len(fields) < 12:
+        return False
+    try:
+        sizes, starts = ([int(n) for n in f.rstrip(",").split(",")] for f in fields[10:12])
+        return int(fields[9]) == len(sizes) == len(starts)
+    except ValueError:
+        return False
 
 
 def _integer(text: str, what: str) -> int:

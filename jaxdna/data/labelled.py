@@ -209,7 +209,7 @@ def _fill_intervals(writer: StoreWriter, config: ConfigDict) -> None:
     genome = Genome(data.genome, data.ambiguous)
     peaks = read_intervals(data.bed)
     bound = place_windows(peaks, genome, length, data.bed)
-    writer.add(data.bed, read_windows(bound, genome), bound.notes())
+    writer.add(data.bed, read_windows(bound, genome), peaks.notes() + bound.notes())
     count = len(bound)
     partners = np.arange(0)  # the bound window that each unbound one was made for
     unbound: Windows | None = None  # where the unbound ones lie, if they lie somewhere of their own
@@ -227,7 +227,8 @@ def _fill_intervals(writer: StoreWriter, config: ConfigDict) -> None:
     else:
         others = read_intervals(data.negatives)
         unbound = place_windows(others, genome, length, data.negatives)
-        writer.add(data.negatives, read_windows(unbound, genome), unbound.notes())
+        notes = others.notes() + unbound.notes()
+        writer.add(data.negatives, read_windows(unbound, genome), notes)
     chromosomes, starts = bound.chromosomes, bound.starts
     if unbound:
         chromosomes = np.concatenate([chromosomes, unbound.chromosomes])

@@ -91,12 +91,28 @@ def test_rows_are_read_as_bed_says(tmp_path):
         ("chr1\t1\t5\ta\t0\t+\t1\t1\t1\t9\n", ["summit 9", "4 bases"]),
         (">a\nACGT\n", ["line 1", "1 column where"]),
         ("a\0b", ["binary"]),
+        (
+            "c\t1\t9\tn\t0\t+\t1\t1\t1\t4\nc\t1\t9\tn\t0\t+\t1\t1\t1\tx\n",
+            ["line 2", "column 10 ('x') is not a summit", "in line 1 it is one"],
+        ),
+        (
+            "c\t1\t9\tn\t0\t+\t1\t1\t1\tx\nc\t1\t9\tn\t0\t+\t1\t1\t1\t4\n",
+            ["line 2", "column 10 ('4') is a summit", "in line 1 it is not one"],
+        ),
     ],
 )
 def test_each_wrong_row_has_its_line(tmp_path, text, words):
     with pytest.raises(UserError) as caught:
         read_intervals(bed(tmp_path, text))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("name", ["track", "browser", "track2", "browser1", "tracks"])
+def test_a_chromosome_may_be_called_like_a_setting(tmp_path, name):
+    text = f"track name=x\nbrowser hide all\ntrack\n{name}\t10\t20\n{name} 30 41 peak\n"
+    found = read_intervals(bed(tmp_path, text))
+    assert found.chromosomes.tolist() == [name] * 2
+    assert found.centers.tolist() == [15, 35]
 
 
 @pytest.mark.parametrize("block", [1, 500, 2**20])
