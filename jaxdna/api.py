@@ -29,6 +29,7 @@ from jaxdna.data.fasta import Piece, read_fasta_pieces
 from jaxdna.data.records import join
 from jaxdna.data.sequences import encode
 from jaxdna.errors import UserError, nearest
+from jaxdna.parallel.settings import own_settings
 from jaxdna.runs.guard import Guard
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained, load_trained
@@ -37,6 +38,7 @@ from jaxdna.schema import STRAND_CHOICES
 _WHOLE = 10**15  # records are never cut into pieces
 
 
+@own_settings()
 def train(
     config: str | Path | ConfigDict,
     workdir: str | Path | None = None,
@@ -152,6 +154,7 @@ class Run:
         return configs.validate(configs.override(leaves, self._overrides))
 
     @cached_property
+    @own_settings()
     def model(self) -> Trained:
         """The best parameters, on all devices; for networks that read sequences.
 
@@ -166,6 +169,7 @@ class Run:
         self._console.print(f"devices  {describe_devices(devices)}")
         return load_trained(self.folder, config, devices, loud(self._console))
 
+    @own_settings()
     def predict(
         self, sequences: str | Path | Iterable[str], strands: str | None = None
     ) -> NDArray[np.float32]:
@@ -209,6 +213,7 @@ class Run:
         logits = np.concatenate([rows.logits for rows in scored])
         return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
+    @own_settings()
     def evaluate(self, strands: str | None = None, **files: str | Path) -> dict[str, Any]:
         """Scores the best parameters on the test split, or on labelled files.
 
@@ -233,6 +238,7 @@ class Run:
         paths = {key: str(_path(key, value)) for key, value in files.items()}
         return evaluate_files(self.model, paths, strands, self._console)
 
+    @own_settings()
     def filters(
         self, sequences: str | Path | None = None, motifs: str | Path | None = None
     ) -> list[Any]:

@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from jaxdna.api import default_workdir
 from jaxdna.data.motifs import load_motif
 from jaxdna.data.sequences import decode
 from jaxdna.data.simulator import simulate
+from jaxdna.parallel.settings import SETTINGS
 from jaxdna.runs.guard import Guard
 from jaxdna.runs.run_folder import RunFolder
 
@@ -217,3 +219,84 @@ def test_an_interrupt_in_a_notebook_saves_and_leaves_the_process_alive():
 def test_devices_that_are_asked_for_too_late_are_one_sentence():
     with pytest.raises(jaxdna.UserError, match="cpu_devices=3 comes too late"):
         jaxdna.train(jaxdna.load_config("tal1", [*SMALL, "runtime.cpu_devices=3"]), quiet=True)
+
+
+# What a notebook, or the environment of a command, may say; each is another value than ours.
+SURROUNDINGS = {
+    "jax_enable_x64": True,
+    "jax_default_prng_impl": "rbg",
+    "jax_threefry_partitionable": False,
+    "jax_random_seed_offset": 5,
+    "jax_legacy_prng_key": "error",
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_default_matmul_precision": "bfloat16",
+    "jax_transfer_guard": "disallow",
+    "jax_disable_jit": True,
+    "jax_debug_nans": True,
+    "jax_debug_key_reuse": True,
+    "jax_enable_checks": True,
+    "jax_check_tracer_leaks": True,
+}
+
+
+@pytest.fixture
+def strange_notebook():
+    """Sets them as a notebook does, in its first cell."""
+    before = {name: jax.config.values[name] for name in SURROUNDINGS}
+    for name, value in SURROUNDINGS.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_a_run_has_its_own_settings_and_the_notebook_keeps_its_own(run, strange_notebook, tmp_path):
+    letters = ["ACGTTGACCAGATGGTT" * 3]
+    with jax.enable_x64(True), jax.transfer_guard("disallow"), jax.numpy_rank_promotion("raise"):
+        again = jaxdna.train(run.config, tmp_path / "run", quiet=True)
+        assert again.summary["params_sha256"] == run.summary["params_sha256"]
+        opened = jaxdna.open_run(run.folder.path, quiet=True)
+        assert opened.evaluate()["test"] == run.evaluate()["test"]
+        np.testing.assert_array_equal(opened.predict(letters), run.predict(letters))
+        assert len(opened.filters()) == 16
+        assert jax.config.jax_enable_x64
+    found = jax.config.values
+    assert {name: found[name] for name in SURROUNDINGS} == SURROUNDINGS | {
+        name: found[name]  # jax keeps words of these as values of its own
+        for name in ("jax_legacy_prng_key", "jax_numpy_dtype_promotion")
+    }
+    assert found["jax_numpy_dtype_promotion"].value == "strict"
+    assert found["jax_transfer_guard_host_to_device"] == "disallow"
+
+
+def test_a_command_has_its_own_settings_whatever_the_environment_says(
+    run, command, monkeypatch, tmp_path
+):
+    for name, value in SURROUNDINGS.items():
+        monkeypatch.setenv(name.upper(), str(value))
+    monkeypatch.setenv("JAX_ENABLE_CHECKS", "perhaps")  # of which jax itself would make a traceback
+    flags = [f"--config.{flag}" for flag in (*SMALL, "runtime.cpu_devices=8")]
+    trained = command("train", "--config=tal1", *flags, f"--workdir={tmp_path}/run", "--json")
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["params_sha256"] == run.summary["params_sha256"]
+    assert "note     a run has its own settings; ignored: JAX_DEFAULT_PRNG_IMPL" in trained.stderr
+    workdir = f"--workdir={run.folder.path}"
+    evaluated = command("evaluate", workdir, "--config.runtime.cpu_devices=8", "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["test"] == run.evaluate()["test"]
+
+
+def test_the_settings_of_a_run_are_jaxs_own_defaults():
+    code = (
+        "import jax, json; from jaxdna.parallel.settings import SETTINGS\n"
+        "values = {n: getattr(v, 'value', v) for n, v in jax.config.values.items()}\n"
+        "print(json.dumps({n: values[n] for n in SETTINGS if n in values}, default=str))"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    asked = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True)
+    found = json.loads(asked.stdout)
+    assert {"jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable"} <= set(found)
+    differing = {name for name, value in found.items() if value != SETTINGS[name]}
+    # Guards are "allow" where nothing is said; and this one is numbered.
+    assert {n for n in differing if "guard" not in n} <= {"jax_explicit_x64_dtypes"}

@@ -8,10 +8,13 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import jaxdna
 
@@ -88,6 +91,22 @@ def test_the_wheel_trains_where_there_is_no_checkout(built, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert '"params": 993' in done.stdout
     assert (away / "runs" / "tal1-report" / "summary.json").is_file()
+
+
+def test_the_pins_for_python_311_fit_its_first_release():
+    """Debian's own is 3.11.2, and pip refuses a pin that wants a later one."""
+    lines = (REPOSITORY / "constraints/py311.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if "==" in line]
+    here = {package.name.lower(): package for package in metadata.distributions()}
+    seen = 0
+    for pin in pins:
+        package = here.get(pin.name.lower())
+        if package and pin.specifier.contains(package.version, prereleases=True):
+            wanted = SpecifierSet(package.metadata["Requires-Python"] or "")
+            assert wanted.contains("3.11.0"), f"{pin} needs Python {wanted}"
+            seen += 1
+    if sys.version_info < (3, 12):
+        assert seen > len(pins) / 2, "the pins are of another environment"
 
 
 def test_the_newest_change_is_of_this_version():

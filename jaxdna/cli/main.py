@@ -21,6 +21,7 @@ from jaxdna.errors import (
     report,
     unheard,
 )
+from jaxdna.parallel.settings import set_aside
 
 # Verb -> the line that `jaxdna --help` shows. Each verb is a module of this package with
 # `add_arguments(parser)` and `run(arguments) -> result or None`.
@@ -182,6 +183,10 @@ def entry() -> NoReturn:
         sys.stdout = _over(_Results(sys.stdout.fileno(), "w", closefd=False), sys.stdout)
     if sys.stderr:
         sys.stderr = _over(_Notes(sys.stderr.fileno(), "w", closefd=False), sys.stderr)
+    if ignored := set_aside(os.environ):
+        print(
+            f"note     a run has its own settings; ignored: {', '.join(ignored)}", file=sys.stderr
+        )
     raise SystemExit(main(sys.argv[1:]))
 
 

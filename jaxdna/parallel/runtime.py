@@ -10,6 +10,7 @@ from rich.console import Console
 
 from jaxdna.errors import UserError
 from jaxdna.parallel.cluster import join, start_of
+from jaxdna.parallel.settings import apply_settings
 
 
 def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
@@ -26,6 +27,7 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
       UserError: the platform is not there, or only the CPU is and an accelerator is required.
       PeerError: the other processes did not come.
     """
+    apply_settings()
     runtime = config.runtime
     platform, _ = _choose_platform(runtime)
     if platform != "auto":
