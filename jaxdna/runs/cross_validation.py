@@ -10,8 +10,8 @@ from rich.table import Table
 
 from jaxdna.config import flat, validate
 from jaxdna.console import table
-from jaxdna.tasks.metrics import scores
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.tasks.metrics import scores
 
 TrainOne = Callable[[ConfigDict, RunFolder], dict[str, Any]]
 _SCORES = ("loss", "accuracy", "auroc", "auprc")

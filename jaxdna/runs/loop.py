@@ -13,23 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from jaxdna.console import loud
 from jaxdna.errors import NotFiniteError, Preempted, storage_error
 from jaxdna.models.network import parameter_count
-from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.runs.curves import TensorBoard, draw_curves
-from jaxdna.training.dispatch import calls_left, few_ahead
-from jaxdna.console import loud
 from jaxdna.runs.display import EpochProgress
+from jaxdna.runs.guard import Guard, StopRequested
+from jaxdna.runs.run_folder import RunFolder
+from jaxdna.runs.stopwatch import Stopwatch
+from jaxdna.strategies.prepare import Prepared
+from jaxdna.tasks.metrics import chance_loss, scores
+from jaxdna.training.checkpoint import Checkpoints, params_sha256
+from jaxdna.training.dispatch import calls_left, few_ahead
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.evaluation import Evaluator
-from jaxdna.runs.guard import Guard, StopRequested
-from jaxdna.tasks.metrics import chance_loss, scores
-from jaxdna.strategies.prepare import Prepared
 from jaxdna.training.program import Program, TrainCall
 from jaxdna.training.progress import Progress
-from jaxdna.runs.run_folder import RunFolder
 from jaxdna.training.state import Params, TrainState
-from jaxdna.runs.stopwatch import Stopwatch
 from jaxdna.versions import versions
 
 

@@ -8,16 +8,16 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxdna.console import loud
 from jaxdna.errors import UserError
 from jaxdna.parallel.cluster import is_primary, one_fate, reached_stop
 from jaxdna.parallel.runtime import start_backend
 from jaxdna.runs.cross_validation import cross_validate
-from jaxdna.console import loud
 from jaxdna.runs.guard import Guard
 from jaxdna.runs.loop import Draw, train
-from jaxdna.strategies.prepare import prepare, show
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage.run_lock import RENEW_SECONDS
+from jaxdna.strategies.prepare import prepare, show
 
 
 def train_in(

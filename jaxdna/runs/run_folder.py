@@ -16,8 +16,8 @@ from jaxdna.data.dataset import Dataset
 from jaxdna.errors import UserError, storage_error
 from jaxdna.storage.files import UNFINISHED, write_atomic
 from jaxdna.storage.manifest import read_small_json
-from jaxdna.training.progress import is_row
 from jaxdna.storage.run_lock import RunLock
+from jaxdna.training.progress import is_row
 
 _LOCK = ".lock"
 _MOST_CONFIG_BYTES = 2**20

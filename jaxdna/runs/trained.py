@@ -14,8 +14,8 @@ from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
 from jaxdna.parallel.mesh import flat_mesh
 from jaxdna.parallel.sharding import replicated
-from jaxdna.training.checkpoint import load_best
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.training.checkpoint import load_best
 from jaxdna.training.state import Params
 
 
