@@ -1,7 +1,11 @@
 """Config files: a path of the user's, or the name of one that travels with the package."""
 
 import importlib.util
+import inspect
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -9,6 +13,12 @@ from jaxdna.errors import UserError, nearest
 
 # Inside the package where a wheel was installed, beside it in a checkout.
 _FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+
+_POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -18,17 +28,18 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def run_config_file(spec: str) -> ConfigDict:
-    """Returns what the config file's `get_config(variant)` returns; nothing is checked yet.
+    """Returns what the config file's `get_config` returns; nothing is checked yet.
 
     Args:
       spec: `FILE.py`, `FILE.py:VARIANT`, or the same with the name of a shipped config (`tal1`).
+        Without a variant `get_config` is given an empty text, or nothing if it takes nothing.
 
     Raises:
       UserError: there is no such file, or it fails.
     """
     name, _, variant = spec.partition(":")
     path = Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path's own raises where a name is too long
         shipped = shipped_configs()
         if name not in shipped:
             raise UserError(
@@ -45,17 +56,30 @@ def run_config_file(spec: str) -> ConfigDict:
         get_config = getattr(module, "get_config", None)
         if get_config is None:
             raise UserError(f"--config={spec} has no function get_config(variant)")
-        config = get_config(variant)
+        if _takes_variant(get_config):
+            config = get_config(variant)
+        elif variant:
+            raise UserError(f"--config={spec}: get_config takes no variant; legal: --config={name}")
+        else:
+            config = get_config()
     except UserError:
         raise
-    except Exception as error:  # the user's own file: whatever it raises is for the user to mend
-        raise UserError(f"--config={spec} fails: {type(error).__name__}: {error}") from error
+    # The user's own file: whatever it raises is for the user to mend.
+    except (Exception, SystemExit) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(f"--config={spec} fails: {type(error).__name__}: {cause}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"--config={spec}: get_config returns {type(config).__name__}, "
             "and must return an ml_collections.ConfigDict"
         )
     return config
+
+
+def _takes_variant(get_config: Callable[..., Any]) -> bool:
+    """Whether it can be called with an argument: ml_collections' own form is `get_config()`."""
+    kinds = {parameter.kind for parameter in inspect.signature(get_config).parameters.values()}
+    return not kinds.isdisjoint(_POSITIONAL)
 
 
 def run_name(spec: str) -> str:

@@ -68,6 +68,8 @@ def test_a_file_s_own_mistakes_are_found(tmp_path):
         "def get_config(variant): raise KeyError('a')": "fails: KeyError",
         "def get_config(:": "fails: SyntaxError",
         "import nowhere_to_be_found": "fails: ModuleNotFoundError",
+        "raise SystemExit('one\\ntwo')": "fails: SystemExit: one two$",
+        "def get_config(a, b): return a": "fails: TypeError",
     }
     path = tmp_path / "mine.py"
     for text, words in cases.items():
@@ -85,7 +87,29 @@ def test_a_file_s_own_mistakes_are_found(tmp_path):
         load_config(str(path))
 
 
-@pytest.mark.parametrize("spec", ["nowhere.py", "configs", "configs/tal1.py:reprot"])
+@pytest.mark.parametrize(
+    ("signature", "variants"),
+    [
+        ("get_config()", [""]),
+        ("get_config(*, more=1)", [""]),
+        ("get_config(variant=None)", ["", "v"]),
+        ("get_config(*arguments)", ["", "v"]),
+    ],
+)
+def test_get_config_may_do_without_a_variant(tmp_path, signature, variants):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from jaxdna.config import default_config\n"
+        f"def {signature}: return default_config('tal1', 'motif_cnn')\n"
+    )
+    for variant in variants:
+        assert load_config(f"{path}:{variant}").data.name == "tal1"
+    if len(variants) == 1:
+        with pytest.raises(UserError, match=r"takes no variant; legal: --config=.*mine\.py$"):
+            load_config(f"{path}:v")
+
+
+@pytest.mark.parametrize("spec", ["nowhere.py", "a" * 300, "configs", "configs/tal1.py:reprot"])
 def test_a_wrong_config_flag_is_a_user_error(spec):
     with pytest.raises(UserError, match="--config="):
         load_config(spec)

@@ -21,7 +21,7 @@ class _Spans:
         self.columns: dict[str, tuple[array, array, array]] = {}
 
     def write(self, text: str) -> None:
-        for line in text.splitlines():
+        for line in text.split("\n")[:-1]:
             name, *fields = line.split("\t")
             columns = self.columns.setdefault(name, (array("l"), array("l"), array("d")))
             for column, kind, field in zip(columns, (int, int, float), fields, strict=True):

@@ -105,7 +105,7 @@ def read_intervals(path: str | Path) -> Intervals:
     for number, line in read_lines(path):
         if not line.strip() or line.startswith("#") or _is_setting(line):
             continue
-        fields = line.split("\t") if "\t" in line else line.split()
+        fields = line.split("\t") if "\t" in line else list(filter(None, line.split(" ")))
         try:
             start, stop, summit, minus = _parse(fields)
             if len(fields) == _SUMMIT + 1:

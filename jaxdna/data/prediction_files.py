@@ -70,7 +70,7 @@ def open_output(path: str) -> Iterator[IO[str]]:
         if Path(path).is_dir():
             raise UserError(f"--output={path} is a folder; legal: {_LEGAL}")
         try:
-            with open(path, "w") as stream:
+            with open(path, "w", encoding="utf-8", newline="") as stream:
                 yield stream
         except BrokenPipeError as error:
             raise Unread(*error.args) from error

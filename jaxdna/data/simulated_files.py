@@ -58,9 +58,9 @@ def write_simulation(
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         with (
-            (temporary / "negatives.fa").open("w") as negatives,
-            (temporary / "positives.fa").open("w") as positives,
-            (temporary / "labels.tsv").open("w") as labels,
+            (temporary / "negatives.fa").open("w", encoding="utf-8") as negatives,
+            (temporary / "positives.fa").open("w", encoding="utf-8") as positives,
+            (temporary / "labels.tsv").open("w", encoding="utf-8") as labels,
         ):
             print(*LabelRow._fields, sep="\t", file=labels)
             for row, codes in zip(rows, everything.codes, strict=True):

@@ -44,7 +44,7 @@ def read_split_table(
         if not line.strip():
             continue
         fields = line.split("\t")
-        name = fields[name_column]
+        name = fields[name_column] if name_column < len(fields) else ""
         split = fields[split_column] if split_column < len(fields) else ""
         if split not in rows:
             raise UserError(f"{path}, line {number}: split {split!r}; legal: {', '.join(SPLITS)}")

@@ -60,6 +60,9 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, text without its line end) of a text file, plain or gzipped.
 
+    Lines end with LF or CR LF, and with nothing else that Unicode calls a line end: an id may hold
+    any of those.
+
     Args:
       path: a file, or `-` for stdin.
 
@@ -71,7 +74,8 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         if b"\0" in block:
             raise UserError(f"{display(path)} is binary; legal: a text file, plain or gzipped")
         if empty:
-            block, empty = block.removeprefix(b"\xef\xbb\xbf"), False
+            block = block.removeprefix(b"\xef\xbb\xbf")
+            empty = not block
         *lines, carry = (carry + block).split(b"\n")
         if len(carry) > _MAX_LINE_BYTES:
             raise UserError(

@@ -71,7 +71,7 @@ def _read_rows(path: str | Path) -> Iterator[_Row]:
     for number, line in read_lines(path):
         if not line.strip() or line.startswith("#"):
             continue
-        fields = [field.strip() for field in line.split("\t")]
+        fields = [field.strip(" ") for field in line.split("\t")]
         is_header = header_possible and len(fields) == 2 and not _is_number(fields[1])
         header_possible = False
         if is_header:

@@ -316,14 +316,15 @@ class RunFolder:
 
     def read_test(self) -> tuple[list[str], NDArray[np.int32], NDArray[np.float32]]:
         """Returns ids, labels int32 [examples] and logits float32 [examples, logits]."""
-        rows = [line.split("\t") for line in self._test.read_text().splitlines()[1:]]
+        lines = self._test.read_bytes().decode("utf-8").split("\n")[1:-1]
+        rows = [line.split("\t") for line in lines]
         labels = np.array([row[1] for row in rows], dtype=np.int32)
         return [row[0] for row in rows], labels, np.array([row[2:] for row in rows], np.float32)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns one dict per epoch; what comes after a line that is none of ours is left out."""
         try:
-            lines = self._metrics.read_text(errors="replace").splitlines()
+            lines = self._metrics.read_bytes().decode("utf-8", "replace").split("\n")
         except FileNotFoundError:
             return []
         rows: list[dict[str, Any]] = []

@@ -325,6 +325,8 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         ({"table": "one.tsv"}, "class 1 only"),
         (TWO | {"lengths": "pad", "split_table": "t.tsv"}, "no columns id and split"),
         (TWO | {"lengths": "pad", "split_table": "bad.tsv"}, "is no record of the data"),
+        (TWO | {"lengths": "pad", "split_table": "bom.tsv"}, "bom.tsv is empty"),
+        (TWO | {"lengths": "pad", "split_table": "row.tsv"}, "line 2: '' is no record"),
         ({"bed": "far.bed", "genome": "g.fa", "negatives": "y.bed"}, "leaves its chromosome"),
         ({"bed": "style.bed", "genome": "g.fa", "negatives": "y.bed"}, "it is called chr1"),
     ],
@@ -340,6 +342,8 @@ def test_bad_input_is_one_sentence(files, data, words):
     (files / "long.fa").write_text(">a\n" + "ACGT" * 2000 + "\n>b\n" + "ACGT" * 10 + "\n")
     (files / "one.tsv").write_text(("ACGT" * 10 + "\t1\n") * 20)
     (files / "bad.tsv").write_text("id\tsplit\nnobody\ttest\n")
+    (files / "bom.tsv").write_bytes(b"\xef\xbb\xbf")
+    (files / "row.tsv").write_text("split\tid\ntrain\n")
     (files / "far.bed").write_text("chr1\t900000\t900100\n")
     (files / "style.bed").write_text("1\t900\t1000\n")
     with pytest.raises(UserError) as raised:
