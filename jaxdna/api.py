@@ -247,7 +247,8 @@ class Run:
         Args:
           sequences: FASTA file on which the filters fire, lengths treated as in training; the test
             split if None.
-          motifs: MEME or JASPAR file of known motifs to compare with; the presets if None.
+          motifs: file of known motifs to compare with (MEME, JASPAR, HOMER, gimme, TRANSFAC or
+            CIS-BP); the presets if None.
 
         Returns:
           A list of `jaxdna.analysis.filters.FilterMotif`.

@@ -158,7 +158,7 @@ def _row(one: FilterMotif) -> dict[str, Any]:
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     keys = ("target", "strand", "offset", "overlap", "p_value", "e_value", "q_value")
-    with path.open("w") as stream:
+    with path.open("w", encoding="utf-8") as stream:
         print("filter", "weight", "influence", "sites", "consensus", *keys, sep="\t", file=stream)
         for row in rows:
             match = row["match"] or {}

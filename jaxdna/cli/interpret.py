@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="FASTA, lengths as in training (default: the run's test split)",
     )
     parser.add_argument(
-        "--motifs", metavar="FILE", help="MEME or JASPAR file to compare with (default: presets)"
+        "--motifs",
+        metavar="FILE",
+        help="motifs to compare with: MEME, JASPAR, HOMER, gimme, TRANSFAC or CIS-BP (default: "
+        "presets)",
     )
     parser.add_argument(
         "--mutate", type=int, default=3, metavar="N", help="sequences to mutate, the top-scoring"

@@ -67,7 +67,7 @@ def test_jaspar_files_are_read_bracketed_and_bare(tmp_path):
     [
         b"",
         b"no motif at all\n",
-        b"\xff\xfe\x00\x01",
+        b"\x00\x01",
         b">MA1 x\nA [ 1 2 ]\nC [ 1 ]\nG [ 1 2 ]\nT [ 1 2 ]\n",
         b">MA1 x\nA [ 1 ]\nC [ 1 ]\n",
         b">MA1 x\nA [ -1 ]\nC [ 1 ]\nG [ 1 ]\nT [ 1 ]\n",

@@ -1,0 +1,215 @@
+"""Files in the forms that people have them, each with what must be read from it."""
+
+import gzip
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from jaxdna.data.motifs import load_motif, read_motifs
+from jaxdna.errors import UserError
+
+
+class Form(NamedTuple):
+    kind: str  # which of READERS reads it
+    name: str
+    content: bytes
+    value: Any  # what the reader returns
+
+
+def motifs(path):
+    return [(motif.label, np.round(motif.probabilities, 6).tolist()) for motif in read_motifs(path)]
+
+
+READERS = {"motif": motifs}
+
+# One motif of width three in every format: asymmetric, so that no wrong order gives it too.
+MATRIX = [[0.7, 0.1, 0.1, 0.1], [0.0, 0.2, 0.0, 0.8], [0.1, 0.5, 0.4, 0.0]]
+ROWS = "".join(" ".join(map(str, row)) + "\n" for row in MATRIX)
+BASES = ["7 0 1", "1 2 5", "1 0 4", "1 8 0"]  # of ten sites, rows A C G T
+LABELLED = "".join(f"{base} [ {row} ]\n" for base, row in zip("ACGT", BASES, strict=True))
+HEAD = "MEME version 4\n\nALPHABET= ACGT\n\nstrands: + -\n\nBackground letter frequencies\n"
+HEAD += "A 0.25 C 0.25 G 0.25 T 0.25\n\n"
+BODY = "letter-probability matrix: alength= 4 w= 3 nsites= 10 E= 0\n" + ROWS
+MEME = HEAD + "MOTIF m1 NFE2\n" + BODY
+ACCENTED = MEME.replace("frequencies\n", "frequencies (données)\n")
+DEFINITION = """ALPHABET "DNA" DNA-LIKE
+A "Adenine" CC0000 ~ T "Thymine" 008000
+C "Cytosine" 0000CC ~ G "Guanine" FFB300
+N "Any base" = ACGT
+U = T
+END ALPHABET
+"""
+OF_MEME_ITSELF = f"""****************
+MEME - Motif discovery tool
+MEME version 5.5.3 (Release date: Sat Jul  1)
+DATAFILE= x.fa
+ALPHABET= ACGT
+MOTIF m1 NFE2\twidth =   3  sites =  10  llr = 44  E-value = 1.0e-010
+--------------------------------------------------------------------------------
+\tMotif m1 NFE2 position-specific scoring matrix
+log-odds matrix: alength= 4 w= 3 n= 90 bayes= 6.5 E= 1.0e-010
+   148   -32   -32   -32
+  -832    -3  -832   167
+   -32   100    67  -832
+--------------------------------------------------------------------------------
+\tMotif m1 NFE2 position-specific probability matrix
+{BODY}--------------------------------------------------------------------------------
+Time  0.05 secs.
+"""
+TRANSFAC = """VV  TRANSFAC MATRIX TABLE
+XX
+//
+AC  m1
+XX
+ID  V$NFE2_01
+XX
+NA  NFE2
+XX
+BF  T00526; MyoD; Species: mouse, Mus musculus.
+P0      A      C      G      T
+01      7      1      1      1      A
+02      0      2      0      8      T
+03      1      5      4      0      S
+XX
+CC  compiled sequences
+//
+"""
+CISBP_ROWS = "1\t0.7\t0.1\t0.1\t0.1\n2\t0\t0.2\t0\t0.8\n3\t0.1\t0.5\t0.4\t0\n"
+CISBP = (
+    "TF\tT1\nTF Name\tNFE2\nGene\tENSG1\nMotif\tm1\nFamily\tbZIP\nPos\tA\tC\tG\tT\n" + CISBP_ROWS
+)
+HOMER = ">ATS\tm1\t8.05\t-23791.5\t0\tT:17311.0(44.36%),B:2181.5(5.80%),P:1e-10317\n"
+TAGC = "".join(" ".join(str(row[i]) for i in (3, 0, 2, 1)) + "\n" for row in MATRIX)
+FOUR = [[0.9, 0.1, 0, 0], [0.8, 0, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.3, 0.3, 0.3, 0.1]]
+FOUR_ROWS = "".join("\t".join(map(str, row)) + "\n" for row in FOUR)
+
+ONE = [("m1", MATRIX)]
+NAMED = [("m1 NFE2", MATRIX)]
+_MOTIFS = {
+    "MEME's minimal format": (MEME, NAMED),
+    "MEME without nsites or width": (HEAD + "MOTIF m1\nletter-probability matrix:\n" + ROWS, ONE),
+    "MEME without an alphabet": ("MEME version 4\nMOTIF m1 NFE2\n" + BODY, NAMED),
+    "MEME without its first line": ("MOTIF m1\n\n" + BODY, ONE),
+    "MEME in another order of letters": (
+        MEME.replace("= ACGT", "= TAGC").replace(ROWS, TAGC),
+        NAMED,
+    ),
+    "MEME of RNA": (MEME.replace("= ACGT", "= ACGU"), NAMED),
+    "MEME with a defined alphabet": (MEME.replace("ALPHABET= ACGT\n", DEFINITION), NAMED),
+    "MEME files put together": (
+        MEME + MEME.replace("= ACGT", "= TAGC").replace(ROWS, TAGC),
+        NAMED * 2,
+    ),
+    "MEME's own output": (OF_MEME_ITSELF, NAMED),
+    "MEME's own output of an old release": (OF_MEME_ITSELF.replace("m1 NFE2", "m1"), ONE),
+    "MEME with a name beyond ASCII": (ACCENTED, NAMED),
+    "MEME in Latin-1": (ACCENTED.encode("latin-1"), NAMED),
+    "MEME with a byte order mark": (b"\xef\xbb\xbf" + MEME.encode(), NAMED),
+    "MEME with CR LF": (MEME.replace("\n", "\r\n"), NAMED),
+    "MEME with CR alone": (MEME.replace("\n", "\r"), NAMED),
+    "MEME, gzipped": (gzip.compress(MEME.encode()), NAMED),
+    "JASPAR": (">m1\tNFE2\n" + LABELLED, NAMED),
+    "JASPAR's newer titles": (">m1\tm1.NFE2\n" + LABELLED, NAMED),
+    "JASPAR without blanks at the brackets": (
+        ">m1 NFE2\n" + LABELLED.replace(" [ ", "[").replace(" ]", "]"),
+        NAMED,
+    ),
+    "JASPAR without letters": (">m1 NFE2\n" + "\n".join(BASES) + "\n", NAMED),
+    "JASPAR with letters and no brackets": (
+        ">m1\n" + "".join(f"{base}|\t{row}\n" for base, row in zip("ACGT", BASES, strict=True)),
+        ONE,
+    ),
+    "JASPAR of frequencies": (
+        ">m1\nA [0.7 0.0 0.1]\nC [0.1 0.2 0.5]\nG [0.1 0 0.4]\nT [0.1 0.8 0]\n",
+        ONE,
+    ),
+    "four rows and no title": ("\n".join(BASES) + "\n", [("form", MATRIX)]),
+    "JASPAR of width four": (
+        ">m1\n" + "\n".join("\t".join(str(row[i]) for row in FOUR) for i in range(4)) + "\n",
+        [("m1", FOUR)],
+    ),
+    "HOMER": (HOMER + ROWS.replace(" ", "\t"), ONE),
+    "HOMER with blanks for tabs": (">ATS m1 8.05 -23791.5 0\n" + ROWS, ONE),
+    "HOMER of width four": (HOMER + FOUR_ROWS, [("m1", FOUR)]),
+    "gimme": ("# GimmeMotifs\n>m1\n" + ROWS.replace(" ", "\t"), ONE),
+    "gimme of width four": (">m1\n" + FOUR_ROWS, [("m1", FOUR)]),
+    "gimme of width four, told by its neighbour": (
+        ">m1\n" + ROWS + ">m2\n0 1 0 0\n0 0 1 0\n0 0 0 1\n1 0 0 0\n",
+        [*ONE, ("m2", np.eye(4)[[1, 2, 3, 0]].tolist())],
+    ),
+    "positions that begin with the consensus": (
+        ">m1 NFE2\n" + "A {}\nT {}\nS {}\n".format(*ROWS.splitlines()),
+        NAMED,
+    ),
+    "TRANSFAC": (TRANSFAC, NAMED),
+    "TRANSFAC of JASPAR": (
+        f"AC m1\nXX\nID NFE2\nXX\nDE m1 NFE2 ; JASPAR\nPO\tA\tC\tG\tT\n{CISBP_ROWS}XX\n//\n",
+        NAMED,
+    ),
+    "TRANSFAC of STAMP": ("DE\tm1\n" + CISBP_ROWS.replace("\n", "\tN\n") + "XX\n" * 2, ONE),
+    "two of TRANSFAC": (TRANSFAC + TRANSFAC.replace("m1", "m2"), [*NAMED, ("m2 NFE2", MATRIX)]),
+    "CIS-BP, one motif": ("Pos\tA\tC\tG\tT\n" + CISBP_ROWS, [("form", MATRIX)]),
+    "CIS-BP of RNA": ("Pos\tA\tC\tG\tU\n" + CISBP_ROWS, [("form", MATRIX)]),
+    "CIS-BP, all motifs": (CISBP + "\n" + CISBP.replace("m1", "m2"), [*NAMED, ("m2 NFE2", MATRIX)]),
+    "CIS-BP with a motif withheld": (
+        CISBP.replace(CISBP_ROWS, "\n").replace("m1", "m0") + CISBP,
+        NAMED,
+    ),
+    "a table of columns T A G C": ("T A G C\n" + TAGC, [("form", MATRIX)]),
+}  # fmt: skip
+
+FORMS = [
+    Form("motif", name, text if isinstance(text, bytes) else text.encode(), value)
+    for name, (text, value) in _MOTIFS.items()
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.kind}: {form.name}")
+def test_a_form_is_read_as_what_it_is(tmp_path, form):
+    path = tmp_path / "form.txt"
+    path.write_bytes(form.content)
+    assert READERS[form.kind](path) == form.value
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("MEME version 4\nMOTIF m1\nlog-odds matrix: w= 1\n 1 2 3 4\n", "line 2.*only log-odds"),
+        (MEME.replace("= ACGT", "= ACDEFGHIKLMNPQRSTVWY"), "line 3: alphabet ACDEF"),
+        (MEME.replace("w= 3", "w= 4"), "line 11: motif m1 declares w=4 and has 3 rows"),
+        (MEME.replace(" w= 3", "").replace("0.0 0.2", "0.0 O.2"), r"line 13: '0.0 O.2 0.0 0.8'"),
+        (HOMER + ROWS.replace("0.2", "0,2"), r"line 3: '0.0 0,2 0.0 0.8' is not a row of numbers"),
+        (TRANSFAC.replace("02      0", "02      O"), "line 13: .* is not a row of numbers"),
+        (">m1\n0 1 0 0\n0 0 1 0\n0 0 0 1\n1 0 0 0\n", "line 1: the rows of motif m1 may be"),
+        (">r1\nACGTTGCA\n>r2\nACGT\n", "line 2: 'ACGTTGCA' is not a row of numbers"),
+        ("<!DOCTYPE html>\n<html>\n", "line 1: '<!DOCTYPE html>' is not a row of numbers"),
+        (">m1\n-1 0.2 1 0\n0 1 1 0\n1 1 1 2\n", "line 1: motif m1 has a negative entry"),
+        (">m1\nC [1 2]\nA [1 2]\nG [1 2]\nT [1 2]\n", "line 1: .* for CAGT; legal: a row each"),
+    ],
+)  # fmt: skip
+def test_what_is_no_motif_file_is_refused_with_its_line(tmp_path, content, sentence):
+    path = tmp_path / "form.txt"
+    path.write_text(content)
+    with pytest.raises(
+        UserError, match=rf"form\.txt does not parse \({sentence}.*legal: MEME, JAS"
+    ):
+        read_motifs(path)
+
+
+def test_text_of_two_bytes_a_letter_and_binary_files_are_refused(tmp_path):
+    path = tmp_path / "form.txt"
+    path.write_text(MEME, encoding="utf-16")
+    with pytest.raises(UserError, match=r"form\.txt is UTF-16 text; legal: plain text"):
+        read_motifs(path)
+    path.write_bytes(MEME.encode() + b"\0")
+    with pytest.raises(UserError, match=r"does not parse \(not a text file"):
+        read_motifs(path)
+
+
+def test_a_motif_is_picked_by_name_wherever_the_path_has_colons(tmp_path):
+    path = tmp_path / "a:b.meme"
+    path.write_text(MEME + MEME.replace("m1", "C1:x"))
+    assert load_motif(str(path)).name == "m1"
+    path = path.rename(tmp_path / "b.meme")
+    assert load_motif(f"{path}:C1:x").name == "C1:x"
