@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from jaxdna.console import make_console, results_console
     from jaxdna.data.registry import load_dataset
+    from jaxdna.parallel.mesh import describe_mesh
     from jaxdna.study.plan import (
         check_one_program,
         every_mesh,
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = load_dataset(config)
     if not arguments.all:
         program = program_on(config, dataset, devices)
+        notes.print(f"mesh     {describe_mesh(program.config, program.mesh)}")
         notes.print(f"compiling for {len(devices)} x {devices[0].device_kind} ...")
         planned = {"topology": name, **plan(program)}
         _print_one(planned, console)

@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
-from jaxdna.parallel.mesh import BATCH_AXES, divisors
+from jaxdna.parallel.mesh import BATCH_AXES, divisors, resolve_across
 
 Axis = Hashable
 Reduce = Callable[[jax.Array], jax.Array]
@@ -262,7 +262,7 @@ def make_sync(config: ConfigDict, mesh: Mesh) -> Callable[[Gradient], Gradient]:
     Raises:
       UserError: the method does not fit the mesh.
     """
-    method, hosts = config.gradient_sync.method, config.mesh.dcn.data
+    method = config.gradient_sync.method
     if method == "auto":
         return lambda gradient: gradient
     others = [f"mesh.{axis}={n}" for axis, n in mesh.shape.items() if axis != "data" and n > 1]
@@ -271,6 +271,8 @@ def make_sync(config: ConfigDict, mesh: Mesh) -> Callable[[Gradient], Gradient]:
             f"--config.gradient_sync.method={method} is for data parallelism alone, and "
             f"{' '.join(others)}; legal with these: auto"
         )
+    devices = list(mesh.devices.flat)
+    hosts = resolve_across(config.mesh.dcn, mesh.shape, devices)["data"]
     if method == "hierarchical" and hosts == 1:
         legal = [n for n in divisors(mesh.shape["data"]) if n > 1]
         raise UserError(

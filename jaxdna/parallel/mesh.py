@@ -18,6 +18,7 @@ from jaxdna.errors import UserError
 AXES = ("data", "fsdp", "stage", "seq", "model")
 BATCH_AXES = ("data", "fsdp")  # a batch is split over these
 DCN_AXES = ("data", "fsdp", "stage")  # these may cross hosts or slices
+_GRANULES = {"slice": "slices", "process": "processes"}
 
 
 def resolve_axes(sizes: Mapping[str, int], devices: int) -> dict[str, int]:
@@ -88,8 +89,7 @@ def make_mesh(config: ConfigDict, devices: Sequence[jax.Device]) -> Mesh:
     _check_equal(devices)
     sizes = resolve_axes(config.mesh, len(devices))
     check_batch(config.train.batch_size, sizes, config.train.accumulate)
-    check_across(config.mesh.dcn, sizes)
-    across = {axis: config.mesh.dcn.get(axis, 1) for axis in AXES}
+    across = resolve_across(config.mesh.dcn, sizes, devices)
     # Auto axes: under Explicit ones a convolution with sharded output channels is an error.
     return Mesh(_grid(devices, sizes, across), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -106,23 +106,74 @@ def granule(device: jax.Device) -> tuple[str, int]:
     return ("process", device.process_index) if slice_index is None else ("slice", slice_index)
 
 
+def resolve_across(
+    dcn: Mapping[str, int], sizes: Mapping[str, int], devices: Sequence[jax.Device]
+) -> dict[str, int]:
+    """Decides which part of each axis crosses slices or hosts.
+
+    Where no flag says so it is as much of `data` as can be, then of `fsdp`, then of `stage`. Hosts
+    of GPUs or CPUs that these do not divide are left alone: any of their devices reaches any other.
+
+    Args:
+      dcn: `config.mesh.dcn`.
+      sizes: size of each axis.
+      devices: all devices.
+
+    Returns:
+      The size of that part for each axis in the order of `AXES`; 1 for those that stay inside.
+
+    Raises:
+      UserError: the flags do not fit, or nothing that may cross slices can be divided over them.
+    """
+    check_across(dcn, sizes)
+    across = {axis: dcn.get(axis, 1) for axis in AXES}
+    parts, crossing = len(set(map(granule, devices))), math.prod(across.values())
+    if parts == 1 or crossing == parts:
+        return across
+    where = f"the devices lie in {parts} {_GRANULES[granule(devices[0])[0]]}"
+    if crossing > 1:
+        flags = " ".join(f"--config.mesh.dcn.{a}={n}" for a, n in across.items() if n > 1)
+        raise UserError(
+            f"{flags} {'multiplies' if flags.count('=') == 1 else 'multiply'} to {crossing}, and "
+            f"{where}; legal: mesh.dcn.* that multiply to {parts}, or none of them"
+        )
+    rest = parts
+    for axis in DCN_AXES:
+        across[axis] = math.gcd(sizes[axis], rest)
+        rest //= across[axis]
+    if rest == 1:
+        return across
+    if devices[0].platform != "tpu":
+        return dict.fromkeys(AXES, 1)
+    found = " x ".join(f"mesh.{axis}={sizes[axis]}" for axis in DCN_AXES)
+    raise UserError(
+        f"{where}, and only {', '.join(DCN_AXES[:-1])} and {DCN_AXES[-1]} may cross them: "
+        f"{found} does not divide by {parts}; legal: e.g. --config.mesh.data={parts} and "
+        f"{len(devices) // parts} for the other axes together"
+    )
+
+
+def describe_mesh(config: ConfigDict, mesh: Mesh) -> str:
+    """Returns one line such as `data=16  fsdp=1  … (over 2 slices: dcn.data=2)`."""
+    line = "  ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    devices = list(mesh.devices.flat)
+    kinds = sorted({granule(device) for device in devices})
+    if len(kinds) == 1:
+        return line
+    across = resolve_across(config.mesh.dcn, mesh.shape, devices)
+    parts = " ".join(f"dcn.{axis}={n}" for axis, n in across.items() if n > 1)
+    return f"{line}  (over {len(kinds)} {_GRANULES[kinds[0][0]]}: {parts or 'in their order'})"
+
+
 def _grid(
     devices: Sequence[jax.Device], sizes: Mapping[str, int], across: Mapping[str, int]
 ) -> NDArray[np.object_]:
     """Orders devices so that only the `across` part of an axis leaves a slice or host."""
     whole, outer = [list(values.values()) for values in (sizes, across)]
     inner = [n // o for n, o in zip(whole, outer, strict=True)]
-    granules = Counter(map(granule, devices))
-    crossing = math.prod(outer)
-    if crossing == 1:
+    if math.prod(outer) == 1:
         return mesh_utils.create_device_mesh(whole, devices, allow_split_physical_axes=True)
-    if len(granules) > 1 and crossing != len(granules):
-        kind = next(iter(granules))[0]
-        raise UserError(
-            f"--config.mesh.dcn.* multiply to {crossing}, and the devices lie in {len(granules)} "
-            f"{kind}es or slices; they must multiply to {len(granules)}"
-        )
-    if devices[0].platform == "tpu" and len(granules) > 1:
+    if devices[0].platform == "tpu" and len(set(map(granule, devices))) > 1:
         return mesh_utils.create_hybrid_device_mesh(
             inner, outer, devices, allow_split_physical_axes=True
         )

@@ -13,7 +13,7 @@ from jaxdna.data.dataset import Dataset
 from jaxdna.data.registry import load_dataset
 from jaxdna.errors import UserError
 from jaxdna.models.network import parameter_count, summary_rows
-from jaxdna.parallel.mesh import batch_shards, make_mesh
+from jaxdna.parallel.mesh import batch_shards, describe_mesh, make_mesh
 from jaxdna.parallel.runtime import describe_devices, start_backend
 from jaxdna.training.program import Program
 
@@ -50,9 +50,8 @@ def prepare(
     devices = start_backend(config, console)
     started()
     mesh = make_mesh(config, devices)
-    layout = "  ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     console.print(f"devices  {describe_devices(devices)}")
-    console.print(f"mesh     {layout}")
+    console.print(f"mesh     {describe_mesh(config, mesh)}")
     dataset = load_dataset(config)
     console.print(f"data     {dataset.describe}")
     for note in dataset.notes:

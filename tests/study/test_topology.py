@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from jaxdna.config import load_config
 from jaxdna.errors import UserError
+from jaxdna.parallel.mesh import AXES, describe_mesh, make_mesh
 from jaxdna.study import topology
 
 needs_libtpu = pytest.mark.skipif(
@@ -97,3 +100,35 @@ print(len(first.devices))
     for run in runs:
         out, err = run.communicate(timeout=120)
         assert (run.returncode, out, err) == (0, "4\n", "")
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("flags", "crossing"),
+    [
+        ([], {"data": 2}),
+        (["mesh.data=1", "mesh.fsdp=-1"], {"fsdp": 2}),
+        (["mesh.model=8"], {"data": 2}),
+        (["mesh.fsdp=4", "mesh.dcn.fsdp=2"], {"fsdp": 2}),
+    ],
+)
+def test_several_slices_need_no_flags(flags, crossing):
+    config = load_config("tal1", flags)
+    made = make_mesh(config, topology.topology("v5e:2x4", slices=2).devices)
+    slices = np.vectorize(lambda device: device.slice_index)(made.devices)
+    for axis, name in enumerate(AXES):
+        met = {tuple(row) for row in np.moveaxis(slices, axis, -1).reshape(-1, made.shape[name])}
+        assert {len(set(row)) for row in met} == {crossing.get(name, 1)}, name
+    said = describe_mesh(config, made)
+    assert said.endswith(f"(over 2 slices: dcn.{next(iter(crossing))}=2)"), said
+
+
+@needs_libtpu
+def test_what_cannot_be_divided_over_the_slices_is_one_sentence():
+    devices = topology.topology("v5e:2x4", slices=2).devices
+    with pytest.raises(
+        UserError, match=r"lie in 2 slices, and only data, fsdp and stage may .*=1 "
+    ):
+        make_mesh(load_config("tal1", ["mesh.data=1", "mesh.model=16"]), devices)
+    with pytest.raises(UserError, match=r"dcn\.data=4 multiplies to 4, and .* 2 slices; legal"):
+        make_mesh(load_config("tal1", ["mesh.dcn.data=4"]), devices)
