@@ -89,11 +89,29 @@ def report(error: BaseException) -> int:
     if isinstance(error, JaxdnaError):
         last_words(f"jaxdna: {error}")
         return error.exit_code
+    if memory := _lack_of_memory(error):
+        last_words(f"jaxdna: {memory}")
+        return EXIT_USER
     if isinstance(error, KeyboardInterrupt):
         last_words("jaxdna: interrupted")
         return EXIT_INTERRUPTED
     last_words("".join(traceback.format_exception(error)).rstrip())
     return 1
+
+
+def _lack_of_memory(error: BaseException) -> str:
+    """Returns the sentence for what does not fit into the host's or a device's memory, or nothing.
+
+    XLA says so in a RuntimeError of its own, whose text begins with the kind.
+    """
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and not text.startswith("RESOURCE_EXHAUSTED"):
+        return ""
+    cause = text.removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")[:300] or "no more can be had"
+    return (
+        f"memory does not suffice ({cause}); legal: a smaller batch, network or data set, or more "
+        "devices"
+    )
 
 
 class StorageError(JaxdnaError):

@@ -14,8 +14,6 @@ from jaxdna.data.tables import read_table
 from jaxdna.errors import UserError
 from jaxdna.runs.trained import Trained
 
-_NOTHING_OPEN = 10**15  # records are never cut into pieces
-
 
 def score_labelled(
     trained: Trained,
@@ -58,7 +56,7 @@ def score_labelled(
 
     def score_fasta(path: str) -> tuple[list[str], NDArray[np.float32]]:
         stats = SequenceStats()
-        scored = score(read_fasta_pieces(path, ambiguous, stats, _NOTHING_OPEN))
+        scored = score(read_fasta_pieces(path, ambiguous, stats, None))
         notes.extend(f"{display(path)}: {note}" for note in stats.notes())
         return scored
 

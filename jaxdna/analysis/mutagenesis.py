@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.sequences import LETTERS, Codes, decode
 
+_AT_ONCE_BASES = 2**25  # of the mutants that are scored at once
 _ZOOM = 30  # positions on each side of the strongest one in the heat-map
 
 
@@ -25,8 +26,15 @@ def mutate(scorer: Scorer, codes: Codes, first: int = 0, stop: int | None = None
       first: the first position to mutate; those before it are padding.
       stop: the position after the last one; None for the end.
     """
+    at = np.arange(first, codes.size if stop is None else stop)
+    most = max(1, _AT_ONCE_BASES // (4 * codes.size))
+    parts = [_mutate(scorer, codes, at[i : i + most]) for i in range(0, at.size, most)]
+    return np.concatenate([np.empty((0, 4), np.float32), *parts])
+
+
+def _mutate(scorer: Scorer, codes: Codes, at: NDArray[np.int64]) -> NDArray:
+    """Returns the changes of `mutate` at some positions."""
     length = codes.size
-    at = np.arange(first, length if stop is None else stop)
     mutants = np.broadcast_to(codes, (at.size, 4, length)).copy()
     mutants[np.arange(at.size), :, at] = np.arange(4)
     everything = np.concatenate([codes, mutants.reshape(-1)])

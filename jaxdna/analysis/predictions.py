@@ -13,6 +13,7 @@ from jaxdna.data.sequences import UNKNOWN, Codes
 from jaxdna.training.dispatch import few_ahead
 
 _IN_FLIGHT = 2  # pieces that the devices work on while the host reads the next
+_PADDED_BASES = 2**26  # of the records that are padded at once
 _MUCH_UNKNOWN = 0.1  # share of letters from which on a row says so
 
 
@@ -61,6 +62,8 @@ def score_records(pieces: Iterable[Piece], scorer: Scorer, lengths: Lengths) -> 
       lengths: how records get the model's length.
     """
     state = _RecordState(scorer, lengths)
+    if lengths.policy == "pad":
+        pieces = _of_few_records(pieces, max(1, _PADDED_BASES // lengths.length))
     return map(state.finish, few_ahead(map(state.submit, pieces), _IN_FLIGHT))
 
 
@@ -239,6 +242,18 @@ def _extended(tail: Codes, records: Records) -> Records:
     offsets = records.offsets + tail.size
     offsets[0] = 0
     return Records(records.ids, np.concatenate([tail, records.codes]), offsets)
+
+
+def _of_few_records(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
+    """Cuts pieces of more than `most` records between them."""
+    for piece in pieces:
+        records, count = piece.records, len(piece.records)
+        for first in range(0, count, most):
+            cuts = records.offsets[first : first + most + 1]
+            part = Records(
+                records.ids[first : first + most], records.codes[cuts[0] : cuts[-1]], cuts - cuts[0]
+            )
+            yield Piece(part, piece.begun and not first, piece.open and first + most >= count)
 
 
 def _padded(records: Records, length: int, width: int, keep_first: bool) -> Records:

@@ -55,7 +55,7 @@ class Scorer:
 
     def __init__(self, trained: Trained, strands: str | None = None):
         """Takes the network; `strands` is the configuration's unless it is given."""
-        self.width = trained.width
+        self.width, self.length = trained.width, trained.length
         self.strands = strands or trained.config.model.strands
         self._trained = trained
         first, *self._rest = trained.network(trained.params).names

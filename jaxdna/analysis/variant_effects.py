@@ -11,7 +11,7 @@ from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.prediction_files import probabilities
 from jaxdna.data.variants import Variant
 
-_AT_ONCE = 4096
+_AT_ONCE, _AT_ONCE_BASES = 4096, 2**26
 HEADER = (
     "chromosome\tposition\tid\treference\talternative\treference_probability\t"
     "alternative_probability\treference_logit\talternative_logit\tlogit_change\tnote\n"
@@ -36,7 +36,8 @@ class ScoredVariants:
 def score_variants(variants: Iterable[Variant], scorer: Scorer) -> Iterator[ScoredVariants]:
     """Yields every allele with its scores, in order, many at a time."""
     remaining = iter(variants)
-    while chunk := list(islice(remaining, _AT_ONCE)):
+    at_once = max(1, min(_AT_ONCE, _AT_ONCE_BASES // scorer.length))
+    while chunk := list(islice(remaining, at_once)):
         logits = np.full((2, len(chunk)), np.nan, dtype=np.float32)
         windows, there = [], []
         for row, variant in enumerate(chunk):

@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> int:
         print(end="", flush=True)
     except Unread:
         pass
-    except StorageError as error:
+    except (StorageError, MemoryError, RuntimeError) as error:
         code = report(error)
     return code
 

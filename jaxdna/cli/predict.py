@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.sequences,
         data.get("ambiguous", "zero"),
         stats,
-        10**15 if whole else max(BLOCK_BYTES, 2 * trained.length, 2 * (arguments.window or 0)),
+        None if whole else max(BLOCK_BYTES, 2 * trained.length, 2 * (arguments.window or 0)),
     )
     begin = time.perf_counter()
     counts = {"rows": 0, "skipped": 0}

@@ -21,6 +21,7 @@ _BINARY, _SKIP, _INVALID = 253, 254, 255  # beside the codes: no text, no base, 
 _WHITESPACE = b" \t\r\n\v\f"
 _JOINT = b"\x01"  # between the headers that NCBI joins into one: text in a header, nowhere else
 _MAX_HEADER_BYTES = 2**20
+_MOST_WHOLE_BASES = 2**28  # more than the longest human chromosome
 _NO_BASES = np.empty(0, dtype=np.uint8)
 
 
@@ -41,8 +42,8 @@ def read_fasta_blocks(
       allow_empty: a header without sequence is a record without bases instead of an error.
 
     Raises:
-      UserError: no FASTA, damaged, or a letter that is no nucleotide; the sentence has file,
-        record, line and offset.
+      UserError: no FASTA, damaged, a letter that is no nucleotide, or a record too long to be
+        held; the sentence has file, record, line and offset.
     """
     for piece in _parse(path, ambiguous, stats, allow_empty, None):
         yield piece.records
@@ -66,12 +67,13 @@ def read_fasta_pieces(
     path: str | Path,
     ambiguous: str = "zero",
     stats: SequenceStats | None = None,
-    most_bases: int = BLOCK_BYTES,
+    most_bases: int | None = BLOCK_BYTES,
 ) -> Iterator[Piece]:
     """Yields the records of a FASTA file in order, in memory that no long record makes grow.
 
     A header without sequence is a record without bases. Records of more than `most_bases` come in
-    pieces, which `stats` counts once; else the arguments are those of `read_fasta_blocks`.
+    pieces, which `stats` counts once; with None each is whole, and too long a one an error. Else
+    the arguments are those of `read_fasta_blocks`.
     """
     return _parse(path, ambiguous, stats, True, most_bases)
 
@@ -94,7 +96,9 @@ def _parse(
             if stats is not None:
                 stats.add(found, *before)
             yield Piece(found, before[0] > 0, open=False)
-        if most_bases is not None and parser.open_bases() > most_bases:
+        if most_bases is None:
+            parser.check_whole()
+        elif parser.open_bases() > most_bases:
             begun = parser.drained > 0
             yield Piece(parser.drain(), begun, open=True)
     if first:
@@ -247,6 +251,15 @@ class _Parser:
         self.records += len(headers)
         codes = parts[0] if len(parts) == 1 else np.concatenate([*parts, _NO_BASES])
         return Records(ids, codes, offsets)
+
+    def check_whole(self) -> None:
+        """Refuses an open record that no memory needs to hold."""
+        if self.open_bases() > _MOST_WHOLE_BASES:
+            raise UserError(
+                f"{self.name}, record '{_id(self.header or b'', self.records + 1)}', line "
+                f"{self.header_line} has more than {_MOST_WHOLE_BASES:,} bases, and is needed as a "
+                "whole; legal: shorter records (cut it into windows)"
+            )
 
     def open_bases(self) -> int:
         """Bases of the open record that were not handed out yet."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxdna.data.memory import require_memory
 from jaxdna.data.sequences import UNKNOWN, Codes
 from jaxdna.errors import UserError, nearest
 
@@ -73,7 +74,8 @@ def fit_length(records: Records, length: int, policy: str, source: str, width: i
       uint8 [records, length].
 
     Raises:
-      UserError: a record has a length that the policy does not mend; the first ones are named.
+      UserError: a record has a length that the policy does not mend (the first ones are named), or
+        memory has no room for the rows.
     """
     lengths = records.lengths
     wrong = misfits(lengths, length, policy)
@@ -81,6 +83,11 @@ def fit_length(records: Records, length: int, policy: str, source: str, width: i
         raise misfit_error(_named(records.ids, wrong), lengths, length, policy, source, width)
     if policy == "error" or (lengths == length).all():
         return records.codes.reshape(len(records), length)
+    require_memory(
+        len(records) * length,
+        f"{source}: {len(records):,} rows of {length:,} bases (--config.data.lengths={policy})",
+        "fewer or shorter records, or lengths=center_crop",
+    )
     fitted = np.full((len(records), length), UNKNOWN, dtype=np.uint8)
     starts, kept = middles(records, length)
     pad = np.maximum(length - lengths, 0) // 2

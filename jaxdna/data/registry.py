@@ -11,8 +11,9 @@ from jaxdna.data.ceiling import log_likelihood_ratio
 from jaxdna.data.dataset import SPLITS, Dataset, Split
 from jaxdna.data.images import load_images
 from jaxdna.data.labelled_files import load_files
+from jaxdna.data.memory import require_memory
 from jaxdna.data.motifs import load_motif
-from jaxdna.data.simulator import Simulation, simulate
+from jaxdna.data.simulator import Simulation, simulate, simulation_bytes
 from jaxdna.tasks.metrics import scores
 
 
@@ -26,10 +27,21 @@ def load_dataset(config: ConfigDict) -> Dataset:
 
 
 def simulation(config: ConfigDict) -> tuple[Simulation, dict[str, slice]]:
-    """Returns all sequences of a simulated data set and the slice that is each split."""
+    """Returns all sequences of a simulated data set and the slice that is each split.
+
+    Raises:
+      UserError: there is no such motif, or memory has no room for the sequences.
+    """
     data = config.data
     sizes = [data.train_examples, data.validation_examples, data.test_examples]
-    everything = simulate(load_motif(data.motif), sum(sizes), data.length, data.gc, config.seed)
+    motif = load_motif(data.motif)
+    require_memory(
+        simulation_bytes(motif, sum(sizes), data.length),
+        f"--config.data.train_examples={sizes[0]}, validation_examples={sizes[1]} and "
+        f"test_examples={sizes[2]}: {sum(sizes):,} sequences of {data.length:,} bases",
+        "fewer or shorter ones",
+    )
+    everything = simulate(motif, sum(sizes), data.length, data.gc, config.seed)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     slices = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
     return everything, dict(zip(SPLITS, slices, strict=True))

@@ -40,6 +40,12 @@ def background(gc: float) -> NDArray[np.float64]:
     return np.array([(1 - gc) / 2, gc / 2, gc / 2, (1 - gc) / 2])
 
 
+def simulation_bytes(motif: Motif, sequences: int, length: int) -> int:
+    """Returns the most memory that `simulate` takes: the codes, and what places the motifs."""
+    each_bound = 10 * motif.width + 64  # the instance, and the index of each of its bases
+    return sequences * (length + 16) + sequences // 2 * each_bound
+
+
 def simulate(motif: Motif, sequences: int, length: int, gc: float, seed: int) -> Simulation:
     """Simulates `sequences` shuffled sequences, half of them (rounded down) with the motif.
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from jaxdna.data.records import SHOWN, Records, fit_length, misfit_error, misfit
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import Codes
 from jaxdna.data.streams import display
+from jaxdna.errors import UserError
 
 KEYS = "keys"  # the column of `sequence_keys` before any padding or cropping
 _CHUNK_BASES = 8 * 2**20  # that are fitted at once
@@ -169,6 +171,14 @@ class StoreWriter:
     def _fit(self, records: Records) -> None:
         """Replaces the sequences as they came by those of one length."""
         length, offsets = self._length, records.offsets
+        needed, free = len(records) * length, shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise UserError(
+                f"--config.data.lengths={self._policy} makes {len(records):,} rows of {length:,} "
+                f"bases, {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in "
+                f"{self._folder.parent}; legal: a smaller --config.data.length, or another "
+                "--config.runtime.data_cache"
+            )
         rows = max(1, _CHUNK_BASES // max(length, int(records.lengths.max())))
         with _synced(self._folder / "fitted.npy") as file:
             _write_header(file, (len(records), length))

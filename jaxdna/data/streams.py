@@ -12,7 +12,7 @@ from jaxdna.errors import UserError
 
 BLOCK_BYTES = 8 * 2**20
 _GZIP_READ_BYTES = 2**17  # a bgzip member is 64 KiB at most: what is left of a read is copied often
-_MAX_LINE_BYTES = 256 * 2**20
+_MAX_LINE_BYTES = 64 * 2**20
 _GZIP = b"\x1f\x8b"
 _OTHER_FORMATS = {  # first bytes of what people also have lying around
     b"PK\x03\x04": "a zip archive",

@@ -18,6 +18,8 @@ from jaxdna.runs.run_folder import RunFolder
 from jaxdna.training.checkpoint import load_best
 from jaxdna.training.state import Params
 
+_MOST_BASES = 10**8  # the most that data.length takes
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -59,15 +61,28 @@ def load_trained(
       note: is told of checkpoints that are damaged and passed over.
 
     Raises:
-      UserError: the run's network does not read sequences.
+      UserError: the run's network does not read sequences, or its files say no legal length.
       NoCheckpointError: it has no parameters yet.
     """
     record = folder.read_data() or {}
-    shape = record.get("example_shape", [config.data.get("length")])
+    shape = record.get("example_shape") or [config.data.get("length")]
     if len(shape) != 1:
         raise UserError(
             f"--workdir={folder.path} holds a {config.model.name} for {config.data.name}; "
             "legal: a run whose network reads sequences (model.name=motif_cnn)"
+        )
+    length = shape[0]
+    named = config.data.get("length") or length
+    if not length:
+        raise UserError(
+            f"--workdir={folder.path}: its data.json, which says how long the sequences are, is "
+            "missing or damaged; legal: a run folder as it was written"
+        )
+    if length > _MOST_BASES or length != named:
+        other = f", and its config.json {named:,}" if named != length else ""
+        raise UserError(
+            f"--workdir={folder.path}: its data.json says that a sequence has {length:,} bases"
+            f"{other}; legal: a run folder as it was written, with 1 to {_MOST_BASES:,} bases"
         )
     logits = 1 if record.get("classes", 2) == 2 else record["classes"]
     mesh = flat_mesh(devices)
@@ -80,4 +95,4 @@ def load_trained(
 
     abstract = jax.tree.map(place, nnx.to_pure_dict(state))
     params = load_best(folder.checkpoints, abstract, note)
-    return Trained(config, mesh, graph, params, shape[0])
+    return Trained(config, mesh, graph, params, length)

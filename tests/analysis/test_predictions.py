@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxdna.analysis import mutagenesis, predictions
 from jaxdna.analysis import scorer as scorers
 from jaxdna.analysis.predictions import Lengths, score_records, score_windows
 from jaxdna.analysis.scorer import ROW_POSITIONS, Scorer, row_length
@@ -104,7 +105,8 @@ def test_each_record_has_its_own_exact_score(
     path = write_fasta(tmp_path / "x.fa", MIXED)
     records = records_of(path)
     monkeypatch.setattr(streams, "BLOCK_BYTES", block)
-    most = 10**9 if policy == "center_crop" else 80
+    monkeypatch.setattr(predictions, "_PADDED_BASES", 40 * (block // 100))
+    most = None if policy == "center_crop" else 80
     pieces = read_fasta_pieces(path, most_bases=most)
     scored = score_records(pieces, Scorer(trained, strands), Lengths(policy, 40))
     ids, starts, stops, logits, notes = joined(scored)
@@ -180,6 +182,16 @@ def test_what_has_no_known_base_has_no_score_and_much_n_is_noted(trained, tmp_pa
     )
     assert np.isnan(logits).tolist() == [True, False, False]
     assert notes == {0: "no known base", 1: "4 of 10 letters unknown"}
+
+
+def test_mutants_have_the_same_bits_however_many_are_scored_at_once(trained, monkeypatch):
+    codes = np.random.default_rng(1).integers(0, 5, 70).astype(np.uint8)
+    scorer = Scorer(trained)
+    whole = mutagenesis.mutate(scorer, codes, 3, 60)
+    assert whole.shape == (57, 4)
+    monkeypatch.setattr(mutagenesis, "_AT_ONCE_BASES", 4 * 70 * 8)
+    np.testing.assert_array_equal(mutagenesis.mutate(scorer, codes, 3, 60), whole)
+    assert mutagenesis.mutate(scorer, codes, 3, 3).shape == (0, 4)
 
 
 def test_rows_never_exceed_the_stretch_and_waste_little():

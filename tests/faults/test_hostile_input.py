@@ -16,6 +16,7 @@ from jaxdna.config import flat, load_config, override, validate
 from jaxdna.data.motifs import read_motifs
 from jaxdna.errors import NoCheckpointError, UserError
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.runs.trained import load_trained
 from jaxdna.schema import COMMON
 from jaxdna.storage.manifest import damage, write_manifest
 from jaxdna.training.checkpoint import load_best
@@ -93,6 +94,25 @@ def test_a_run_folder_says_neither_whom_to_join_nor_whence_to_load_programs(fini
     read = RunFolder(tmp_path).read_config()
     assert read.runtime.compilation_cache == "auto"
     assert read.cluster == load_config("configs/tal1.py").cluster
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ([2**31 - 1], r"data\.json says that a sequence has 2,147,483,647 bases"),
+        ([61], "61 bases, and its config.json 60; legal"),
+    ],
+)
+def test_a_length_that_the_run_cannot_have_is_refused_with_it(finished, tmp_path, shape, words):
+    import jax
+
+    for name in ("config.json", "data.json"):
+        shutil.copy(finished.path / name, tmp_path)
+    record = json.loads((tmp_path / "data.json").read_text()) | {"example_shape": shape}
+    (tmp_path / "data.json").write_text(json.dumps(record))
+    folder = RunFolder(tmp_path)
+    with pytest.raises(UserError, match=words):
+        load_trained(folder, folder.read_model_config(), jax.devices()[:1], print)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,57 @@
+"""What is larger than memory or disk is refused with its size, before it is made."""
+
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxdna.config import load_config
+from jaxdna.data import fasta
+from jaxdna.data.code_store import find_or_make
+from jaxdna.data.fasta import read_fasta_blocks, read_fasta_pieces
+from jaxdna.data.memory import available_memory
+from jaxdna.data.records import Records, fit_length
+from jaxdna.data.registry import load_dataset
+from jaxdna.errors import UserError
+
+MANY = Records([f"r{i}" for i in range(1000)], np.zeros(3000, np.uint8), np.arange(1001) * 3)
+
+
+def test_a_limit_of_the_shell_is_memory_that_is_not_there():
+    limit = 3 * 2**30
+    done = subprocess.run(
+        [sys.executable, "-c", "from jaxdna.data.memory import *; print(available_memory())"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert 0 < int(done.stdout) <= limit
+    assert 2**20 < available_memory() < 2**60
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_simulation_beyond_memory_is_refused_with_its_size(split):
+    sizes = [f"data.{split}_examples=1000000000", "data.length=1000000"]
+    with pytest.raises(UserError, match=rf"{split}_examples=1000000000.* would take 1,000,\d\d\d"):
+        load_dataset(load_config("configs/tal1.py", sizes))
+
+
+def test_rows_beyond_memory_or_disk_are_refused_with_their_size(tmp_path):
+    with pytest.raises(UserError, match=r"x\.fa: 1,000 rows of 1,000,000,000,000,000 bases"):
+        fit_length(MANY, 10**15, "pad", "x.fa")
+    with pytest.raises(UserError, match=r"lengths=pad makes 1,000 rows .* 1,000,000,000\.0 GB"):
+        find_or_make([], tmp_path, lambda writer: writer.add("x", [MANY]), "pad", 10**15)
+    assert not list(tmp_path.glob("[!.]*"))
+
+
+@pytest.mark.parametrize(
+    "read", [read_fasta_blocks, lambda at: read_fasta_pieces(at, most_bases=None)]
+)
+def test_a_record_that_no_memory_holds_is_refused_with_its_size(tmp_path, monkeypatch, read):
+    monkeypatch.setattr(fasta, "_MOST_WHOLE_BASES", 2**20)
+    path = tmp_path / "x.fa"
+    path.write_bytes(b">short\nACGT\n>long\n" + b"ACGT" * 4 * 2**20 + b"\n")
+    with pytest.raises(UserError, match=r"'long', line 3 has more than 1,048,576 bases"):
+        list(read(path))
+    assert sum(piece.records.codes.size for piece in read_fasta_pieces(path)) == 4 + 2**24
