@@ -1,15 +1,9 @@
 """Sequences converted once to a memory-mapped array of codes, found again by their digests."""
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
-import shutil
-import socket
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +16,10 @@ from jaxdna.data.records import LENGTH_POLICIES, Records, check_choice, check_mi
 from jaxdna.data.sequences import Codes
 from jaxdna.data.store_writer import StoreWriter
 from jaxdna.errors import UserError
-from jaxdna.storage.manifest import damage, write_manifest
+from jaxdna.storage.made_once import made_once
+from jaxdna.storage.manifest import damage
 
 _FORMAT = 6  # part of the key: a change of the files' meaning makes new stores
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -105,13 +99,14 @@ def find_or_make(
     check_choice("--config.data.lengths", lengths, LENGTH_POLICIES)
     settings = [_FORMAT, key, lengths, length]
     target = Path(cache) / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
-    if target.exists():
-        return open_store(target)
+
+    def make(folder: Path) -> None:
+        with StoreWriter(folder, lengths, length, width) as writer:
+            fill(writer)
+            writer.finish()
+
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target) as alone:
-            if not target.exists():
-                _make(target, alone, lambda at: StoreWriter(at, lengths, length, width), fill)
+        made_once(target, make)
     except OSError as error:
         raise UserError(
             f"the converted sequences cannot be written to {target.parent} "
@@ -120,8 +115,10 @@ def find_or_make(
     return open_store(target)
 
 
-def default_cache() -> Path:
-    """Returns the user's folder of stores."""
+def cache_folder(setting: str) -> Path:
+    """Returns the folder of stores that `runtime.data_cache` names; `auto` is the user's own."""
+    if setting != "auto":
+        return Path(setting)
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "jaxdna" / "codes"
 
@@ -149,72 +146,3 @@ def open_store(folder: str | Path) -> CodeStore:
             tuple(meta["shortest"]),
             dict(columns),
         )
-
-
-def _make(
-    target: Path,
-    alone: bool,
-    begin: Callable[[Path], StoreWriter],
-    fill: Callable[[StoreWriter], None],
-) -> None:
-    prefix = f".partial-{target.name}-{socket.gethostname()}-"
-    if alone:  # whoever left one here was killed
-        for left in target.parent.glob(f"{prefix}*"):
-            shutil.rmtree(left, ignore_errors=True)
-    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    try:
-        partial.chmod(0o755)  # mkdtemp hides it from the other users of a shared cache
-        with begin(partial) as writer:
-            fill(writer)
-            writer.finish()
-        write_manifest(partial)
-        partial.rename(target)
-    except OSError:
-        if not target.exists():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _alone(target: Path) -> Iterator[bool]:
-    """Lets one process at a time make a store; yields False where the file system has no locks.
-
-    Without it each of them would do the work, and need the space, of all.
-    """
-    path = target.with_name(f".lock-{target.name}")
-    while True:
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except PermissionError:  # another user's, in a shared cache
-            yield False
-            return
-        try:
-            locked = _lock(lock)
-            if locked and not _is_at(lock, path):
-                continue  # its holder removed it while we waited
-            try:
-                yield locked
-            finally:
-                if locked:
-                    path.unlink(missing_ok=True)
-            return
-        finally:
-            os.close(lock)
-
-
-def _lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return False
-    return True
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False

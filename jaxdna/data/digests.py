@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import time
 from contextlib import suppress
@@ -26,7 +27,7 @@ def file_digest(path: str | Path, memory: Path | None = None) -> str:
         inode differs; the kernel sets the last one at each write, and no program can set it back.
 
     Raises:
-      UserError: the file is stdin or cannot be read.
+      UserError: the file is stdin or a pipe, or cannot be read.
     """
     if str(path) == "-":
         raise UserError("stdin cannot be trained on, a rerun must find it again; legal: a file")
@@ -35,6 +36,8 @@ def file_digest(path: str | Path, memory: Path | None = None) -> str:
         name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:20]
         place = memory / f"{name}.json"
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # to open it would wait for a writer
+            raise UserError(f"{path} is a pipe, a rerun must find it again; legal: a file")
         with open(path, "rb") as file:
             now = time.time()
             state = _state(file.fileno())
@@ -49,6 +52,21 @@ def file_digest(path: str | Path, memory: Path | None = None) -> str:
         raise UserError(
             f"{path} cannot be read ({reason(error, path)}); legal: a file, plain or gzipped"
         ) from error
+
+
+def check_unchanged(path: str | Path, digest: str, memory: Path | None = None) -> None:
+    """Refuses what was made from a file that has changed meanwhile, before it is kept.
+
+    Args:
+      path: the file.
+      digest: what `file_digest` said before it was read.
+      memory: as that of `file_digest`.
+
+    Raises:
+      UserError: the file has another digest now.
+    """
+    if file_digest(path, memory) != digest:
+        raise UserError(f"{path} has changed while it was read; legal: the same command again")
 
 
 def _state(handle: int) -> list[int]:

@@ -194,7 +194,7 @@ class _Parser:
         self.drained_ambiguous += int((codes >= UNKNOWN).sum())
         header = self.header or b""
         offsets = np.array([0, codes.size])
-        return Records([_id(header, self.records + 1)], codes, offsets)
+        return Records([record_id(header, self.records + 1)], codes, offsets)
 
     def finish(self) -> Iterator[Records]:
         """Yields what the end of the file completes."""
@@ -235,7 +235,7 @@ class _Parser:
     def _hand_out(
         self, headers: list[bytes], lines: list[int], parts: list[Codes], lengths: NDArray | list
     ) -> Records:
-        ids = [_id(header, number) for number, header in enumerate(headers, self.records + 1)]
+        ids = [record_id(header, number) for number, header in enumerate(headers, self.records + 1)]
         offsets = np.zeros(len(headers) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         for header, line in zip(headers, lines, strict=True):
@@ -300,7 +300,7 @@ class _Parser:
         else:
             header = text[heads[record] + 1 : stops[record]]
             offset = int(keep[heads[record] : where].sum())
-        name = _id(header, self.records + (self.header is not None) + record + 1)
+        name = record_id(header, self.records + (self.header is not None) + record + 1)
         letter = text[where : where + 1].decode("latin-1")
         line = self.lines + int(np.searchsorted(newlines, where)) + 1
         legal = " ".join(known for known in ascii_uppercase if self.table[ord(known)] <= UNIFORM)
@@ -317,7 +317,8 @@ class _Parser:
         return " (a protein?)" if letter.upper() in "EFIJLOPQXZ*" else ""
 
 
-def _id(header: bytes, number: int) -> str:
+def record_id(header: bytes, number: int) -> str:
+    """Returns the id of the record `number` (from 1): its header, without >, up to a blank."""
     words = header.replace(_JOINT, b" ").split(None, 1)
     return words[0].decode("utf-8", "replace") if words else f"record{number}"
 

@@ -1,46 +1,60 @@
 """Any stretch of a genome, read at random places through an index."""
 
-import hashlib
+import json
 import os
-import tempfile
+import stat
+import weakref
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
-from jaxdna.data.sequences import UNKNOWN, AmbiguousLetter, Codes, encode
-from jaxdna.data.streams import read_blocks
+from jaxdna.data.code_store import cache_folder
+from jaxdna.data.digests import check_unchanged, file_digest
+from jaxdna.data.fasta_index import Entry, Index, index_fasta, write_plain
+from jaxdna.data.sequences import UNKNOWN, Codes, encode
+from jaxdna.data.streams import display, reason
+from jaxdna.data.two_bit import MAGIC, TwoBit
 from jaxdna.errors import UserError, nearest
+from jaxdna.storage.made_once import made_once
+from jaxdna.storage.manifest import damage
 
-_GZIP = b"\x1f\x8b"
+_MOST_BYTES = 2**30  # of one read: Linux gives no more than 2 GiB
 
 
 class Genome:
-    """A FASTA file of chromosomes, its `.fai` index, and one open handle per process.
+    """A file of chromosomes, FASTA or .2bit, of which any stretch can be read.
 
-    The index is made where it is absent or older than the file: beside the file, or in the user's
-    cache folder where that cannot be written to. A handle that is inherited by fork shares its file
-    position with the parent and gives wrong bases, hence one for each process.
+    A FASTA file is indexed once. The index lies in the cache of data under the digest of the
+    file's bytes: an index beside the file (`.fai`) may be that of another one, and no time of
+    change can tell. Where the letters cannot be found by counting, since the file is compressed or
+    its lines have no common length, they are written there as well, plainly.
+
+    Reads name their place, so that processes and threads share the open file without harm.
 
     Attributes:
-      path: the FASTA file.
+      path: the file.
       ambiguous: what N and the other IUPAC letters become: `zero`, `uniform` or `error`.
       lengths: bases of each chromosome, in the order of the file.
     """
 
-    def __init__(self, path: str | Path, ambiguous: str = "zero") -> None:
-        """Opens `path`; raises UserError where it is no plain FASTA file."""
-        self.path = Path(path)
-        self.ambiguous = ambiguous
-        self._handle: Any = None
-        self._process = -1
-        self.lengths: dict[str, int] = {
-            name: int(entry.rlen) for name, entry in self._faidx().index.items()
-        }
+    def __init__(
+        self, path: str | Path, ambiguous: str = "zero", cache: str | Path = "auto"
+    ) -> None:
+        """Opens `path`; raises UserError where it is no genome.
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handle": None, "_process": -1}
+        Args:
+          path: FASTA (plain, gzip or bgzip) or .2bit; the first bytes tell.
+          ambiguous: see the attribute.
+          cache: the folder of indices; `auto` is the user's own.
+        """
+        self.path, self.ambiguous, self._cache = Path(path), ambiguous, cache
+        self._letters = _open(self.path, cache_folder(str(cache)))
+        self.lengths = self._letters.lengths
+
+    def __reduce__(self) -> tuple:
+        return Genome, (self.path, self.ambiguous, self._cache)
 
     def codes(self, chromosome: str, start: int, stop: int) -> Codes:
         """Returns uint8 [stop - start]; `UNKNOWN` where that lies beyond an end of the chromosome.
@@ -58,18 +72,14 @@ class Genome:
         first, last = max(start, 0), min(stop, self.lengths[chromosome])
         if first >= last:
             return np.full(stop - start, UNKNOWN, dtype=np.uint8)
+        letters = self._letters.letters(chromosome, first, last)
+        if len(letters) != last - first:
+            raise UserError(f"genome {self.path} has changed while it was read; begin again")
         try:
-            letters = str(self._faidx().fetch(chromosome, first + 1, last))
             inside = encode(letters, self.ambiguous)
-        except (UserError, UnicodeDecodeError) as error:
-            cause = error if isinstance(error, UserError) else "this is no text; legal: FASTA"
-            kind = AmbiguousLetter if isinstance(error, AmbiguousLetter) else UserError
-            raise kind(f"{self.path}, {chromosome}:{first}-{last}: {cause}") from None
-        if inside.size != last - first:
-            raise UserError(
-                f"the index of {self.path} promises {self.lengths[chromosome]} bases of "
-                f"{chromosome}, which are not there; legal: delete it, and it is made anew"
-            )
+        except UserError as error:
+            kind = type(error)  # AmbiguousLetter among them
+            raise kind(f"{self.path}, {chromosome}:{first}-{last}: {error}") from None
         if (first, last) == (start, stop):
             return inside
         return np.pad(inside, (first - start, stop - last), constant_values=UNKNOWN)
@@ -82,11 +92,6 @@ class Genome:
                     f"{source} names chromosome {name}, which {self.path} lacks; "
                     + naming_hint(name, self.lengths)
                 )
-
-    def _faidx(self) -> Any:
-        if self._process != os.getpid():
-            self._handle, self._process = _open_indexed(self.path), os.getpid()
-        return self._handle
 
 
 def naming_hint(name: str, present: Collection[str]) -> str:
@@ -112,47 +117,103 @@ def other_style(name: str, present: Collection[str]) -> str | None:
     return next((other for other in candidates if other != name and other in present), None)
 
 
-def _open_indexed(path: Path) -> Any:
+class _Letters(Protocol):
+    """What a kind of file has to offer."""
+
+    lengths: dict[str, int]
+
+    def letters(self, chromosome: str, first: int, last: int) -> bytes: ...
+
+
+class _Fasta:
+    """A plain FASTA file and its index."""
+
+    def __init__(self, file: "_File", index: Index) -> None:
+        self._file, self._index = file, index
+        self.lengths = {name: entry.bases for name, entry in index.items()}
+
+    def letters(self, chromosome: str, first: int, last: int) -> bytes:
+        entry = self._index[chromosome]
+        start, stop = entry.place(first), entry.place(last - 1) + 1
+        return self._file.read(start, stop - start).replace(b"\n", b"")
+
+
+class _File:
+    """An open file that is read at places, and closed when nobody holds it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._handle)
+
+    def read(self, place: int, size: int) -> bytes:
+        """Returns `size` bytes, fewer at the end of the file."""
+        parts = [
+            os.pread(self._handle, min(_MOST_BYTES, size - done), place + done)
+            for done in range(0, size, _MOST_BYTES)
+        ]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _open(path: Path, cache: Path) -> _Letters:
     try:
-        from pyfaidx import Faidx
-    except ImportError as error:
+        # To open a pipe would wait for a writer.
+        if str(path) == "-" or not (path.is_dir() or stat.S_ISREG(path.stat().st_mode)):
+            raise UserError(
+                f"genome {display(path)} is a pipe or a device, and windows are read at random "
+                "places; legal: a file, FASTA (plain, gzip or bgzip) or .2bit"
+            )
+        file = _File(path)
+        if file.read(0, 4) in MAGIC:
+            return TwoBit(file.read, str(path))
+        plain, index = _indexed(path, cache)
+        return _Fasta(file if plain == path else _File(plain), index)
+    except OSError as error:
         raise UserError(
-            f"genome {path} needs pyfaidx, which is not installed; legal: pip install pyfaidx"
+            f"genome {path} cannot be read ({reason(error, path)}); legal: a FASTA file, plain, "
+            "gzip or bgzip, or .2bit"
         ) from error
-    head = next(read_blocks(path), b"")  # its errors are sentences
-    with open(path, "rb") as file:
-        packed = file.read(2) == _GZIP
-    if packed or not head:
-        state = "compressed: windows are read at random places, so unpack it" if packed else "empty"
-        raise UserError(f"genome {path} is {state}; legal: a plain FASTA file")
+
+
+def _indexed(path: Path, cache: Path) -> tuple[Path, Index]:
+    """Returns a plain file with the letters of `path`, itself if it can be, and its index."""
+    memory = cache / "digests"
+    digest = file_digest(path, memory)
+    folder = cache / "genomes" / digest[:20]
+    if folder.exists():
+        return _recall(folder, path)
+    index = index_fasta(path)
+
+    def fill(at: Path) -> None:
+        entries = index
+        if entries is None:
+            with (at / "genome.fa").open("wb") as output:
+                entries = write_plain(path, output)
+        (at / "index.json").write_text(json.dumps(entries), encoding="utf-8")
+        check_unchanged(path, digest, memory)
+
     try:
-        index = _index_path(path)
-        if not _is_fresh(index, path):
-            # Built under another name first: a second process must never see half an index.
-            handle, partial = tempfile.mkstemp(prefix=index.name, dir=index.parent)
-            os.close(handle)
-            os.unlink(partial)
-            Faidx(str(path), indexname=partial).close()
-            os.chmod(partial, 0o644)
-            os.replace(partial, index)
-        return Faidx(str(path), indexname=str(index), as_raw=True, rebuild=False)
-    except Exception as error:  # pyfaidx has many kinds, for what is always the user's file
-        cause = " ".join(str(error).split())
+        made_once(folder, fill)
+    except OSError as error:
+        if index is None:
+            raise UserError(
+                f"genome {path} is to be unpacked once into {folder.parent}, and cannot "
+                f"({(error.strerror or str(error)).lower()}); legal: a folder with enough free "
+                "space (XDG_CACHE_HOME, --config.runtime.data_cache), or plain FASTA with lines of "
+                "one length"
+            ) from error
+        return path, index  # a cache that cannot be written costs time, nothing else
+    return _recall(folder, path)
+
+
+def _recall(folder: Path, path: Path) -> tuple[Path, Index]:
+    if cause := damage(folder):
         raise UserError(
-            f"genome {path} cannot be indexed ({cause}); legal: FASTA with lines of one length in "
-            "each record and names that differ"
-        ) from error
-
-
-def _index_path(path: Path) -> Path:
-    beside = path.with_name(path.name + ".fai")
-    if _is_fresh(beside, path) or os.access(path.parent, os.W_OK):
-        return beside
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdna" / "fai"
-    caches.mkdir(parents=True, exist_ok=True)
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    return caches / f"{path.name}-{place}.fai"
-
-
-def _is_fresh(index: Path, path: Path) -> bool:
-    return index.exists() and index.stat().st_mtime >= path.stat().st_mtime
+            f"the index in {folder} is damaged ({cause}); legal: remove that folder, and it is "
+            "made anew"
+        )
+    entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    plain = folder / "genome.fa"
+    return (
+        plain if plain.exists() else path,
+        {name: Entry(*entry) for name, entry in entries.items()},
+    )

@@ -10,9 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from jaxdna.data.code_store import default_cache, find_or_make
+from jaxdna.data.code_store import cache_folder, find_or_make
 from jaxdna.data.dataset import Input
-from jaxdna.data.digests import file_digest
+from jaxdna.data.digests import check_unchanged, file_digest
 from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.genome import Genome
 from jaxdna.data.intervals import Windows, place_windows, read_intervals, read_windows
@@ -92,11 +92,18 @@ def read_labelled(config: ConfigDict) -> Labelled:
     data = config.data
     _check_settings(data)
     source = (_table if data.table else _intervals if data.bed else _fasta)(config)
-    cache = _cache(config)
-    inputs = [Input(path, file_digest(path, cache / "digests")) for path in source.inputs]
+    cache = cache_folder(config.runtime.data_cache)
+    memory = cache / "digests"
+    inputs = [Input(path, file_digest(path, memory)) for path in source.inputs]
     key = [[one.sha256 for one in inputs], source.key, data.ambiguous]
     width = config.model.get("width", 1)
-    store = find_or_make(key, cache, source.fill, data.lengths, source.length, width)
+
+    def fill(writer: StoreWriter) -> None:
+        source.fill(writer)
+        for one in inputs:  # else the store would keep under these digests what is not theirs
+            check_unchanged(one.path, one.sha256, memory)
+
+    store = find_or_make(key, cache, fill, data.lengths, source.length, width)
     store.check_minimum(width, source.parts)
     notes = [
         f"{part}: {note}"
@@ -206,7 +213,7 @@ def _intervals(config: ConfigDict) -> _Source:
 
 def _fill_intervals(writer: StoreWriter, config: ConfigDict) -> None:
     data, length = config.data, config.data.length or WINDOW_BASES
-    genome = Genome(data.genome, data.ambiguous)
+    genome = Genome(data.genome, data.ambiguous, config.runtime.data_cache)
     peaks = read_intervals(data.bed)
     bound = place_windows(peaks, genome, length, data.bed)
     writer.add(data.bed, read_windows(bound, genome), peaks.notes() + bound.notes())
@@ -255,8 +262,3 @@ def _overlap_notes(columns: dict[str, NDArray], length: int) -> list[str]:
         f"{np.bincount(columns['groups']).max()} records (--config.data.test_chroms splits by "
         "chromosome)"
     ]
-
-
-def _cache(config: ConfigDict) -> Path:
-    folder = config.runtime.data_cache
-    return default_cache() if folder == "auto" else Path(folder)

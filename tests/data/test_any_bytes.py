@@ -14,7 +14,6 @@ from jaxdna.data.tables import read_table
 from jaxdna.data.variants import read_variants
 from jaxdna.errors import UserError
 
-pytest.importorskip("pyfaidx", reason="genomes are read with pyfaidx")
 FEW_EXAMPLES = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

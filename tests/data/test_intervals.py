@@ -1,11 +1,7 @@
 """BED rows, and the windows that a genome has for them."""
 
 import gzip
-import os
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +12,6 @@ from jaxdna.data.intervals import place_windows, read_intervals, read_windows
 from jaxdna.data.negatives import GC_TOLERANCE, gc_fraction, gc_matched
 from jaxdna.data.sequences import decode, encode, reverse_complement
 from jaxdna.errors import UserError
-
-pytest.importorskip("pyfaidx", reason="genomes are read with pyfaidx")
 
 
 @pytest.fixture
@@ -165,86 +159,6 @@ def test_stretches_beyond_an_end_are_unknown(genome, letters):
     assert decode(genome.codes("chrM", 88, 93)) == letters["chrM"][88:].upper() + "NNN"
     assert decode(genome.codes("chrM", 200, 203)) == "NNN"
     assert genome.codes("chrM", 5, 5).size == 0
-
-
-# In a process of its own: a fork of this one, where jax may have threads, could hang.
-_FORKED_READERS = """
-import multiprocessing, sys
-import numpy as np
-from jaxdna.data.genome import Genome
-
-genome = Genome(sys.argv[1])
-genome.codes("chr1", 0, 10)  # opens the handle that the children inherit
-
-def read(seed):
-    starts = np.random.default_rng(seed).integers(0, 4900, 500).tolist()
-    return [genome.codes("chr1", start, start + 50).tobytes() for start in starts]
-
-with multiprocessing.get_context("fork").Pool(4) as pool:
-    together = pool.map(read, range(16), chunksize=1)
-sys.exit(together != [read(seed) for seed in range(16)])
-"""
-
-
-def test_forked_processes_do_not_share_a_handle(genome):
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", _FORKED_READERS, str(genome.path)]
-    done = subprocess.run(command, cwd=root, timeout=60)
-    assert done.returncode == 0
-
-
-def test_index_is_kept_and_made_anew_when_the_file_changes(tmp_path, genome, letters):
-    index = tmp_path / "g.fa.fai"
-    long_ago = genome.path.stat().st_mtime_ns - 10**10
-    os.utime(genome.path, ns=(long_ago, long_ago))
-    made = index.stat().st_mtime_ns
-    Genome(genome.path)
-    assert index.stat().st_mtime_ns == made
-    os.utime(index, ns=(long_ago, long_ago))
-    genome.path.write_text(">new\nACGTACGT\n")
-    assert Genome(genome.path).lengths == {"new": 8}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["g.fa", "g.fa.fai"]
-
-
-def test_an_index_of_another_file_is_noticed(tmp_path, genome):
-    index = tmp_path / "g.fa.fai"
-    index.write_text(index.read_text().replace("chrN\t400", "chrN\t40000"))
-    with pytest.raises(UserError, match="promises 40000 bases of chrN, which are not there"):
-        Genome(genome.path).codes("chrN", 0, 40_000)
-
-
-def test_index_goes_to_the_cache_where_the_folder_is_read_only(tmp_path, genome, monkeypatch):
-    (tmp_path / "g.fa.fai").unlink()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    assert Genome(genome.path).lengths == genome.lengths
-    assert not (tmp_path / "g.fa.fai").exists()
-    assert len(list((tmp_path / "cache" / "jaxdna" / "fai").iterdir())) == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", ["is empty"]),
-        (gzip.compress(b">a\nACGT\n"), ["compressed", "unpack"]),
-        (b">a\nACGT\nAC\nACGT\n", ["cannot be indexed", "lines of one length"]),
-        (b">a\nACGT\n>a\nACGT\n", ["cannot be indexed", "names that differ"]),
-        (b"hello\n", ["cannot be indexed"]),
-    ],
-)
-def test_what_is_no_genome_has_its_sentence(tmp_path, content, words):
-    path = bed(tmp_path, content, "bad.fa")
-    with pytest.raises(UserError) as caught:
-        Genome(path)
-    assert all(word in str(caught.value) for word in words), caught.value
-    with pytest.raises(UserError, match="no such file"):
-        Genome(tmp_path / "absent.fa")
-
-
-def test_letters_that_are_no_bases_are_named_with_their_place(tmp_path):
-    genome = Genome(bed(tmp_path, ">a\nACGTEEACGT\n", "p.fa"))
-    with pytest.raises(UserError, match="a:2-8: letter 'E' at offset 2"):
-        genome.codes("a", 2, 8)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from jaxdna.data.sequences import decode
 from jaxdna.data.variants import read_variants
 from jaxdna.errors import UserError
 
-pytest.importorskip("pyfaidx", reason="genomes are read with pyfaidx")
 LETTERS = "".join(np.random.default_rng(0).choice(list("ACGT"), 300))
 
 
