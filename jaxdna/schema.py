@@ -139,7 +139,9 @@ DATA_SETS: dict[str, dict[str, Field]] = {
             "", "FASTA or BED file of unbound ones, or dinucleotide_shuffle, or gc_matched"
         ),
         "bed": _text("", "BED or narrowPeak file of bound intervals; needs data.genome"),
-        "genome": _text("", "FASTA file of the genome that the intervals lie on"),
+        "genome": _text(
+            "", "genome that the intervals lie on: FASTA, plain or compressed, or .2bit"
+        ),
         "table": _text("", "file with rows of sequence, tab, 0 or 1; instead of the others"),
         "length": _integer(
             0, "bases of every example; 0: as the files have it, 500 for intervals", 0, 10**8
@@ -302,7 +304,8 @@ _SETTINGS = {
     ),
     "runtime.require_accelerator": _flag(False, "refuse to run on the CPU"),
     "runtime.data_cache": _text(
-        "auto", "folder for converted sequences; `auto` is the user's cache folder"
+        "auto",
+        "folder for converted sequences and indices of genomes; `auto` is the user's cache folder",
     ),
     "runtime.compilation_cache": _text(
         "auto", "folder for compiled programs; `auto` is the user's cache folder, `off` none"

@@ -164,7 +164,11 @@ def _variants(arguments: argparse.Namespace, trained: Any, scorer: Any, console:
     from jaxdna.data.prediction_files import open_output
     from jaxdna.data.variants import read_variants
 
-    genome = Genome(arguments.genome, trained.config.data.get("ambiguous", "zero"))
+    genome = Genome(
+        arguments.genome,
+        trained.config.data.get("ambiguous", "zero"),
+        trained.config.runtime.get("data_cache", "auto"),
+    )
     variants = read_variants(arguments.variants, genome, trained.length)
     counts = {"rows": 0, "skipped": 0, "mismatches": 0}
     with _said_in_a_sentence(arguments.output), open_output(arguments.output) as stream:

@@ -1,6 +1,7 @@
 """Every kind of input goes through one store, and comes out with the bits that it always had."""
 
 import hashlib
+import os
 from collections import Counter
 from itertools import pairwise
 
@@ -9,9 +10,11 @@ import pytest
 
 from jaxdna.config import flat, load_config, validate
 from jaxdna.data import code_store, intervals, shuffle, store_writer, tables
+from jaxdna.data import labelled as labelled_module
 from jaxdna.data.dataset import SPLITS
 from jaxdna.data.labelled import read_labelled
 from jaxdna.data.registry import load_dataset
+from jaxdna.errors import UserError
 
 PEAKS = {"bed": "x.bed", "genome": "g.fa", "length": 60}
 # SHA-256 of all splits as they were while tables and windows were still built in memory.
@@ -193,3 +196,36 @@ def test_a_changed_input_is_converted_again(files, name):
     which = [one.path.endswith(name) for one in first.inputs]
     assert [a != b for a, b in zip(first.inputs, again.inputs, strict=True)] == which
     assert len(stores(files)) == 2
+
+
+def test_a_genome_that_changes_while_it_is_read_leaves_no_store(files, monkeypatch):
+    def change_then_read(path):
+        text = (files / "g.fa").read_text()
+        (files / "g.fa").write_text(text[:-20] + text[-20:-1][::-1] + "\n")
+        return intervals.read_intervals(path)
+
+    monkeypatch.setattr(labelled_module, "read_intervals", change_then_read)
+    data = PEAKS | {"negatives": "dinucleotide_shuffle"}
+    with pytest.raises(UserError, match=r"g.fa has changed while it was read"):
+        read_labelled(config(files, data))
+    assert not stores(files)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(files / "cache"))
+    read_labelled(config(files, data))
+    assert len(stores(files)) == 1
+
+
+def test_another_genome_under_the_same_name_gives_its_own_windows(files):
+    """Re-pointed, as a link to the newest assembly is, beside an index of the old one."""
+    for name, swap in (("one.fa", "ACGTacgtN"), ("two.fa", "TGCAtgcaN")):
+        text = (files / "g.fa").read_text().translate(str.maketrans("ACGTacgtN", swap))
+        (files / name).write_text(text)
+        os.utime(files / name, ns=(10**18, 10**18))
+    (files / "g.fa").unlink()
+    data, seen = PEAKS | {"negatives": "y.bed"}, []
+    for name in ("one.fa", "two.fa"):
+        (files / "g.fa").unlink(missing_ok=True)
+        (files / "g.fa").symlink_to(files / name)
+        seen.append(np.asarray(read_labelled(config(files, data)).codes))
+    known = seen[0] < 4
+    np.testing.assert_array_equal(np.where(known, 3 - seen[0], 4), seen[1])
