@@ -256,7 +256,7 @@ class _Parser:
         """Refuses an open record that no memory needs to hold."""
         if self.open_bases() > _MOST_WHOLE_BASES:
             raise UserError(
-                f"{self.name}, record '{_id(self.header or b'', self.records + 1)}', line "
+                f"{self.name}, record '{record_id(self.header or b'', self.records + 1)}', line "
                 f"{self.header_line} has more than {_MOST_WHOLE_BASES:,} bases, and is needed as a "
                 "whole; legal: shorter records (cut it into windows)"
             )
