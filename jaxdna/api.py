@@ -87,7 +87,7 @@ def train(
 
         whole = RunFolder(folder)
         _, labels, logits = whole.read_test()
-        whole.report.write_text(folds_html(folder.resolve().name, summary, labels, logits))
+        whole.write(whole.report, folds_html(folder.resolve().name, summary, labels, logits))
     return Run(folder, summary=summary, quiet=quiet)
 
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jaxdna.data.sequences import UNIFORM, UNKNOWN, encode
 from jaxdna.errors import UserError
 from jaxdna.ops.motif_scan import motif_scan
 from jaxdna.runs.trained import Trained
+from jaxdna.storage.files import Folder, writing
 from jaxdna.training.step import STRANDS, complement_strand
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -61,7 +61,7 @@ _STRANDS_NOTE = {
 }
 
 
-def write_export(trained: Trained, folder: Path, name: str) -> list[str]:
+def write_export(trained: Trained, folder: Folder, name: str) -> list[str]:
     """Writes model.stablehlo, model.safetensors and README.md with a short example for each.
 
     Args:
@@ -104,14 +104,10 @@ def write_export(trained: Trained, folder: Path, name: str) -> list[str]:
         "model.safetensors": safetensors(weights, metadata),
         "README.md": readme.encode(),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.make()
         for file, content in files.items():
-            (folder / file).write_bytes(content)
-    except OSError as error:
-        raise UserError(
-            f"--output={folder} cannot be written ({(error.strerror or str(error)).lower()})"
-        ) from error
+            folder.write(file, content)
     return list(files)
 
 

@@ -1,8 +1,8 @@
 """The steps of `interpret`, and the files that it leaves."""
 
+import io
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,14 @@ from jaxdna.analysis.mutagenesis import Mutated, draw, mutate, write_table
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.dataset import SPLITS
 from jaxdna.data.fasta import read_fasta_blocks
-from jaxdna.data.motif_writers import write_jaspar, write_meme
+from jaxdna.data.motif_writers import jaspar, meme
 from jaxdna.data.motifs import Motif, load_motif
 from jaxdna.data.records import check_minimum, common_length, fit_length, join
 from jaxdna.data.registry import load_dataset, simulation
 from jaxdna.data.sequences import Codes
-from jaxdna.errors import UserError
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained
+from jaxdna.storage.files import Folder, writing
 
 MOST_DRAWN = 20  # sequences in the heat-map: more would take minutes and be no picture
 _MOST = 20_000  # sequences: more would change no frequency that a logo shows
@@ -100,7 +100,7 @@ def interpret(
     sample: Sample,
     library: list[Motif],
     mutants: int,
-    output: Path,
+    output: Folder,
     track: Callable[[list[Codes]], Iterable[Codes]] = iter,
 ) -> dict[str, Any]:
     """Interprets a network and writes what it finds.
@@ -119,24 +119,21 @@ def interpret(
     Raises:
       UserError: the folder cannot be written.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output={output} cannot be written ({(error.strerror or str(error)).lower()})"
-        ) from error
+    with writing(output):  # fails before any work if it does
+        output.make()
     both = trained.config.model.strands != "forward"
     windows = find_windows(trained, sample.codes, both)
     filters = filter_motifs(trained, sample.codes, windows, library)
     motifs = [one.motif for one in filters if one.motif]
     sites = [one.sites for one in filters if one.motif]
-    write_meme(motifs, output / "filters.meme", sites)
-    write_jaspar(motifs, output / "filters.jaspar", sites)
-    write_logos(motifs, output / "logos")
     rows = [_row(one) for one in filters]
-    _write_rows(output / "filters.tsv", rows)
-    if mutants:
-        _mutate(trained, sample, mutants, output, track)
+    with writing(output):
+        output.write("filters.meme", meme(motifs, sites))
+        output.write("filters.jaspar", jaspar(motifs, sites))
+        write_logos(motifs, output)
+        output.write("filters.tsv", _table(rows))
+        if mutants:
+            _mutate(trained, sample, mutants, output, track)
     embedded = None
     if sample.starts is not None:
         length = sample.codes.shape[1]
@@ -156,23 +153,23 @@ def _row(one: FilterMotif) -> dict[str, Any]:
     }
 
 
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+def _table(rows: list[dict[str, Any]]) -> str:
     keys = ("target", "strand", "offset", "overlap", "p_value", "e_value", "q_value")
-    with path.open("w", encoding="utf-8") as stream:
-        print("filter", "weight", "influence", "sites", "consensus", *keys, sep="\t", file=stream)
-        for row in rows:
-            match = row["match"] or {}
-            values = [f"{row['weight']:.6g}", f"{row['influence']:.6g}", row["sites"]]
-            found = [match.get(key, "") for key in keys]
-            cells = [f"{x:.3g}" if isinstance(x, float) else x for x in found]
-            print(row["filter"], *values, row["consensus"], *cells, sep="\t", file=stream)
+    lines: list[list[Any]] = [["filter", "weight", "influence", "sites", "consensus", *keys]]
+    for row in rows:
+        match = row["match"] or {}
+        values = [f"{row['weight']:.6g}", f"{row['influence']:.6g}", row["sites"]]
+        found = [match.get(key, "") for key in keys]
+        cells = [f"{x:.3g}" if isinstance(x, float) else x for x in found]
+        lines.append([row["filter"], *values, row["consensus"], *cells])
+    return "".join("\t".join(map(str, line)) + "\n" for line in lines)
 
 
 def _mutate(
     trained: Trained,
     sample: Sample,
     mutants: int,
-    output: Path,
+    output: Folder,
     track: Callable[[list[Codes]], Iterable[Codes]],
 ) -> None:
     scorer = Scorer(trained)
@@ -190,6 +187,7 @@ def _mutate(
         stop = first + min(given, length)
         changes = mutate(scorer, codes, first, stop)
         mutated.append(Mutated(sample.ids[i], codes[first:stop], changes, cropped + 1))
-    with (output / "mutagenesis.tsv").open("w") as stream:
-        write_table(stream, mutated)
-    draw(output / "mutagenesis.png", mutated[:MOST_DRAWN])
+    table = io.StringIO()
+    write_table(table, mutated)
+    output.write("mutagenesis.tsv", table.getvalue())
+    output.write("mutagenesis.png", draw(mutated[:MOST_DRAWN]))

@@ -5,7 +5,6 @@ sequences, Nucleic Acids Research 18:6097-6100.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from jaxdna.analysis.filters import information
 from jaxdna.data.motifs import Motif
 from jaxdna.data.sequences import LETTERS
+from jaxdna.storage.files import Folder, picture
 
 COLOURS = {"A": "#109648", "C": "#255c99", "G": "#f7b32b", "T": "#d62839"}
 
@@ -71,11 +71,11 @@ def draw_letters(axes: Any, heights: NDArray[np.float64]) -> None:
             bottom += height
 
 
-def write_logos(motifs: Sequence[Motif], folder: Path) -> None:
-    """Writes NAME.png and NAME.svg for every motif."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_logos(motifs: Sequence[Motif], output: Folder) -> None:
+    """Writes logos/NAME.png and logos/NAME.svg for every motif."""
+    output.make("logos")
     for motif in motifs:
         figure = logo_figure(motif, motif.name)
-        figure.savefig(folder / f"{motif.name}.png", dpi=150)
+        output.write(f"logos/{motif.name}.png", picture(figure, "png", dpi=150))
         # Without a date two runs write the same bytes.
-        figure.savefig(folder / f"{motif.name}.svg", metadata={"Date": None})
+        output.write(f"logos/{motif.name}.svg", picture(figure, "svg", metadata={"Date": None}))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.sequences import LETTERS, Codes, decode
+from jaxdna.storage.files import picture
 
 _AT_ONCE_BASES = 2**25  # of the mutants that are scored at once
 _ZOOM = 30  # positions on each side of the strongest one in the heat-map
@@ -73,8 +73,8 @@ def write_table(stream: IO[str], sequences: Sequence[Mutated]) -> None:
             print(one.id, position, base, *(f"{x:.6g}" for x in row), sep="\t", file=stream)
 
 
-def draw(path: Path, sequences: Sequence[Mutated]) -> None:
-    """Draws a heat-map for each sequence: around its strongest position, all of it above."""
+def draw(sequences: Sequence[Mutated]) -> bytes:
+    """Returns a PNG: for each sequence a heat-map around its strongest position, all above it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -101,4 +101,4 @@ def draw(path: Path, sequences: Sequence[Mutated]) -> None:
         shown = first + one.first
         zoomed.set_xlabel(f"bases {shown} to {shown + len(letters) - 1}", fontsize=8)
         figure.colorbar(image, ax=[whole, zoomed], label="change of the logit", fraction=0.03)
-    figure.savefig(path, dpi=110)
+    return picture(figure, "png", dpi=110)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -137,11 +136,6 @@ def _page(title: str, parts: Iterable[str], summary: dict[str, Any]) -> str:
         f'href="data:,"><title>{escape(title)}</title><style>{_STYLE}</style></head><body>'
         f"{''.join(parts)}<p>jaxdna {escape(summary['versions']['jaxdna'])}</p></body></html>"
     )
-
-
-def write_report(path: Path, report: ReportData) -> None:
-    """Writes the page."""
-    path.write_text(report_html(report), encoding="utf-8")
 
 
 def _headline(report: ReportData) -> str:

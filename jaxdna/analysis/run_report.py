@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxdna.analysis.filters import FilterMotif, filter_motifs, find_windows
 from jaxdna.analysis.motif_match import library_note
-from jaxdna.analysis.report import ReportData, write_report
+from jaxdna.analysis.report import ReportData, report_html
 from jaxdna.data.motifs import presets
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.parallel.runtime import describe_devices
@@ -33,8 +33,7 @@ def write_run_report(
     """
     dataset, config = prepared.dataset, prepared.program.config
     _, labels, logits = folder.read_test()
-    write_report(
-        folder.report,
+    page = report_html(
         ReportData(
             name=folder.path.resolve().name,
             config=config,
@@ -48,8 +47,9 @@ def write_run_report(
             filters=_filters(prepared, best),
             caveat=library_note(list(presets().values())),
             devices=describe_devices(list(prepared.mesh.devices.flat)),
-        ),
+        )
     )
+    folder.write(folder.report, page)
 
 
 def _filters(prepared: Prepared, best: Params) -> list[FilterMotif]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdna.schema import COMMON, DATA_SETS, MODELS, Field
+from jaxdna.storage.files import Folder
 
 
 def add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -34,6 +35,12 @@ def open_trained(arguments: argparse.Namespace) -> Any:
     from jaxdna.api import open_run
 
     return open_run(arguments.workdir, arguments.overrides).model
+
+
+def output_folder(arguments: argparse.Namespace, name: str) -> Folder:
+    """Returns the folder of `--output`, or WORKDIR/NAME; in the run folder no link is followed."""
+    path = arguments.output or arguments.workdir / name
+    return Folder(path, arguments.workdir if path.is_relative_to(arguments.workdir) else path)
 
 
 def config_help() -> str:

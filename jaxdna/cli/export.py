@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jaxdna.cli.common import add_workdir
+from jaxdna.cli.common import add_workdir, output_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +24,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.console import results_console
 
     trained = open_trained(arguments)
-    output = arguments.output or arguments.workdir / "export"
+    output = output_folder(arguments, "export")
     files = write_export(trained, output, name=arguments.workdir.name)
     if not arguments.json:
-        results_console().print(f"{output}: {', '.join(files)}")
-    return {"output": str(output), "files": files}
+        results_console().print(f"{output.path}: {', '.join(files)}")
+    return {"output": str(output.path), "files": files}

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jaxdna.cli.common import add_workdir
+from jaxdna.cli.common import add_workdir, output_folder
 from jaxdna.errors import UserError
 
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.sequences
         else interpretation.test_sample(trained, RunFolder(arguments.workdir))
     )
-    output = arguments.output or arguments.workdir / "interpret"
+    output = output_folder(arguments, "interpret")
     mutants, drawn = min(arguments.mutate, len(sample.codes)), interpretation.MOST_DRAWN
     if mutants > drawn:
         notes.print(f"note     mutates {mutants:,} sequences; the heat-map has the first {drawn}")
@@ -86,5 +86,5 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             f"the window that adds most to the logit holds the embedded motif in {share:.1%} of "
             f"the bound sequences ({chance:.1%} by chance)"
         )
-    console.print(f"tables, motif files, logos and the heat-map are in {output}")
-    return found | {"output": str(output)}
+    console.print(f"tables, motif files, logos and the heat-map are in {output.path}")
+    return found | {"output": str(output.path)}

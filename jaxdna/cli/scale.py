@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = arguments.workdir or Path("runs") / f"scale-{'+'.join(configs)}"
 
     from jaxdna.console import make_console, results_console, table
+    from jaxdna.storage.files import Folder
     from jaxdna.study import scaling, scaling_report
 
     notes = make_console()
@@ -69,18 +70,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(
             f"--workdir={folder} holds a run of `jaxdna train`; give a folder for the study alone"
         )
+    files = Folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make()
     except OSError as error:
         raise UserError(
             f"--workdir={folder} cannot be made ({error.strerror}); give another folder"
         ) from None
     platforms = scaling.check_devices(configs, max(devices))
-    measured = scaling.measure_all(
-        parts, platforms, arguments.repeats, folder / "measured.json", notes.print
-    )
+    measured = scaling.measure_all(parts, platforms, arguments.repeats, files, notes.print)
     rows = scaling.rows_of(list(measured), price)
-    scaling_report.write_files(folder, rows, os.cpu_count())
+    scaling_report.write_files(files, rows, os.cpu_count())
 
     console = results_console(arguments.json)
     console.width = max(console.width, 150)

@@ -1,7 +1,6 @@
 """Motifs as files that other tools read: MEME's minimal format, and JASPAR's."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +10,17 @@ from jaxdna.data.motifs import Motif
 UNIFORM_BACKGROUND = (0.25, 0.25, 0.25, 0.25)
 
 
-def write_meme(
+def meme(
     motifs: Sequence[Motif],
-    path: str | Path,
     sites: Sequence[int],
     background: Sequence[float] = UNIFORM_BACKGROUND,
-) -> None:
-    """Writes MEME's minimal format.
+) -> str:
+    """Returns MEME's minimal format.
 
     Format: https://meme-suite.org/meme/doc/meme-format.html.
 
     Args:
       motifs: in this order.
-      path: the file.
       sites: how many sequences stand behind each motif; other tools weigh pseudocounts by it.
       background: frequencies of A C G T where the motifs were found.
     """
@@ -37,17 +34,16 @@ def write_meme(
         lines.append(f"letter-probability matrix: alength= 4 w= {motif.width} nsites= {count} E= 0")
         lines += [" " + " ".join(f"{share:.6f}" for share in row) for row in motif.probabilities]
         lines.append("")
-    Path(path).write_text("\n".join(lines), encoding="ascii", errors="replace")
+    return "\n".join(lines)
 
 
-def write_jaspar(motifs: Sequence[Motif], path: str | Path, sites: Sequence[int]) -> None:
-    """Writes JASPAR's format: whole counts, four lines A C G T per motif.
+def jaspar(motifs: Sequence[Motif], sites: Sequence[int]) -> str:
+    """Returns JASPAR's format: whole counts, four lines A C G T per motif.
 
     Format: https://jaspar.elixir.no/docs/.
 
     Args:
       motifs: in this order.
-      path: the file.
       sites: how many sequences stand behind each motif, the sum of its counts at each position.
     """
     lines = []
@@ -58,7 +54,7 @@ def write_jaspar(motifs: Sequence[Motif], path: str | Path, sites: Sequence[int]
         for base, row in zip("ACGT", counts.T, strict=True):
             lines.append(f"{base} [ " + " ".join(f"{count:{width}d}" for count in row) + " ]")
         lines.append("")
-    Path(path).write_text("\n".join(lines), encoding="ascii", errors="replace")
+    return "\n".join(lines)
 
 
 def _whole_counts(probabilities: NDArray[np.float64], sites: int) -> NDArray[np.int64]:
@@ -71,5 +67,5 @@ def _whole_counts(probabilities: NDArray[np.float64], sites: int) -> NDArray[np.
 
 
 def _word(name: str) -> str:
-    """A name ends at its first blank in both formats."""
-    return "_".join(name.split()) or "motif"
+    """A name is ASCII in both formats, and ends at its first blank."""
+    return "_".join(name.encode("ascii", "replace").decode().split()) or "motif"

@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
@@ -10,16 +9,17 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import histogram_raw, scalar
 
+from jaxdna.storage.files import Folder, picture
+
 QUANTITIES = {"loss": "cross-entropy (nats)", "accuracy": "share"}
 
 
 def draw_curves(
-    path: Path, rows: list[dict[str, Any]], best_epoch: int, ceiling: dict[str, float | None] | None
-) -> None:
-    """Draws loss and accuracy of both splits over the epochs, as the report's figure 4.9.
+    rows: list[dict[str, Any]], best_epoch: int, ceiling: dict[str, float | None] | None
+) -> bytes:
+    """Returns a PNG: loss and accuracy of both splits over the epochs, as the report's figure 4.9.
 
     Args:
-      path: where the PNG goes.
       rows: one dict per epoch, as in metrics.jsonl.
       best_epoch: the epoch whose parameters were kept.
       ceiling: best expected loss and accuracy, drawn as lines; None where nobody knows them.
@@ -31,7 +31,7 @@ def draw_curves(
     FigureCanvasAgg(figure)
     for axes, quantity in zip(figure.subplots(1, 2), QUANTITIES, strict=True):
         draw_quantity(axes, quantity, rows, best_epoch, ceiling)
-    figure.savefig(path, dpi=150)
+    return picture(figure, "png", dpi=150)
 
 
 def draw_quantity(
@@ -64,11 +64,11 @@ class TensorBoard:
     tracebacks on a full disk nobody can catch.
     """
 
-    def __init__(self, folder: Path, first_epoch: int, writes: bool = True):
+    def __init__(self, run: Folder, first_epoch: int, writes: bool = True):
         """Opens the files; events from `first_epoch` on that a crash left behind are purged.
 
         Args:
-          folder: where the files go.
+          run: the run folder; the files go into its `tensorboard`.
           first_epoch: the first epoch that is going to be written.
           writes: false where another process writes them; all calls do nothing then.
 
@@ -81,8 +81,8 @@ class TensorBoard:
         # The name has the second in it, and another start in that second would overwrite the file.
         own = f".{os.getpid()}"
         for split in ("train", "validation"):
-            (folder / split).mkdir(parents=True, exist_ok=True)
-            self._writers[split] = EventsWriter(str(folder / split / "events"), own)
+            folder = run.make(f"tensorboard/{split}")
+            self._writers[split] = EventsWriter(str(folder / "events"), own)
             self._add(split, first_epoch, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, row: dict[str, Any]) -> None:

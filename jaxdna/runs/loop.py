@@ -76,7 +76,7 @@ def train(
       StorageError: something cannot be written.
       Preempted: a signal came, and the state is saved.
     """
-    checkpoints = Checkpoints(folder.checkpoints, prepared.program.config.checkpoint.keep)
+    checkpoints = Checkpoints(folder.files, prepared.program.config.checkpoint.keep)
     try:
         run = _begin(prepared, checkpoints, console)
         folder.write_metrics(run.progress.rows)
@@ -100,12 +100,14 @@ def train(
             draw(folder, prepared, best, summary)
         except Exception as error:  # the run is finished, whatever becomes of its pictures
             loud(console)(f"the report cannot be drawn ({error}); the run itself is finished")
+        folder.check_kept()
     return summary
 
 
 def _draw_curves(folder: RunFolder, prepared: Prepared, progress: Progress) -> None:
     ceiling = prepared.dataset.ceiling("validation") if prepared.dataset.ceiling else None
-    draw_curves(folder.curves, progress.rows, progress.stopping.best_epoch, ceiling)
+    curves = draw_curves(progress.rows, progress.stopping.best_epoch, ceiling)
+    folder.write(folder.curves, curves)
 
 
 def _train(
@@ -126,7 +128,7 @@ def _train(
         compiled = _compile(program, progress.epoch_step)
         evaluator.logits(run.state.params)
 
-    board = TensorBoard(folder.tensorboard, progress.epoch + 1, folder.writes)
+    board = TensorBoard(folder.files, progress.epoch + 1, folder.writes)
     line = EpochProgress(console, config.train.epochs, progress.epoch)
     seen, seconds = _examples_seen(progress, prepared), run.watch.seconds["train"]
     with closing(board), closing(program), line.shown:

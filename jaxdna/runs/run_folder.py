@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 
 from jaxdna import config as configs
 from jaxdna.data.dataset import Dataset
-from jaxdna.errors import UserError, storage_error
-from jaxdna.storage.files import UNFINISHED, write_atomic
+from jaxdna.errors import JaxdnaError, UserError, storage_error
+from jaxdna.storage.files import UNFINISHED, Folder
 from jaxdna.storage.manifest import read_small_json
 from jaxdna.storage.run_lock import RunLock
 from jaxdna.training.progress import is_row
 
 _LOCK = ".lock"
+# What training writes; none of it may be a link.
+_WRITTEN = (
+    _LOCK, ".saved", "checkpoints", "config.json", "curves.png", "data.json", "metrics.jsonl",
+    "report.html", "summary.json", "tensorboard", "tensorboard/train", "tensorboard/validation",
+    "test.tsv",
+)  # fmt: skip
 _MOST_CONFIG_BYTES = 2**20
 _MOST_SUMMARY_BYTES = 2**20
 
@@ -93,6 +99,7 @@ class RunFolder:
 
     Attributes:
       path: the folder.
+      files: what writes into it.
       writes: whether this process is the one that writes.
       checkpoints: Orbax' folder.
       tensorboard: event files, one folder each for train and validation.
@@ -103,6 +110,7 @@ class RunFolder:
     def __init__(self, path: Path):
         """Names the folder; nothing is touched."""
         self.path = path
+        self.files = Folder(path)
         self.writes = True
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
@@ -114,10 +122,15 @@ class RunFolder:
         self._summary = path / "summary.json"
         self._metrics = path / "metrics.jsonl"
 
-    def _write(self, path: Path, text: str) -> None:
+    def write(self, path: Path, content: str | bytes) -> None:
+        """Writes one of the files whose paths are attributes, whole.
+
+        Raises:
+          StorageError: it cannot be written; or the folder, or its lock, was lost.
+        """
         if self.writes:
             with self._storing():
-                write_atomic(path, text)
+                self.files.write(path.name, content)
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
@@ -171,18 +184,36 @@ class RunFolder:
         """
         lock = RunLock(self.path / _LOCK)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.files.make()
+            for name in _WRITTEN:
+                self.files.place(name)
             lock.take(note)
             for left_behind in self.path.glob(f".*{UNFINISHED}"):
                 left_behind.unlink()
         except OSError as error:
             raise self._cannot_be_written(error) from error
+        self.files.guard = lock.check
         try:
             yield lock
         finally:
-            lock.release()
-            if not any(self.path.iterdir()):  # stopped by a mistake before anything was written
-                self.path.rmdir()
+            if ours := self._is_ours():
+                lock.release()
+            self.files.guard = lambda: None
+            if ours:
+                with suppress(OSError):  # stopped by a mistake before anything was written
+                    self.path.rmdir()
+
+    def check_kept(self) -> None:
+        """Raises StorageError where the folder was moved, removed or replaced meanwhile."""
+        with self._storing():
+            self.files.check()
+
+    def _is_ours(self) -> bool:
+        try:
+            self.files.check()
+        except (JaxdnaError, OSError):
+            return False
+        return True
 
     def settle(self, config: ConfigDict) -> ConfigDict:
         """Returns `config` with what this run measured when it began: where a pipeline is cut."""
@@ -204,7 +235,7 @@ class RunFolder:
         if not self.writes:
             return
         try:
-            write_atomic(self._config, configs.to_json(config))
+            self.files.write(self._config.name, configs.to_json(config))
         except OSError as error:
             raise self._cannot_be_written(error) from error
 
@@ -226,7 +257,7 @@ class RunFolder:
 
     def record_data(self, dataset: Dataset) -> None:
         """Stores what the data are, their files' digests among it, in data.json."""
-        self._write(self._data, json.dumps(data_record(dataset), indent=2) + "\n")
+        self.write(self._data, json.dumps(data_record(dataset), indent=2) + "\n")
 
     def read_data(self) -> dict[str, Any] | None:
         """Returns what `record_data` stored; None where there is nothing of the kind."""
@@ -297,13 +328,13 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Marks the run as finished."""
-        self._write(self._summary, json.dumps(summary, indent=2) + "\n")
+        self.write(self._summary, json.dumps(summary, indent=2) + "\n")
 
     def drop_summary(self) -> None:
         """Marks the run as unfinished again."""
         if self.writes:
             with self._storing():
-                self._summary.unlink(missing_ok=True)
+                self.files.remove(self._summary.name)
 
     def write_test(self, ids: Sequence[str], labels: NDArray, logits: NDArray) -> None:
         """Stores the label and the logits (one column for two classes) of each test example."""
@@ -312,7 +343,7 @@ class RunFolder:
         lines = ["\t".join(["id", "label", *columns])]
         for name, label, row in zip(ids, labels.tolist(), logits.tolist(), strict=True):
             lines.append("\t".join([name, str(label), *(f"{value:.9g}" for value in row)]))
-        self._write(self._test, "\n".join(lines) + "\n")
+        self.write(self._test, "\n".join(lines) + "\n")
 
     def read_test(self) -> tuple[list[str], NDArray[np.int32], NDArray[np.float32]]:
         """Returns ids, labels int32 [examples] and logits float32 [examples, logits]."""
@@ -340,11 +371,11 @@ class RunFolder:
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Makes metrics.jsonl hold `rows`, those of the checkpoint that the run goes on from."""
-        self._write(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        self.write(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds the row of one epoch."""
         if not self.writes:
             return
-        with self._storing(), self._metrics.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+        with self._storing():
+            self.files.append(self._metrics.name, json.dumps(row))

@@ -8,12 +8,17 @@ The rule for a lock whose holder has died:
 - Elsewhere (a shared disk on which the kernel's lock does not travel, or before a reboot) the file
   decides. Its holder renews it every few seconds; we watch it for some longer, and where it does
   not change, the holder is dead and the lock is ours. No clocks are compared.
+
+A holder that was only stopped for so long comes back to a lock that another job has. So each one
+writes a file of its own and gives it the lock's name: what the loser still does to its file changes
+nothing, and `check`, before each write into the folder, tells it that it has lost.
 """
 
 import errno
 import fcntl
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -22,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdna.errors import UserError
+from jaxdna.storage.files import UNFINISHED
 
 Note = Callable[[str], None]
 
@@ -42,6 +48,7 @@ class RunLock:
             "pid": os.getpid(),
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
             "boot": _boot_id(),
+            "token": secrets.token_hex(8),
         }
         self._renewed = 0
 
@@ -64,11 +71,25 @@ class RunLock:
             except BaseException:
                 os.close(handle)
                 raise
-            if ours:
-                self._handle = handle
-                self._write()
-                return
-            os.close(handle)  # its holder released it, and so removed it, while we looked
+            try:
+                if ours:
+                    self._replace()
+                    return
+            finally:
+                os.close(handle)
+            # Its holder released it, and so removed it, while we looked.
+
+    def check(self) -> None:
+        """Raises UserError where the lock was taken, and is another job's now, or nobody's."""
+        if self._handle is not None:
+            found = _read_path(self._path)
+            if _value(found).get("token") != self._mine["token"]:
+                holder = f" to {_name(found)}" if found else ""
+                raise UserError(
+                    f"--workdir={self._path.parent}: this job has lost the folder's lock{holder}, "
+                    "and writes nothing more; was it stopped for a while, or was the file "
+                    f"{self._path.name} removed? What was saved before is intact"
+                )
 
     def renew(self) -> None:
         """Shows to other machines that the holder lives; a full disk is for others to report."""
@@ -77,9 +98,11 @@ class RunLock:
             self._write()
 
     def release(self) -> None:
-        """Removes the file and drops the lock; does nothing where it was not taken."""
+        """Removes the file, unless it is another's, and drops the lock, if it was taken."""
         if self._handle is not None:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError, UserError):
+                self.check()
+                self._path.unlink()
             os.close(self._handle)
             self._handle = None
 
@@ -87,7 +110,7 @@ class RunLock:
         """Locks the open file; False where it is not the file at our path any more."""
         decided = _kernel_lock(handle)
         if decided is False:
-            raise self._refusal(_read(handle))
+            raise self._refusal(_read_path(self._path) or _read(handle))
         try:
             named = self._path.stat().st_ino
         except FileNotFoundError:  # its holder removes it when it is done
@@ -112,6 +135,20 @@ class RunLock:
             f"--workdir={self._path.parent} is in use by {_name(content)}; "
             "wait for it, stop it, or give another folder"
         )
+
+    def _replace(self) -> None:
+        """Puts a file of our own, with the kernel's lock on it, into the place of the one there."""
+        own = self._path.with_name(f"{self._path.name}.{self._mine['token']}{UNFINISHED}")
+        self._handle = os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            _kernel_lock(self._handle)
+            self._write()
+            own.replace(self._path)
+        except BaseException:
+            os.close(self._handle)
+            self._handle = None
+            own.unlink(missing_ok=True)
+            raise
 
     def _write(self) -> None:
         assert self._handle is not None

@@ -22,12 +22,13 @@ from ml_collections import ConfigDict
 from jaxdna.config import flat, validate
 from jaxdna.errors import EXIT_USER, JaxdnaError, UserError
 from jaxdna.parallel.mesh import batch_shards, check_across, check_batch, resolve_axes
-from jaxdna.storage.files import write_atomic
+from jaxdna.storage.files import Folder
 from jaxdna.strategies.pipeline import check_microbatches
 from jaxdna.versions import versions
 
 MODES = ("strong", "weak")
 _MOST_SIMULATED = 4096
+_MEASURED = "measured.json"
 
 Answer = dict[str, Any]
 
@@ -157,23 +158,23 @@ def measure_all(
     parts: Sequence[Part],
     platforms: dict[str, str],
     repeats: int,
-    store: Path,
+    folder: Folder,
     note: Callable[[str], None],
 ) -> Iterator[tuple[Part, Answer]]:
-    """Yields every part with its measurements, those kept from before first taken from `store`.
+    """Yields every part with its measurements, those kept from before first taken from `folder`.
 
     Args:
       parts: what to measure.
       platforms: of each config.
       repeats: how often each time is taken.
-      store: a JSON file; measurements are added as they are made.
+      folder: of the study; measurements are added to its measured.json as they are made.
       note: is told what happens.
 
     Raises:
       UserError: the file is damaged, or something that the user gave does not fit.
       MeasurementError: a process has failed.
     """
-    kept = _read(store)
+    kept = _read(folder.path / _MEASURED)
     for part in parts:
         request = part.request(repeats)
         if platforms[part.name] == "cpu":
@@ -186,7 +187,7 @@ def measure_all(
         else:
             note(f"{label}: measuring")
             kept[key] = ask(request)
-            write_atomic(store, json.dumps(kept, indent=1) + "\n")
+            folder.write(_MEASURED, json.dumps(kept, indent=1) + "\n")
         yield part, kept[key]
 
 

@@ -4,9 +4,8 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
-from jaxdna.storage.files import write_atomic
+from jaxdna.storage.files import Folder, picture
 from jaxdna.study.scaling import Row, place
 
 _OUTWEIGHS = 0.5  # of a step: from here on communication takes longer than the work
@@ -103,15 +102,15 @@ def sentences(rows: Sequence[Row], cores: int | None) -> list[str]:
     return said
 
 
-def write_files(folder: Path, rows: Sequence[Row], cores: int | None) -> None:
+def write_files(folder: Folder, rows: Sequence[Row], cores: int | None) -> None:
     """Writes scaling.csv, scaling.md and scaling.png."""
-    write_atomic(folder / "scaling.csv", comma_separated(rows))
-    write_atomic(folder / "scaling.md", markdown(rows, cores))
-    draw(folder / "scaling.png", rows)
+    folder.write("scaling.csv", comma_separated(rows))
+    folder.write("scaling.md", markdown(rows, cores))
+    folder.write("scaling.png", draw(rows))
 
 
-def draw(path: Path, rows: Sequence[Row]) -> None:
-    """Draws time of a run and, with a price, its cost over devices, as figures 4.7 and 4.6.
+def draw(rows: Sequence[Row]) -> bytes:
+    """Returns a PNG: time of a run, and its cost if priced, over devices, as figures 4.7 and 4.6.
 
     Dashed: the ideal, a time that falls as devices are added. Bars show the spread.
     """
@@ -156,4 +155,4 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
         axes.set_xticks([], minor=True)
         axes.spines[["top", "right"]].set_visible(False)
     panels[1].legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=150)
+    return picture(figure, "png", dpi=150)

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder named by its position in the run. It holds the arrays as Orbax writes them,
 what the loop knows as JSON, and a manifest with a digest of each file. It is written under another
-name and renamed when everything is in it, so a folder of that name is whole, or was damaged later.
+name and renamed when everything is on the disk, so a folder of that name is whole, also after a
+power cut, or was damaged later.
 """
 
 import errno
@@ -10,12 +11,14 @@ import hashlib
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +26,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxdna.errors import NoCheckpointError, storage_error
+from jaxdna.errors import JaxdnaError, NoCheckpointError, storage_error
 from jaxdna.parallel.cluster import agreed, is_primary
+from jaxdna.storage.files import UNFINISHED, Folder, FolderLost
 from jaxdna.storage.manifest import damage, read_small_json, write_manifest
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
@@ -54,8 +58,8 @@ def _hide_what_failures_leave(show: Callable[[Any], object]) -> Callable[[Any], 
 
 sys.unraisablehook = _hide_what_failures_leave(sys.unraisablehook)
 
-_ARRAYS, _PROGRESS, _UNFINISHED = "arrays", "progress.json", ".unfinished"
-_SAVED = ".saved"
+_FOLDER, _SAVED = "checkpoints", ".saved"
+_ARRAYS, _PROGRESS = "arrays", "progress.json"
 _MOST_PROGRESS_BYTES = 64 * 2**20
 _BLOCK = 4096  # of most file systems
 
@@ -70,10 +74,10 @@ class Checkpoints:
     one that has lost them; without it, one whose job was killed before it had saved anything.
     """
 
-    def __init__(self, folder: Path, keep: int):
-        """Names the folder; it is made by the first save."""
-        self._folder = folder.absolute()
-        self._mark = self._folder.with_name(_SAVED)  # whoever removes the folder leaves it
+    def __init__(self, run: Folder, keep: int):
+        """Names the run folder; `checkpoints` in it is made by the first save."""
+        self._run = run
+        self._folder = run.path.absolute() / _FOLDER
         self._keep = keep
         self._good: list[Position] = []  # verified or written by this process, and those before
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
@@ -92,15 +96,15 @@ class Checkpoints:
         position = (progress.epoch, progress.epoch_step)
         if position in self._good:
             return
-        unfinished = self._folder / f"{_name(position)}{_UNFINISHED}"
+        unfinished = f"{_FOLDER}/{_name(position)}{UNFINISHED}"
         try:
             if is_primary():
-                shutil.rmtree(unfinished, ignore_errors=True)
-                unfinished.mkdir(parents=True)
-                _check_room(unfinished, (state, best))
+                self._run.make()
+                self._run.remove(unfinished)
+                _check_room(self._run.make(unfinished), (state, best))
             text = json.dumps(progress.to_json())
             self._orbax.save(
-                unfinished / _ARRAYS,
+                self._run.path.absolute() / unfinished / _ARRAYS,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state), best=ocp.args.StandardSave(best)
                 ),
@@ -121,6 +125,8 @@ class Checkpoints:
         """
         if self._failure is not None:
             failure, self._failure = self._failure, None
+            if isinstance(failure, JaxdnaError):
+                raise failure
             raise storage_error("the checkpoint", self._folder, failure) from failure
 
     def wait(self) -> None:
@@ -162,7 +168,7 @@ class Checkpoints:
 
         found = _newest_intact(self._folder, read, note)
         if found is None:
-            if self._mark.exists():
+            if (self._run.path / _SAVED).exists():
                 raise NoCheckpointError(
                     f"{self._folder} has held checkpoints and holds none; bring them back from a "
                     f"copy, or, to train anew, remove {self._folder.parent} or give another "
@@ -175,17 +181,18 @@ class Checkpoints:
         self._good = [position for position in positions(self._folder) if position <= newest]
         return restored
 
-    def _finish(self, position: Position, unfinished: Path, progress: str) -> None:
-        """Runs in the background: makes a checkpoint of the folder once its arrays are on disk."""
+    def _finish(self, position: Position, unfinished: str, progress: str) -> None:
+        """Runs in the background: makes a checkpoint of the folder once its arrays are written."""
+        run = self._run
         try:
             self._orbax.wait_until_finished()
             if is_primary():
-                (unfinished / _PROGRESS).write_text(progress)
-                write_manifest(unfinished)
-                final = self._folder / _name(position)
-                if final.exists():  # damaged, or it would have been restored
-                    shutil.rmtree(final)
-                unfinished.rename(final)
+                run.write(f"{unfinished}/{_PROGRESS}", progress)
+                write_manifest(run.place(unfinished))
+                run.flush(unfinished)
+                final = f"{_FOLDER}/{_name(position)}"
+                run.remove(final)  # damaged, or it would have been restored
+                run.rename(unfinished, final)
                 self._leave_mark(position)
             self._good = [*self._good, position][-self._keep :]
             if is_primary():
@@ -194,21 +201,29 @@ class Checkpoints:
             self._fail(unfinished, error)
 
     def _leave_mark(self, position: Position) -> None:
-        if not self._mark.exists():
-            self._mark.write_text(
-                f"{_name(position)} is saved: without any checkpoint this run does not start anew\n"
-            )
+        """Beside the folder: whoever removes that leaves it."""
+        if not (self._run.path / _SAVED).exists():
+            rule = "without any checkpoint this run does not start anew"
+            self._run.write(_SAVED, f"{_name(position)} is saved: {rule}\n")
 
     def _tidy(self) -> None:
         """Removes all that is not to be kept: old, damaged, and what killed saves left behind."""
-        for path in self._folder.iterdir():
-            found = _position(path.name.removesuffix(_UNFINISHED))
-            unfinished = path.name.endswith(_UNFINISHED)
-            if found is not None and (unfinished or found not in self._good):
-                shutil.rmtree(path)
+        for name in self._run.names(_FOLDER):
+            found = _position(name.removesuffix(UNFINISHED))
+            if found is not None and (name.endswith(UNFINISHED) or found not in self._good):
+                self._run.remove(f"{_FOLDER}/{name}")
 
-    def _fail(self, unfinished: Path, error: Exception) -> None:
-        _remove_for_good(unfinished)
+    def _fail(self, unfinished: str, error: Exception) -> None:
+        """Keeps the error for `check` and removes what the save has written, if it may."""
+        path = self._folder.parent / unfinished
+        try:
+            self._run.check()
+            _remove_for_good(path)
+        except FolderLost as lost:
+            error = lost
+            _remove_strays(path)
+        except (JaxdnaError, OSError) as lost:  # what is there may be another job's
+            error = lost
         self._failure = error
 
 
@@ -275,6 +290,17 @@ def _remove_for_good(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.05)
         away = 0 if folder.exists() else away + 1
+
+
+def _remove_strays(unfinished: Path) -> None:
+    """Removes what Orbax has made anew where the run folder was, and nothing that was put there."""
+    checkpoints, run = unfinished.parent, unfinished.parents[1]
+    with suppress(OSError):
+        if (run / "config.json").exists() or os.listdir(checkpoints) != [unfinished.name]:
+            return  # another run
+        _remove_for_good(unfinished)
+        checkpoints.rmdir()
+        run.rmdir()
 
 
 def _name(position: Position) -> str:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxdna.data.motif_writers import write_jaspar, write_meme
+from jaxdna.data.motif_writers import jaspar, meme
 from jaxdna.data.motifs import Motif, presets, read_motifs
 
 
@@ -17,7 +17,7 @@ def motifs():
 
 def test_meme_keeps_six_decimals(tmp_path, motifs):
     sites = range(20, 20 + len(motifs))
-    write_meme(motifs, tmp_path / "m.meme", sites, background=(0.3, 0.2, 0.2, 0.3))
+    (tmp_path / "m.meme").write_text(meme(motifs, sites, background=(0.3, 0.2, 0.2, 0.3)))
     found = read_motifs(tmp_path / "m.meme")
     assert [motif.name for motif in found] == [motif.name.replace(" ", "_") for motif in motifs]
     for one, other in zip(motifs, found, strict=True):
@@ -30,7 +30,7 @@ def test_meme_keeps_six_decimals(tmp_path, motifs):
 
 @pytest.mark.parametrize("sites", [10, 1000, 10**6])
 def test_jaspar_counts_sum_to_the_sites(tmp_path, motifs, sites):
-    write_jaspar(motifs, tmp_path / "m.jaspar", [sites] * len(motifs))
+    (tmp_path / "m.jaspar").write_text(jaspar(motifs, [sites] * len(motifs)))
     found = read_motifs(tmp_path / "m.jaspar")
     assert [motif.name for motif in found] == [motif.name.replace(" ", "_") for motif in motifs]
     for one, other in zip(motifs, found, strict=True):

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from jaxdna.errors import NoCheckpointError, StorageError
+from jaxdna.storage.files import Folder
 from jaxdna.storage.manifest import damage, write_manifest
 from jaxdna.training.checkpoint import Checkpoints, load_best, positions
 from jaxdna.training.early_stopping import EarlyStopping
@@ -317,7 +318,7 @@ def test_fault_17_a_checkpoint_holds_the_values_at_the_call(tmp_path):
     """The next step gets the state donated, and overwrites it, while the save still reads."""
     overwrite = jax.jit(lambda state: jax.tree.map(lambda x: x * 0 + 7, state), donate_argnums=0)
     state = big_state()
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    checkpoints = Checkpoints(Folder(tmp_path), keep=2)
     expected, target = jax.tree.map(np.array, state), abstract(state)
     best = jax.tree.map(jnp.copy, state.params)
     checkpoints.save(state, best, begun())
@@ -333,7 +334,7 @@ def test_fault_17_a_checkpoint_holds_the_values_at_the_call(tmp_path):
 def test_fault_16_the_best_parameters_are_read_while_a_job_saves_and_removes(tmp_path):
     """Whatever is chosen may be gone, or half gone, when it is read: there is a newer one then."""
     state, damaged = big_state(1_000), []
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints = Checkpoints(Folder(tmp_path), keep=1)
     checkpoints.save(state, state.params, begun())
     checkpoints.wait()
 
@@ -359,7 +360,7 @@ def poll(checkpoints):
 
 def test_fault_18_a_failed_save_surfaces_at_the_next_step_and_is_no_latest(tmp_path):
     folder, state = tmp_path / "checkpoints", big_state()
-    checkpoints = Checkpoints(folder, keep=2)
+    checkpoints = Checkpoints(Folder(tmp_path), keep=2)
     checkpoints.save(state, state.params, begun(1))
     checkpoints.wait()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -415,7 +416,7 @@ def test_fault_20_a_hostile_checkpoint_cannot_claim_more_memory_than_the_model_h
     finished, tmp_path
 ):
     state = big_state(100)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    checkpoints = Checkpoints(Folder(tmp_path), keep=2)
     checkpoints.save(big_state(1_000), big_state(1_000).params, begun())
     checkpoints.wait()
     with pytest.raises(NoCheckpointError, match=r"kernel is float32\(1000,\), and the model's"):

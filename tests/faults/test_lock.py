@@ -1,5 +1,7 @@
 """Row 16 of the table of faults: two jobs in one run folder."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -7,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import pytest
 
 from jaxdna.errors import UserError
+from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage import run_lock
 from jaxdna.storage.run_lock import RunLock
 
@@ -66,6 +70,50 @@ def test_fault_16_a_lock_of_another_machine_is_watched(tmp_path, monkeypatch):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("kernel", [True, False])
+def test_fault_30_a_holder_that_was_stopped_for_long_has_lost_and_removes_nothing(
+    tmp_path, monkeypatch, kernel
+):
+    """It cannot know while it is stopped; when it comes back it must look before it writes."""
+    monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 0.6)
+    if not kernel:  # a file system without flock
+        refused = OSError(errno.ENOLCK, "No locks available")
+        monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=refused))
+    run = RunFolder(tmp_path / "run")
+    with run.locked(print) as lock:
+        run.files.write("config.json", "mine")
+        winner = RunLock(tmp_path / "run" / ".lock")
+        if kernel:  # another machine, to which the lock does not travel
+            winner = RunLock(tmp_path / "run" / "other")
+        winner.take(print)
+        if kernel:
+            (tmp_path / "run" / "other").rename(tmp_path / "run" / ".lock")
+        theirs = (tmp_path / "run" / ".lock").read_bytes()
+        lock.renew()
+        with pytest.raises(UserError, match=r"has lost the folder's lock to process \d+ on"):
+            run.files.write("config.json", "the loser's")
+    assert (tmp_path / "run" / ".lock").read_bytes() == theirs
+    assert (tmp_path / "run" / "config.json").read_text() == "mine"
+    assert run.files.names() == [".lock", "config.json"]
+
+
+def test_fault_30_of_two_that_take_a_free_lock_without_the_kernel_one_writes(tmp_path, monkeypatch):
+    refused = OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=refused))
+    (tmp_path / ".lock").touch()  # both have made the file, and neither has written its name
+    first, second = RunLock(tmp_path / ".lock"), RunLock(tmp_path / ".lock")
+    monkeypatch.setattr(run_lock, "_read", lambda handle: b"")
+    first.take(print)
+    second.take(print)
+    second.check()
+    with pytest.raises(UserError, match="lost the folder's lock"):
+        first.check()
+    first.release()
+    second.check()
+    second.release()
+    assert not (tmp_path / ".lock").exists()
+
+
 @pytest.mark.parametrize("content", [b"\xff\x00", b"[" * 9_000, b'{"pid": "\\u001b[31m"}', b"null"])
 def test_fault_16_a_garbled_lock_is_a_dead_one(tmp_path, monkeypatch, content):
     monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 0.5)
@@ -87,6 +135,7 @@ def test_many_jobs_that_start_at_once_get_the_lock_one_after_the_other(tmp_path)
 import os, time
 from pathlib import Path
 from jaxdna.errors import UserError
+from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage.run_lock import RunLock
 taken = 0
 deadline = time.monotonic() + 3
