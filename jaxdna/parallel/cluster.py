@@ -5,9 +5,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import jax
@@ -19,94 +18,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxdna.errors import EXIT_PEER, PeerError, Preempted, UserError, last_words, report
+from jaxdna.parallel.start import Start
 
 _LAST_WORDS_SECONDS = 1800
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-
-
-@dataclass(frozen=True)
-class Start:
-    """How this process joins the others.
-
-    Attributes:
-      how: what decided it: `explicit`, `SLURM`, `Open MPI`, `Cloud TPU`, `GKE` or `single`.
-      reason: the flags or variables that it was read from.
-      processes: how many there are; None where jax finds out.
-      process_id: which of them this is, from 0; None where jax finds out.
-      coordinator: `host:port` of process 0; None where jax finds out.
-    """
-
-    how: str
-    reason: str
-    processes: int | None = 1
-    process_id: int | None = 0
-    coordinator: str | None = None
-
-
-def decide(cluster: ConfigDict, environment: Mapping[str, str], tpu_attached: bool) -> Start:
-    """Decides how to start, from the flags first and the environment second; joins nothing.
-
-    Args:
-      cluster: `config.cluster`.
-      environment: usually `os.environ`.
-      tpu_attached: whether this host has TPU chips.
-
-    Raises:
-      UserError: the flags contradict each other.
-    """
-    if cluster.coordinator:
-        _check_explicit(cluster)
-        return Start(
-            "explicit",
-            "--config.cluster.*",
-            cluster.processes,
-            cluster.process_id,
-            cluster.coordinator,
-        )
-    if cluster.processes > 1:
-        raise UserError(
-            f"--config.cluster.processes={cluster.processes} needs "
-            "--config.cluster.coordinator=HOST:PORT of process 0"
-        )
-
-    def number(name: str) -> int:
-        text = environment.get(name, "")
-        return int(text) if text.isdigit() else 0
-
-    for how, size, rank in (
-        ("Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-        ("SLURM", "SLURM_NTASKS", "SLURM_PROCID"),
-    ):
-        # Inside `salloc` SLURM names the tasks but has started only this one: no rank of a step.
-        if number(size) > 1 and rank in environment and _in_step(how, environment):
-            return Start(how, f"{size}={number(size)}", number(size), number(rank))
-    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    slices = number("MEGASCALE_NUM_SLICES")
-    if tpu_attached and (len(hosts) > 1 or slices > 1):
-        how = "GKE" if "KUBERNETES_SERVICE_HOST" in environment else "Cloud TPU"
-        return Start(how, "TPU_WORKER_HOSTNAMES or MEGASCALE_NUM_SLICES", None, None)
-    if tpu_attached and "TPU_WORKER_HOSTNAMES" not in environment:
-        # A TPU VM: only its metadata server knows how many hosts the slice has, and jax asks it.
-        return Start("Cloud TPU", "TPU chips are attached", None, None)
-    return Start("single", "nothing names other processes")
-
-
-def _in_step(how: str, environment: Mapping[str, str]) -> bool:
-    return how != "SLURM" or "SLURM_STEP_ID" in environment
-
-
-def _check_explicit(cluster: ConfigDict) -> None:
-    host, colon, port = cluster.coordinator.rpartition(":")
-    if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
-        raise UserError(
-            f"--config.cluster.coordinator={cluster.coordinator} is not legal: it must be HOST:PORT"
-        )
-    if cluster.processes < 1 or not 0 <= cluster.process_id < cluster.processes:
-        raise UserError(
-            f"--config.cluster.process_id={cluster.process_id} of "
-            f"--config.cluster.processes={cluster.processes} is not legal: the id must be 0 to "
-            "processes - 1"
-        )
 
 
 def join(cluster: ConfigDict, start: Start, console: Console) -> None:
@@ -118,12 +33,16 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
       console: says whom it waits for, and where.
 
     Raises:
-      UserError: the coordinator's port cannot be used.
+      UserError: the coordinator's port cannot be used, or nobody says who the others are.
       PeerError: the others did not come in time.
     """
+    if start.note:
+        console.print(f"note     {start.note}", markup=False)
     if start.how == "single" or jax.distributed.is_initialized():
         return
     who = "" if start.processes is None else f"process {start.process_id} of {start.processes}, "
+    if start.gpus:
+        who += f"with GPUs {', '.join(map(str, start.gpus))} of those it sees, "
     where = f" at {start.coordinator}" if start.coordinator else ""
     console.print(
         f"cluster  {start.how} ({start.reason}): {who}waiting up to {cluster.start_seconds} s "
@@ -136,6 +55,9 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
         bind = start.coordinator if host in _LOOPBACK else None
         if start.process_id == 0:
             _check_port(host if bind else "", int(port))
+    # A proxy is for the web, and not for the other processes; gRPC would ask it for their hosts.
+    os.environ.setdefault("grpc_proxy", "")
+    jax.config.update("jax_check_proxy_envs", False)
     # Where its own time is over jax aborts the process; so ours is over first.
     patience = threading.Timer(cluster.start_seconds, _nobody_came, (who, where, cluster))
     patience.daemon = True
@@ -151,7 +73,14 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
             shutdown_timeout_seconds=_LAST_WORDS_SECONDS,
             coordinator_bind_address=bind,
             cluster_detection_method="deactivate" if start.coordinator else None,
+            local_device_ids=start.gpus,
         )
+    except OSError as error:  # of the request to the metadata server; jax's own are RuntimeErrors
+        raise UserError(
+            f"{start.how} ({start.reason}): the metadata server, which knows the TPU's hosts, does "
+            f"not answer ({_one_line(error)}); give TPU_WORKER_HOSTNAMES=localhost for one "
+            "host, or --config.cluster.coordinator and its fellows for several"
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise PeerError(f"{who}could not join the other processes{where} ({error})") from error
     finally:
@@ -219,11 +148,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def start_of(cluster: ConfigDict, tpu_attached: bool) -> Start:
-    """`decide` with this process's own environment."""
-    return decide(cluster, os.environ, tpu_attached)
 
 
 def is_primary() -> bool:

@@ -5,12 +5,14 @@ import os
 from pathlib import Path
 
 import jax
+from jax._src import hardware_utils
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxdna.errors import UserError
-from jaxdna.parallel.cluster import join, start_of
+from jaxdna.parallel.cluster import join
 from jaxdna.parallel.settings import apply_settings
+from jaxdna.parallel.start import decide
 
 
 def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
@@ -35,12 +37,16 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
     if runtime.cpu_devices:
         _simulate(runtime.cpu_devices)
     _set_compilation_cache(runtime.compilation_cache)
-    attached = platform != "cpu" and os.environ.get("JAX_PLATFORMS") != "cpu" and _tpu_attached()
-    join(config.cluster, start_of(config.cluster, attached), console)
+    asked = (jax.config.values["jax_platforms"] or "tpu,cuda").split(",")
+    tpu = "tpu" in asked and _libtpu() and _tpu_attached()
+    gpus = _gpus() if {"cuda", "gpu"} & set(asked) and _cuda_plugin() and not tpu else 0
+    join(config.cluster, decide(config.cluster, os.environ, tpu, gpus), console)
     try:
         devices = jax.devices()
-    except RuntimeError as error:
-        cause = str(error).strip().splitlines()[0]
+    except (RuntimeError, AssertionError) as error:  # jax asserts where a plugin finds no device
+        cause = (str(error).strip() or "jax finds no such device").splitlines()[0]
+        if platform == "auto" and "JAX_PLATFORMS" in os.environ:
+            cause = f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: {cause}"
         raise UserError(
             f"--config.runtime.platform={runtime.platform} cannot be started ({cause}); "
             "`jaxdna doctor` shows what is there"
@@ -77,14 +83,23 @@ def _choose_platform(runtime: ConfigDict) -> tuple[str, str]:
         return "cpu", f"--config.runtime.cpu_devices={runtime.cpu_devices} simulates devices"
     if "JAX_PLATFORMS" in os.environ:
         return "auto", f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']} is set"
-    if importlib.util.find_spec("libtpu") and not _tpu_attached() and not _cuda_plugin():
+    if _libtpu() and not _tpu_attached() and not _cuda_plugin():
         # `plan` installs libtpu where no TPU is: jax would try it and print errors.
         return "cpu", "libtpu is installed and no TPU is attached"
     return "auto", "nothing asks for another one"
 
 
 def _tpu_attached() -> bool:
-    return any(Path("/dev").glob("accel*")) or any(Path("/dev").glob("vfio/[0-9]*"))
+    """As jax itself looks for chips: other accelerators have files in /dev of the same names."""
+    return hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0
+
+
+def _libtpu() -> bool:
+    return bool(os.environ.get("TPU_LIBRARY_PATH") or importlib.util.find_spec("libtpu"))
+
+
+def _gpus() -> int:
+    return len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdecimal()])
 
 
 def _cuda_plugin() -> bool:

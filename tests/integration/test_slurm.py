@@ -52,7 +52,7 @@ def test_slurm_s_tasks_find_each_other_and_a_preempted_job_is_requeued_and_resum
         "Restarts=1",
     ], done.stdout
     for task in (0, 1):
-        assert f"SLURM (SLURM_NTASKS=2): process {task} of 2" in output
+        assert f"SLURM (SLURM_STEP_NUM_TASKS=2): process {task} of 2" in output
     assert "stopped by SIGTERM to one of the processes" in output
     assert "resuming after epoch" in output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
