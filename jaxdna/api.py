@@ -253,8 +253,9 @@ class Run:
         Returns:
           A list of `jaxdna.analysis.filters.FilterMotif`.
         """
-        from jaxdna.analysis.filters import filter_motifs, find_windows
+        from jaxdna.analysis.filters import filter_motifs
         from jaxdna.analysis.interpretation import read_sample, test_sample
+        from jaxdna.analysis.windows import find_windows
         from jaxdna.data.motifs import presets, read_motifs
 
         model = self.model

@@ -3,43 +3,24 @@
 Source: Alipanahi, Delong, Weirauch and Frey (2015), Predicting the sequence specificities of DNA-
 and RNA-binding proteins by deep learning, Nature Biotechnology 33:831-838: align the windows on
 which a filter fires and count bases. As DragoNN does, a window counts if its activation exceeds
-half of the filter's largest.
+half of the filter's largest. Which window is a sequence's best, see `windows`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from numpy.typing import NDArray
 
 from jaxdna.analysis.motif_match import Hit, match_motif
+from jaxdna.analysis.windows import Windows
 from jaxdna.data.motifs import Motif
 from jaxdna.data.sequences import UNKNOWN, Codes, reverse_complement
-from jaxdna.ops.motif_scan import best_windows
 from jaxdna.runs.trained import Trained
 
-_BATCH = 64
 _LEAST_SITES = 10  # fewer windows make no frequency matrix
 _THRESHOLD = 0.5  # of the largest activation
 _EDGE_BITS = 0.25  # columns at the ends that tell less are no part of a motif
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Each filter's best window in each sequence, over both strands.
-
-    Attributes:
-      activation: float32 [sequences, filters], after ReLU.
-      start: int32 [sequences, filters], first base of the window on the forward strand.
-      reverse: bool [sequences, filters], whether the window is read on the other strand.
-    """
-
-    activation: NDArray[np.float32]
-    start: NDArray[np.int32]
-    reverse: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -63,26 +44,6 @@ class FilterMotif:
     motif: Motif | None
     core: Motif | None
     hits: Sequence[Hit]
-
-
-def find_windows(trained: Trained, codes: Codes, both_strands: bool = True) -> Windows:
-    """Returns each filter's best window in each sequence.
-
-    Args:
-      trained: a network that begins with a motif scan.
-      codes: uint8 [sequences, length].
-      both_strands: look at the other strand too, as a network that averages both does.
-    """
-    first = trained.network(trained.params).names[0]
-    params = {name: np.asarray(value) for name, value in trained.params[first].items()}
-    score, start = _scan(codes, params)
-    reverse = np.zeros(score.shape, dtype=bool)
-    if both_strands:
-        other, other_start = _scan(reverse_complement(codes), params)
-        reverse = other > score
-        turned = codes.shape[1] - trained.width - other_start
-        score, start = np.maximum(score, other), np.where(reverse, turned, start)
-    return Windows(np.maximum(score, 0), start, reverse)
 
 
 def filter_motifs(
@@ -171,19 +132,3 @@ def _frequencies(sites: Codes, name: str) -> Motif | None:
     if (sites < UNKNOWN).sum(axis=0).min() == 0:  # a column of nothing but N
         return None
     return Motif(name, "jaxdna", counts / counts.sum(axis=1, keepdims=True))
-
-
-@jax.jit
-def _scan_batches(codes: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple:
-    return lax.map(lambda rows: best_windows(rows, kernel, bias), codes)
-
-
-def _scan(codes: Codes, params: dict[str, NDArray]) -> tuple[NDArray, NDArray]:
-    batches = -(-len(codes) // _BATCH)
-    rows = np.minimum(np.arange(batches * _BATCH), len(codes) - 1)
-    stacked = codes[rows].reshape(batches, _BATCH, -1)
-    found = _scan_batches(
-        jnp.asarray(stacked), jnp.asarray(params["kernel"]), jnp.asarray(params["bias"])
-    )
-    score, start = (np.asarray(part).reshape(len(rows), -1)[: len(codes)] for part in found)
-    return score, start

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxdna.analysis.filters import FilterMotif, filter_motifs, find_windows, found_share
+from jaxdna.analysis.filters import FilterMotif, filter_motifs, found_share
 from jaxdna.analysis.logos import write_logos
 from jaxdna.analysis.mutagenesis import Mutated, draw, mutate, write_table
 from jaxdna.analysis.scorer import Scorer
+from jaxdna.analysis.windows import find_windows
 from jaxdna.data.dataset import SPLITS
 from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.motif_writers import jaspar, meme

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxdna.analysis.filters import FilterMotif, filter_motifs, find_windows
+from jaxdna.analysis.filters import FilterMotif, filter_motifs
 from jaxdna.analysis.motif_match import library_note
 from jaxdna.analysis.report import ReportData, report_html
+from jaxdna.analysis.windows import find_windows
 from jaxdna.data.motifs import presets
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.parallel.runtime import describe_devices

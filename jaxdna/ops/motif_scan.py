@@ -24,7 +24,7 @@ from jaxdna.ops.one_hot import one_hot
 from jaxdna.ops.packed_windows import unpack
 
 # (codes, kernel) -> best score float32, its position int32, whether another window has the same
-# score; each [batch, filters]. Where a score is tied the position is any valid one.
+# score; each [batch, filters]. Where a score is tied the position means nothing.
 Search = Callable[[Array, Array], tuple[Array, Array, Array]]
 
 
@@ -201,17 +201,19 @@ def motif_scan(codes: Array, kernel: Array, bias: Array, *, implementation: str 
     return IMPLEMENTATIONS[implementation](codes, kernel, bias)
 
 
-def best_windows(codes: Array, kernel: Array, bias: Array) -> tuple[Array, Array]:
-    """Finds each filter's best window in each sequence.
+def best_windows(codes: Array, kernel: Array, near: Array) -> tuple[Array, Array]:
+    """Finds each filter's best window in each sequence, and whether any other comes near it.
 
     Args:
         codes: [batch, length] uint8.
         kernel: [width, 4, filters] float.
-        bias: [filters] float.
+        near: [filters] float, the difference of scores below which a window comes near.
 
     Returns:
-        Its score [batch, filters] float32 and its first base [batch, filters] int32; of windows
-        with equal scores, any one.
+        The first base of the first window whose score is within `near` of the best, int32
+        [batch, filters]; and whether it is the only one, bool [batch, filters].
     """
-    best, position, _ = _platform_search(codes, kernel)
-    return best + bias, position
+    scores = motif_scan_matmul.window_scores(codes, kernel)
+    wins = scores >= jnp.max(scores, axis=2, keepdims=True) - near[:, None, None]
+    first = jnp.argmax(wins, axis=2).astype(jnp.int32)
+    return first.T, (jnp.sum(wins, axis=2) == 1).T

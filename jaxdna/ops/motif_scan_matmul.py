@@ -117,10 +117,15 @@ def search(codes: Array, kernel: Array) -> tuple[Array, Array, Array]:
     return best.T, position.T, (tied_groups | tied_shifts).T
 
 
-def best_scores(codes: Array, kernel: Array) -> Array:
-    """The best score alone, differentiable, a tie's cotangent split evenly: [batch, filters]."""
+def window_scores(codes: Array, kernel: Array) -> Array:
+    """Scores every filter against every window, float32: [filters, batch, positions]."""
     positions = codes.shape[1] - kernel.shape[0] + 1
     group = _group_size(positions, kernel.shape[2])
     scores = _grouped_scores(codes, kernel, group)
     in_order = jnp.moveaxis(scores, 1, 3).reshape(kernel.shape[2], codes.shape[0], -1)
-    return jnp.max(in_order[:, :, :positions], axis=2).T
+    return in_order[:, :, :positions]
+
+
+def best_scores(codes: Array, kernel: Array) -> Array:
+    """The best score alone, differentiable, a tie's cotangent split evenly: [batch, filters]."""
+    return jnp.max(window_scores(codes, kernel), axis=2).T

@@ -1,0 +1,126 @@
+"""Each filter's best window in each sequence, as float64 sees it.
+
+The devices scan in float32 and name a window wherever no other comes near its score. Sequences with
+repeats have several that do, and rounding must not pick among them: their scores are added up again
+in float64, tap by tap from the first, so that equal windows have equal scores wherever they lie.
+
+Of windows that tie, the first counts: on the forward strand before the other, and along each strand
+in its own direction.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpy.typing import NDArray
+
+from jaxdna.data.sequences import ONE_HOT_ROWS, Codes, reverse_complement
+from jaxdna.ops.motif_scan import best_windows
+from jaxdna.runs.trained import Trained
+
+_BATCH = 64
+_CHUNK_SCORES = 2**20  # float64 scores that are held at once
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Each filter's best window in each sequence, over both strands.
+
+    Attributes:
+      activation: float64 [sequences, filters], after ReLU.
+      start: int32 [sequences, filters], first base of the window on the forward strand.
+      reverse: bool [sequences, filters], whether the window is read on the other strand.
+    """
+
+    activation: NDArray[np.float64]
+    start: NDArray[np.int32]
+    reverse: NDArray[np.bool_]
+
+
+def find_windows(trained: Trained, codes: Codes, both_strands: bool = True) -> Windows:
+    """Returns each filter's best window in each sequence; of equal ones the first.
+
+    Args:
+      trained: a network that begins with a motif scan.
+      codes: uint8 [sequences, length].
+      both_strands: look at the other strand too, as a network that averages both does.
+    """
+    first = trained.network(trained.params).names[0]
+    kernel, bias = (np.asarray(trained.params[first][key]) for key in ("kernel", "bias"))
+    score, start = scan(codes, kernel)
+    reverse = np.zeros(score.shape, dtype=bool)
+    if both_strands:
+        other, other_start = scan(reverse_complement(codes), kernel)
+        reverse = other > score
+        turned = codes.shape[1] - trained.width - other_start
+        score, start = np.maximum(score, other), np.where(reverse, turned, start)
+    return Windows(np.maximum(score + bias.astype(np.float64), 0), start, reverse)
+
+
+def scan(
+    codes: Codes, kernel: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Scores every filter against every window of one strand.
+
+    Args:
+      codes: uint8 [sequences, length].
+      kernel: [width, 4, filters] float.
+
+    Returns:
+      The best score of each filter in each sequence, without bias, float64 [sequences, filters];
+      and the first base of the first window that has it, int32 [sequences, filters].
+    """
+    start, sure = _candidates(codes, kernel)
+    score = np.empty(start.shape, dtype=np.float64)
+    by_base = np.einsum("cb,wbf->fwc", ONE_HOT_ROWS.astype(np.float64), kernel.astype(np.float64))
+    positions = codes.shape[1] - len(kernel) + 1
+    for number, taps in enumerate(by_base):
+        for rows in _chunks(np.flatnonzero(sure[:, number]), 1):
+            score[rows, number] = _add_up(codes, rows[:, None], start[rows, number, None], taps)[
+                :, 0
+            ]
+        for rows in _chunks(np.flatnonzero(~sure[:, number]), positions):
+            scores = _add_up(codes, rows[:, None], np.arange(positions)[None], taps)
+            best = scores.argmax(axis=1)
+            start[rows, number] = best
+            score[rows, number] = scores[np.arange(len(rows)), best]
+    return score, start
+
+
+def _candidates(
+    codes: Codes, kernel: NDArray[np.floating]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Returns a window whose float32 score is near the best, and whether it is alone there."""
+    batches = -(-len(codes) // _BATCH)
+    rows = np.minimum(np.arange(batches * _BATCH), len(codes) - 1)
+    stacked = codes[rows].reshape(batches, _BATCH, -1)
+    # A sum of n terms is off by n halves of a rounding of their absolute values at most, whatever
+    # its order; two of them are compared.
+    largest = np.abs(kernel).max(axis=1).sum(axis=0)
+    rounding = np.finfo(np.float32).eps * 4 * len(kernel) * largest
+    found = _scan_batches(jnp.asarray(stacked), jnp.asarray(kernel), jnp.asarray(rounding))
+    start, alone = (np.array(part).reshape(len(rows), -1)[: len(codes)] for part in found)
+    return start, alone
+
+
+@jax.jit
+def _scan_batches(codes: jax.Array, kernel: jax.Array, rounding: jax.Array) -> tuple:
+    return lax.map(lambda rows: best_windows(rows, kernel, rounding), codes)
+
+
+def _chunks(rows: NDArray[np.intp], positions: int) -> Iterator[NDArray[np.intp]]:
+    size = max(1, _CHUNK_SCORES // positions)
+    return (rows[first : first + size] for first in range(0, len(rows), size))
+
+
+def _add_up(
+    codes: Codes, rows: NDArray[np.intp], starts: NDArray[np.integer], taps: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Scores of windows, always added in one order: taps is [width, codes of bases]."""
+    total = np.zeros(np.broadcast_shapes(rows.shape, starts.shape))
+    for i, by_code in enumerate(taps):
+        total += by_code[codes[rows, starts + i]]
+    return total
