@@ -60,8 +60,9 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, text without its line end) of a text file, plain or gzipped.
 
-    Lines end with LF or CR LF, and with nothing else that Unicode calls a line end: an id may hold
-    any of those.
+    Lines end with LF or CR LF, or with CR where there is no LF (old Macs, and what spreadsheets
+    call text for them), and with nothing else that Unicode calls a line end: an id may hold any of
+    those.
 
     Args:
       path: a file, or `-` for stdin.
@@ -69,14 +70,16 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     Raises:
       UserError: as `read_blocks`; also for a file that is empty or binary.
     """
-    number, carry, empty = 0, b"", True
+    number, carry, empty, end = 0, b"", True, b"\n"
     for block in read_blocks(path):
         if b"\0" in block:
             raise UserError(f"{display(path)} is binary; legal: a text file, plain or gzipped")
         if empty:
             block = block.removeprefix(b"\xef\xbb\xbf")
             empty = not block
-        *lines, carry = (carry + block).split(b"\n")
+            if b"\n" not in block and b"\r" in block[:-1]:
+                end = b"\r"
+        *lines, carry = (carry + block).split(end)
         if len(carry) > _MAX_LINE_BYTES:
             raise UserError(
                 f"{display(path)}, line {number + len(lines) + 1} is longer than "

@@ -1,5 +1,6 @@
 """Variants from a VCF file, each allele as the two windows that a model must compare."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ _FIXED_COLUMNS = 5  # CHROM POS ID REF ALT
 _POSITION_DIGITS = 18  # far beyond any genome, and fits into 64 bits
 _SHOWN_BASES = 20
 _PLAIN_LETTERS = frozenset("ACGTNacgtn")  # what VCF allows in REF and ALT
+_SYMBOLIC = re.compile(r"<.*>|[*.]|.*[\[\]].*")  # where no sequence is: <DEL>, *, ., a breakend
 _IUPAC_LETTERS = frozenset("RYSWKMBDHVryswkmbdhv")  # what some assemblies have there nevertheless
 
 
@@ -76,7 +78,7 @@ def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Var
             )
         chromosome, position, name, reference, alternatives = fields[:_FIXED_COLUMNS]
         wrong = set(reference) - _PLAIN_LETTERS - _IUPAC_LETTERS
-        if wrong:
+        if wrong and not _SYMBOLIC.fullmatch(reference):
             raise UserError(
                 f"{where}, line {number}: REF {_shorten(reference)} has the letter "
                 f"{min(wrong)!r}; legal: A C G T N"
@@ -103,6 +105,8 @@ def _windows(
         return (None, None), f"{genome.path.name} has no chromosome {chromosome}"
     if not alternative or set(alternative) - _PLAIN_LETTERS:
         return (None, None), f"allele {alternative or '(none)'} has no sequence of its own"
+    if _SYMBOLIC.fullmatch(reference):
+        return (None, None), f"REF {_shorten(reference)} has no sequence of its own"
     if ambiguous := set(reference) - _PLAIN_LETTERS:
         return (None, None), f"REF {_shorten(reference)} has the ambiguous letter {min(ambiguous)}"
     first = position - 1

@@ -5,13 +5,12 @@ import os
 import struct
 import subprocess
 import sys
-import textwrap
 import threading
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from genome_files import bgzip, fasta, forms, two_bit
 
 from jaxdna.data import streams
 from jaxdna.data.genome import Genome
@@ -31,78 +30,8 @@ def draw(seed=0, first=3_000):
 LETTERS = draw()
 
 
-def fasta(letters, width=60, end="\n", after="", between=""):
-    return "".join(
-        f">{name} assembled{end}"
-        + "".join(line + after + end for line in textwrap.wrap(bases, width))
-        + between
-        for name, bases in letters.items()
-    ).encode()
-
-
-def ragged(letters):
-    """Lines of 60, 31 and 60 bases."""
-    return "".join(
-        f">{name}\n" + "\n".join((bases[:60], bases[60:91], textwrap.fill(bases[91:], 60))) + "\n"
-        for name, bases in letters.items()
-    ).encode()
-
-
-def bgzip(content, size=1000):
-    """Blocks with their size in an extra field, and an empty one at the end (SAM, section 4.1)."""
-    blocks = []
-    for first in range(0, len(content) + size, size):
-        part = content[first : first + size]
-        packer = zlib.compressobj(wbits=-15)
-        packed = packer.compress(part) + packer.flush()
-        head = struct.pack("<4BI2BH2BHH", 31, 139, 8, 4, 0, 0, 255, 6, 66, 67, 2, len(packed) + 25)
-        blocks.append(head + packed + struct.pack("<II", zlib.crc32(part), len(part)))
-    return b"".join(blocks)
-
-
-def two_bit(letters, order="<", version=0):
-    """As UCSC has it: index, then size, stretches of N, of lower case, and four bases a byte."""
-
-    def stretches(bases, kind):
-        inside = np.array([0, *(letter in kind for letter in bases), 0])
-        starts, stops = np.flatnonzero(np.diff(inside) == 1), np.flatnonzero(np.diff(inside) == -1)
-        numbers = [starts.size, *starts, *(stops - starts)]
-        return struct.pack(f"{order}{len(numbers)}I", *numbers)
-
-    width = "IQ"[version]
-    place = 16 + sum(1 + len(name) + struct.calcsize(width) for name in letters)
-    index, records = b"", b""
-    for name, bases in letters.items():
-        place_of_record = struct.pack(order + width, place + len(records))
-        index += bytes([len(name)]) + name.encode() + place_of_record
-        codes = ["TCAG".find(letter) % 4 for letter in bases.upper()] + [0] * (-len(bases) % 4)
-        packed = [64 * a + 16 * b + 4 * c + d for a, b, c, d in np.reshape(codes, (-1, 4))]
-        records += struct.pack(f"{order}I", len(bases)) + stretches(bases, "Nn")
-        records += stretches(bases, "acgtn") + bytes(4) + bytes(packed)
-    return struct.pack(f"{order}4I", 0x1A412743, version, len(letters), 0) + index + records
-
-
 PLAIN = fasta(LETTERS)
-FORMS = {
-    "lines of 60": PLAIN,
-    "one line": fasta(LETTERS, 10**6),
-    "lines of one base": fasta(LETTERS, 1),
-    "no end of the last line": PLAIN.rstrip(b"\n"),
-    "CR LF": fasta(LETTERS, end="\r\n"),
-    "BOM": b"\xef\xbb\xbf" + PLAIN,
-    "trailing blanks": fasta(LETTERS, after="  "),
-    "a trailing tab in one line": PLAIN.replace(b"\n", b"\t\n", 3),
-    "blank lines between": fasta(LETTERS, between="\n\n"),
-    "blank lines within": fasta(LETTERS, end="\n\n"),
-    "lines of many lengths": ragged(LETTERS),
-    "comments": b"; by hand\n" + PLAIN.replace(b"\n>", b"\n; next\n>", 2),
-    "gzip": gzip.compress(PLAIN),
-    "two gzip members": gzip.compress(PLAIN[:999]) + gzip.compress(PLAIN[999:]),
-    "bgzip": bgzip(PLAIN),
-    "2bit": two_bit(LETTERS),
-    "2bit of the other byte order": two_bit(LETTERS, ">"),
-    "2bit with long offsets": two_bit(LETTERS, version=1),
-}
+FORMS = forms(LETTERS)
 
 
 def check(genome, letters, windows=60):

@@ -76,9 +76,14 @@ def test_alleles_come_in_order_one_row_each(tmp_path, genome):
         ("chr1", 0, "i", "N", "A"),
         ("chr1", 101, "j", LETTERS[100:150], LETTERS[100:125] + other(LETTERS[125])),
         ("chr1", 120, "k", "AR", "C,T"),
+        ("chr1", 101, "l", "<DEL>", "A,<INS>"),
+        ("chr1", 101, "m", ".", "A"),
+        ("chr1", 101, "n", "*", "A"),
+        ("chr1", 101, "o", "A[chr2:3[", "A"),
+        ("chr1", 101, "p", base, f"{other(base)}"),
     ]
     found = list(read_variants(vcf(tmp_path, *rows), genome, 20))
-    assert [variant.id for variant in found] == list("aaabcdefghijkk")
+    assert [variant.id for variant in found] == list("aaabcdefghijkkllmnop")
     notes = [variant.note for variant in found]
     expected = [
         "",
@@ -95,6 +100,12 @@ def test_alleles_come_in_order_one_row_each(tmp_path, genome):
         "an allele is longer than the window of 20 bases",
         "REF AR has the ambiguous letter R",
         "REF AR has the ambiguous letter R",
+        "REF <DEL> has no sequence of its own",
+        "allele <INS> has no sequence of its own",
+        "REF . has no sequence of its own",
+        "REF * has no sequence of its own",
+        "REF A[chr2:3[ has no sequence of its own",
+        "",
     ]
     assert notes == expected
     without = [variant.reference_codes is None for variant in found]
@@ -106,7 +117,8 @@ def test_alleles_come_in_order_one_row_each(tmp_path, genome):
     assert decode(mismatch.reference_codes)[10] == other(base)
     assert decode(mismatch.alternative_codes)[10] == base
     assert decode(found[4].reference_codes) == "N" * 9 + LETTERS[:11]
-    assert decode(found[-3].reference_codes) == LETTERS[115:135]  # the middle of 50 bases
+    middle = next(variant for variant in found if variant.id == "j")
+    assert decode(middle.reference_codes) == LETTERS[115:135]  # the middle of 50 bases
 
 
 @pytest.mark.parametrize(
