@@ -40,8 +40,8 @@ def bgzip(content, size=1000):
 def two_bit(letters, order="<", version=0):
     """As UCSC has it: index, then size, stretches of N, of lower case, and four bases a byte."""
 
-    def stretches(bases, kind):
-        inside = np.array([0, *(letter in kind for letter in bases), 0])
+    def stretches(bases, chosen):
+        inside = np.array([0, *map(chosen, bases), 0])
         starts, stops = np.flatnonzero(np.diff(inside) == 1), np.flatnonzero(np.diff(inside) == -1)
         numbers = [starts.size, *starts, *(stops - starts)]
         return struct.pack(f"{order}{len(numbers)}I", *numbers)
@@ -54,8 +54,10 @@ def two_bit(letters, order="<", version=0):
         index += bytes([len(name)]) + name.encode() + place_of_record
         codes = ["TCAG".find(letter) % 4 for letter in bases.upper()] + [0] * (-len(bases) % 4)
         packed = [64 * a + 16 * b + 4 * c + d for a, b, c, d in np.reshape(codes, (-1, 4))]
-        records += struct.pack(f"{order}I", len(bases)) + stretches(bases, "Nn")
-        records += stretches(bases, "acgtn") + bytes(4) + bytes(packed)
+        records += struct.pack(f"{order}I", len(bases)) + stretches(
+            bases, lambda base: base not in "ACGTacgt"
+        )
+        records += stretches(bases, str.islower) + bytes(4) + bytes(packed)
     return struct.pack(f"{order}4I", 0x1A412743, version, len(letters), 0) + index + records
 
 

@@ -1,12 +1,19 @@
 """Files in the forms that people have them, each with what must be read from it."""
 
 import gzip
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from genome_files import bgzip
+from genome_files import forms as genome_forms
 
+from jaxdna.data.genome import Genome
+from jaxdna.data.intervals import read_intervals
 from jaxdna.data.motifs import load_motif, read_motifs
+from jaxdna.data.sequences import decode
+from jaxdna.data.variants import read_variants
 from jaxdna.errors import UserError
 
 
@@ -21,7 +28,33 @@ def motifs(path):
     return [(motif.label, np.round(motif.probabilities, 6).tolist()) for motif in read_motifs(path)]
 
 
-READERS = {"motif": motifs}
+def intervals(path):
+    found = read_intervals(path)
+    strands = np.where(found.reverse, "-", "+").tolist()
+    rows = zip(found.chromosomes.tolist(), found.centers.tolist(), strands, found.ids, strict=True)
+    return found.summits, list(rows)
+
+
+def variants(path):
+    (path.parent / "g.fa").write_text(f">chr1\n{BASES_OF_CHR1}\n")
+    genome = Genome(path.parent / "g.fa", cache=path.parent)
+    return [
+        (v.id, *(c if c is None else decode(c) for c in (v.reference_codes, v.alternative_codes)))
+        for v in read_variants(path, genome, 6)
+    ]
+
+
+def chromosomes(path):
+    genome = Genome(path, cache=path.parent)
+    return {name: decode(genome.codes(name, 0, size)) for name, size in genome.lengths.items()}
+
+
+READERS = {
+    "motif": motifs,
+    "interval": intervals,
+    "variant": variants,
+    "genome": chromosomes,
+}
 
 # One motif of width three in every format: asymmetric, so that no wrong order gives it too.
 MATRIX = [[0.7, 0.1, 0.1, 0.1], [0.0, 0.2, 0.0, 0.8], [0.1, 0.5, 0.4, 0.0]]
@@ -159,9 +192,144 @@ _MOTIFS = {
     "a table of columns T A G C": ("T A G C\n" + TAGC, [("form", MATRIX)]),
 }  # fmt: skip
 
+
+def tabs(*rows):
+    return "".join("\t".join(row.split()) + "\n" for row in rows)
+
+
+# Two intervals, (chromosome, start, end), with their midpoints, and their summits 7 and 30.
+BED6 = "chr1 100 201 a 9 +", "chr2 40 80 b 9 -"
+MIDPOINTS = 0, [("chr1", 150, "+", "a"), ("chr2", 60, "-", "b")]
+SUMMITS = 2, [("chr1", 107, "+", "a"), ("chr2", 70, "-", "b")]
+ONE_SUMMIT = 1, [("chr1", 107, "+", "a"), ("chr2", 60, "-", "b")]
+UNNAMED = 0, [("chr1", 150, "+", "chr1:100-201"), ("chr2", 60, "+", "chr2:40-80")]
+PEAKS = [f"{row} 4.86 15.5 12.7 {summit}" for row, summit in zip(BED6, (7, 30), strict=True)]
+PLAIN_BED = tabs(*BED6)
+IDR = "2.46 2.73 {} 620.0 16 {} 213.8 16"  # two values, and each replicate's peak and summit
+BED12 = (
+    "chr1 100 201 a 9 + 100 201 0 2 10,10, 0,91,",
+    "chr2 40 80 b 9 - 40 80 0 1 40, 0,",
+)
+
+_INTERVALS = {
+    "BED3": (tabs("chr1 100 201", "chr2 40 80"), UNNAMED),
+    "BED3 with blanks": ("chr1  100 201\nchr2 40 80\n", UNNAMED),
+    "BED4 without names": (tabs("chr1 100 201 .", "chr2 40 80 ."), UNNAMED),
+    "BED6": (PLAIN_BED, MIDPOINTS),
+    "BED6 with CR LF": (PLAIN_BED.replace("\n", "\r\n"), MIDPOINTS),
+    "BED6 with CR alone": ("# by hand\r" + PLAIN_BED.replace("\n", "\r"), MIDPOINTS),
+    "BED6 with a BOM": (b"\xef\xbb\xbf" + PLAIN_BED.encode(), MIDPOINTS),
+    "BED6 in gzip": (gzip.compress(PLAIN_BED.encode()), MIDPOINTS),
+    "BED6 without a last line end": (PLAIN_BED.rstrip(), MIDPOINTS),
+    "BED6 with comments and settings": (
+        f"browser position chr1:1-9\ntrack name=x\n#chrom\tstart\n\n{PLAIN_BED}#end\n",
+        MIDPOINTS,
+    ),
+    "BED6 of contigs called track2 and browser": (
+        PLAIN_BED.replace("chr1", "track2").replace("chr2", "browser"),
+        (0, [("track2", 150, "+", "a"), ("browser", 60, "-", "b")]),
+    ),
+    "BED6+4, text": (tabs(*(f"{row} src gene . ID=g0" for row in BED6)), MIDPOINTS),
+    "BED6+4, text and numbers": (tabs(*(f"{row} src gene . 5" for row in BED6)), MIDPOINTS),
+    "BED9": (tabs(*(f"{row} 40 201 255,0,0" for row in BED6)), MIDPOINTS),
+    "BED12": (tabs(*BED12), MIDPOINTS),
+    "BED12 of single blocks": (
+        tabs("chr1 100 201 a 9 + 0 0 0 1 101 0", "chr2 40 80 b 9 - 40 80 0 1 40 0"),
+        MIDPOINTS,
+    ),
+    "gappedPeak": (tabs(*(f"{row} 4.86 15.5 12.7" for row in BED12)), MIDPOINTS),
+    "broadPeak": (tabs(*(f"{row} 4.86 15.5 12.7" for row in BED6)), MIDPOINTS),
+    "MACS's summits": (
+        tabs("chr1 107 108 a 24.1", "chr2 70 71 b 8.2"),
+        (0, [("chr1", 107, "+", "a"), ("chr2", 70, "+", "b")]),
+    ),
+    "narrowPeak": (tabs(*PEAKS), SUMMITS),
+    "narrowPeak with a track line": ("track type=narrowPeak\n" + tabs(*PEAKS), SUMMITS),
+    "narrowPeak with a peak without a summit": (
+        tabs(PEAKS[0], PEAKS[1].replace(" 30", " -1")),
+        ONE_SUMMIT,
+    ),
+    "narrowPeak without values": (
+        tabs(*(row.replace("4.86 15.5 12.7", ". . -1") for row in PEAKS)),
+        SUMMITS,
+    ),
+    "IDR of two replicates": (
+        tabs(*(f"{row} {IDR.format('60 87', '60 87')}" for row in PEAKS)),
+        SUMMITS,
+    ),
+    "IDR of two replicates, a peak without a summit": (
+        tabs(*(f"{row} {IDR.format('60 87', '60 87')}".replace(" 30 ", " -1 ") for row in PEAKS)),
+        ONE_SUMMIT,
+    ),
+    "narrowPeak with a column more": (tabs(*(f"{row} 3" for row in PEAKS)), SUMMITS),
+    "narrowPeak with counts": (tabs(*(f"{row} 3 0" for row in PEAKS)), SUMMITS),
+    "sixteen columns of which one tenth is no summit": (
+        tabs(f"{PEAKS[0]} x y", f"{BED6[1]} 4.86 15.5 12.7 9000 x y"),
+        MIDPOINTS,
+    ),
+}  # fmt: skip
+
+BASES_OF_CHR1 = "ACGTTGCATTGACCAGGTAC"
+SNV = [("s", "CATTGA", "CATGGA")]  # the tenth base, T, in the middle of six
+VCF = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n{}"
+SNV_ROW = "chr1\t10\ts\tT\tG\t.\tPASS\t.\n"
+PLAIN_VCF = VCF.format(SNV_ROW)
+
+_VARIANTS = {
+    "VCF": (PLAIN_VCF, SNV),
+    "VCF without a header": (SNV_ROW, SNV),
+    "VCF of five columns": (SNV_ROW.replace("\t.\tPASS\t.", ""), SNV),
+    "VCF with samples": (SNV_ROW.replace("\n", "\tGT\t0/1\t1/1\n"), SNV),
+    "VCF in lower case": (PLAIN_VCF.replace("T\tG", "t\tg"), SNV),
+    "VCF with CR LF": (PLAIN_VCF.replace("\n", "\r\n"), SNV),
+    "VCF with CR alone": (PLAIN_VCF.replace("\n", "\r"), SNV),
+    "VCF with a BOM": (b"\xef\xbb\xbf" + PLAIN_VCF.encode(), SNV),
+    "VCF in gzip": (gzip.compress(PLAIN_VCF.encode()), SNV),
+    "VCF in bgzip": (bgzip(PLAIN_VCF.encode(), 40), SNV),
+    "VCF without a last line end": (PLAIN_VCF.rstrip("\n"), SNV),
+    "VCF with two alleles in a row": (
+        VCF.format(SNV_ROW.replace("G", "G,C")),
+        [*SNV, ("s", "CATTGA", "CATCGA")],
+    ),
+    "VCF with an insertion": (
+        VCF.format(SNV_ROW.replace("T\tG", "T\tTAA")),
+        [("s", "CATTGA", "CATTAA")],
+    ),
+    "VCF with a deletion": (
+        VCF.format(SNV_ROW.replace("T\tG", "TGA\tT")),
+        [("s", "ATTGAC", "ATTCCA")],
+    ),
+    "VCF with what has no sequence": (
+        VCF.format(
+            "".join(
+                f"chr1\t10\t{i}\t{alleles}\t.\t.\t.\n"
+                for i, alleles in enumerate(
+                    ("T\t<DEL>", "T\t*", "T\t.", "T\tG]chr1:3]", "<DEL>\tG", "*\tG", ".\tG")
+                )
+            )
+            + SNV_ROW
+        ),
+        [*((str(i), None, None) for i in range(7)), *SNV],
+    ),
+    "VCF of structural variants": (VCF.format("chr1\t9\td\tN\t<DUP>\n"), [("d", None, None)]),
+    "VCF header alone": (VCF.format(""), []),
+}  # fmt: skip
+
+CHROMOSOMES = {"chr1": BASES_OF_CHR1 * 9, "2": "acgtNNrya" * 7, "track2": "G"}
+_GENOMES = {
+    name: (content, {k: re.sub("[^ACGT]", "N", v.upper()) for k, v in CHROMOSOMES.items()})
+    for name, content in genome_forms(CHROMOSOMES).items()
+}
+
 FORMS = [
-    Form("motif", name, text if isinstance(text, bytes) else text.encode(), value)
-    for name, (text, value) in _MOTIFS.items()
+    Form(kind, name, text if isinstance(text, bytes) else text.encode(), value)
+    for kind, forms in {
+        "motif": _MOTIFS,
+        "interval": _INTERVALS,
+        "variant": _VARIANTS,
+        "genome": _GENOMES,
+    }.items()
+    for name, (text, value) in forms.items()
 ]
 
 
