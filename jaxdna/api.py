@@ -35,8 +35,6 @@ from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained, load_trained
 from jaxdna.schema import STRAND_CHOICES
 
-_WHOLE = 10**15  # records are never cut into pieces
-
 
 @own_settings()
 def train(
@@ -199,7 +197,7 @@ class Run:
         data = model.config.data
         ambiguous = data.get("ambiguous", "zero")
         if isinstance(sequences, Path):
-            pieces = list(read_fasta_pieces(sequences, ambiguous, most_bases=_WHOLE))
+            pieces: Iterable[Piece] = read_fasta_pieces(sequences, ambiguous, most_bases=None)
         else:
             one = isinstance(sequences, str)
             letters = [sequences] if one else list(sequences)

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import resource
 import stat
 import sys
 from typing import Any, NoReturn
@@ -17,11 +18,14 @@ from jaxdna.errors import (
     JaxdnaError,
     StorageError,
     Unread,
+    UserError,
     nearest,
     report,
     unheard,
 )
 from jaxdna.parallel.settings import set_aside
+
+_FILES, _ENOUGH_FILES = 64, 1024  # of one process; one CPU device alone takes up to 40
 
 # Verb -> the line that `jaxdna --help` shows. Each verb is a module of this package with
 # `add_arguments(parser)` and `run(arguments) -> result or None`.
@@ -134,7 +138,7 @@ def main(arguments: list[str]) -> int:
         print(end="", flush=True)
     except Unread:
         pass
-    except (StorageError, MemoryError, RuntimeError) as error:
+    except (JaxdnaError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
         code = report(error)
     return code
 
@@ -146,6 +150,7 @@ def _answer(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"jaxdna {__version__}")
         return EXIT_OK
+    _require_files()
     verb, *rest = arguments
     if verb not in VERBS:
         print(f"jaxdna: no verb '{verb}'; {nearest(verb, VERBS)}", file=sys.stderr)
@@ -177,6 +182,19 @@ def _answer(arguments: list[str]) -> int:
     return EXIT_OK
 
 
+def _require_files() -> None:
+    """Takes as many open files as the system grants, and refuses where a run would not get by."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < _FILES:
+        raise UserError(
+            f"this process may open {hard} files (ulimit -n), and a run needs {_FILES} or more; "
+            "legal: ulimit -n 1024"
+        )
+    wanted = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(_ENOUGH_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def entry() -> NoReturn:
     """The `jaxdna` command."""
     if sys.stdout:
@@ -191,7 +209,11 @@ def entry() -> NoReturn:
 
 
 def _over(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
-    """Returns a text stream over `raw` with the settings of the one before it."""
+    """Returns a text stream over `raw` with the settings of the one before it.
+
+    A name that the terminal's encoding lacks is shown in escapes, not as a failure.
+    """
+    errors = "backslashreplace" if before.errors == "strict" else before.errors
     at_once = before.line_buffering or before.write_through  # a terminal, or `python -u`
     buffer = io.BufferedWriter(raw)
-    return io.TextIOWrapper(buffer, before.encoding, before.errors, line_buffering=at_once)
+    return io.TextIOWrapper(buffer, before.encoding, errors, line_buffering=at_once)

@@ -1,13 +1,17 @@
 import json
 import os
 import pty
+import resource
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from jaxdna.cli.main import VERBS, split_overrides
+from jaxdna.errors import report
 
 
 def test_help_answers_in_under_half_a_second():
@@ -63,6 +67,66 @@ def test_a_disk_that_fails_is_no_terminal_that_was_closed():
     os.close(file)
     sentence = "jaxdna: stdout cannot be written (Input/output error)\n"
     assert (done.returncode, done.stderr) == (1, sentence)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="sees imports in /proc")
+@pytest.mark.parametrize("library", ["_json", "numpy", "jaxlib"])
+def test_ctrl_c_while_it_starts_is_one_word(library):
+    """Whatever is being imported then: a library left halfway says anything but that."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "jaxdna", "doctor"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        maps = Path(f"/proc/{process.pid}/maps")
+        while library not in maps.read_text() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert (process.returncode, said) == (130, "jaxdna: interrupted\n")
+
+
+def test_few_open_files_are_refused_and_more_are_taken_where_they_may_be():
+    def run(soft, hard):
+        code = (
+            "import resource\nfrom jaxdna.cli.main import main\n"
+            "code = main(['simulate'])\nprint(code, *resource.getrlimit(resource.RLIMIT_NOFILE))"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),
+        )  # fmt: skip
+
+    few = run(32, 32)
+    assert few.stdout == "2 32 32\n"
+    assert few.stderr == (
+        "jaxdna: this process may open 32 files (ulimit -n), and a run needs 64 or more; legal: "
+        "ulimit -n 1024\n"
+    )
+    assert run(32, 200).stdout.splitlines()[-1].split()[1:] == ["200", "200"]
+
+
+def test_a_name_that_the_terminal_cannot_show_is_shown_in_escapes():
+    code = (
+        "from jaxdna.cli import main\nmain.main = lambda _: print('\\udce9\\u2028')\nmain.entry()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("\\udce9\\u2028\n", "")
+
+
+def test_what_does_not_fit_into_memory_is_one_sentence(capfd):
+    """On the host it is NumPy that says so, on a device XLA."""
+    import jax
+    import numpy as np
+
+    for fail in (lambda: np.empty(2**62, np.uint8), lambda: jax.numpy.zeros(2**50, "uint8")):
+        with pytest.raises((MemoryError, RuntimeError)) as caught:
+            jax.block_until_ready(fail())
+        assert report(caught.value) == 2
+        said = capfd.readouterr().err
+        assert said.startswith("jaxdna: memory does not suffice (") and said.count("\n") == 1
 
 
 def test_what_python_was_told_not_to_hold_back_is_not_held_back():
