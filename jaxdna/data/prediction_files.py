@@ -99,8 +99,8 @@ def appears_whole(path: str) -> Iterator[Path]:
             f"--output={path} cannot be written ({(error.strerror or str(error)).lower()}); "
             "legal: a file in a folder that exists"
         ) from error
-    os.close(handle)
     try:
+        os.close(handle)
         yield Path(name)
         mask = os.umask(0)
         os.umask(mask)

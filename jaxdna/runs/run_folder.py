@@ -108,7 +108,18 @@ class RunFolder:
     """
 
     def __init__(self, path: Path):
-        """Names the folder; nothing is touched."""
+        """Names the folder; nothing is touched.
+
+        Raises:
+          UserError: the name is no UTF-8 text, as which the libraries below take it.
+        """
+        try:
+            str(path.absolute()).encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"--workdir={path} is not UTF-8 text, and checkpoints cannot be written below it; "
+                "give another folder"
+            ) from None
         self.path = path
         self.files = Folder(path)
         self.writes = True

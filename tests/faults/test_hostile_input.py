@@ -5,8 +5,10 @@ Hypothesis makes the inputs; each is given to the code that reads such input, in
 
 import gc
 import json
+import os
 import shutil
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -94,6 +96,12 @@ def test_a_run_folder_says_neither_whom_to_join_nor_whence_to_load_programs(fini
     read = RunFolder(tmp_path).read_config()
     assert read.runtime.compilation_cache == "auto"
     assert read.cluster == load_config("configs/tal1.py").cluster
+
+
+def test_a_run_folder_whose_name_is_no_text_is_refused_before_it_is_trained_in(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/latin\xe9"))
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        RunFolder(path)
 
 
 @pytest.mark.parametrize(
