@@ -127,6 +127,12 @@ def validate(leaves: Mapping[str, Any]) -> ConfigDict:
     return _nested(checked)
 
 
+def keys_since(begun: Mapping[str, Any]) -> dict[str, Field]:
+    """Returns the keys, with a value for earlier runs, that dotted leaves of a run do not have."""
+    fields = _fields_of(begun)
+    return {k: f for k, f in fields.items() if f.before is not None and k not in begun}
+
+
 # What the other strategies do not offer, with the value that they need.
 _SPMD_ONLY = {"gradient_sync.method": "auto", "train.accumulate": 1, "train.precision": "float32"}
 

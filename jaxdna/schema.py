@@ -23,6 +23,7 @@ class Field:
       accepts: whether a value of the right type is legal.
       identity: a run folder cannot be resumed with another value of this key, since the
         parameters, the data or the order of the batches would be others.
+      before: the value that runs have which were begun before the key was there; None: the default.
     """
 
     default: Any
@@ -30,6 +31,7 @@ class Field:
     legal: str
     accepts: Callable[[Any], bool]
     identity: bool = False
+    before: Any = None
 
 
 def _integer(default: int, meaning: str, low: int = 1, high: float = math.inf) -> Field:
@@ -158,6 +160,14 @@ DATA_SETS: dict[str, dict[str, Field]] = {
         "test_chroms": _text("", "instead of a share: chromosomes for the test"),
         "split_table": _text(
             "", "instead of shares: file with columns id and split, as `jaxdna simulate` writes"
+        ),
+        "similarity": Field(
+            0.25,
+            "share of their k-mers from which two sequences stay in one split, as do those whose "
+            "names say that they overlap; 0: each is by itself",
+            "a number, 0 to 1",
+            lambda v: 0 <= v <= 1,
+            before=0.0,
         ),
         "folds": Field(
             0,

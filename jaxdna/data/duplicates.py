@@ -65,12 +65,12 @@ def sequence_keys(records: Records) -> NDArray[np.uint64]:
     return keys
 
 
-def same_sequences(keys: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
+def same_sequences(keys: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
     """Returns which records are the same by one key or another: int64 [records], equal for those.
 
     Args:
-      keys: of `sequence_keys`, uint64 [records] each: of what the file says, and of what is left
-        of it once it is cropped.
+      keys: integer [records] each: of `sequence_keys`, of what the file says and of what is left
+        of it once it is cropped; or groups of any kind, that shall be joined.
     """
     nodes, count = [], len(keys[0])
     for one in keys:

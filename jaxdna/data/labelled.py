@@ -16,6 +16,7 @@ from jaxdna.data.digests import check_unchanged, file_digest
 from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.genome import Genome
 from jaxdna.data.intervals import Windows, place_windows, read_intervals, read_windows
+from jaxdna.data.near_copies import near_copies
 from jaxdna.data.negatives import gc_fraction, gc_matched
 from jaxdna.data.neighbours import overlap_groups
 from jaxdna.data.records import Records
@@ -26,6 +27,7 @@ from jaxdna.data.streams import read_blocks
 from jaxdna.data.tables import read_table
 from jaxdna.errors import UserError
 
+FAMILIES = "families"  # the column of near-copies
 SHUFFLE, GC_MATCHED = "dinucleotide_shuffle", "gc_matched"
 WINDOW_BASES = 500  # length of a window around an interval where the user names none
 _WAYS = (
@@ -59,6 +61,7 @@ class Labelled:
     chromosomes: NDArray[np.str_] | None
     lengths: NDArray[np.int64]
     keys: NDArray[np.uint64]
+    families: NDArray[np.int64] | None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,13 +98,15 @@ def read_labelled(config: ConfigDict) -> Labelled:
     cache = cache_folder(config.runtime.data_cache)
     memory = cache / "digests"
     inputs = [Input(path, file_digest(path, memory)) for path in source.inputs]
-    key = [[one.sha256 for one in inputs], source.key, data.ambiguous]
+    key = [[one.sha256 for one in inputs], source.key, data.ambiguous, data.similarity]
     width = config.model.get("width", 1)
 
     def fill(writer: StoreWriter) -> None:
         source.fill(writer)
         for one in inputs:  # else the store would keep under these digests what is not theirs
             check_unchanged(one.path, one.sha256, memory)
+        if data.similarity:
+            writer.add_made_column(FAMILIES, lambda codes: near_copies(codes, data.similarity))
 
     store = find_or_make(key, cache, fill, data.lengths, source.length, width)
     store.check_minimum(width, source.parts)
@@ -125,6 +130,7 @@ def read_labelled(config: ConfigDict) -> Labelled:
         columns.get("chromosomes"),
         store.lengths,
         columns[KEYS],
+        columns.get(FAMILIES),
     )
 
 
@@ -242,7 +248,9 @@ def _fill_intervals(writer: StoreWriter, config: ConfigDict) -> None:
         starts = np.concatenate([starts, unbound.starts])
         writer.add_column("chromosomes", chromosomes)
     pairs = partners, count + np.arange(partners.size)
-    groups, overlapping = overlap_groups(chromosomes, starts, length, pairs, sum(writer.counts))
+    groups, overlapping = overlap_groups(
+        chromosomes, starts, starts + length, pairs, sum(writer.counts)
+    )
     writer.add_column("groups", groups)
     writer.add_column("overlapping", overlapping)
 

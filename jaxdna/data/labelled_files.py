@@ -1,6 +1,7 @@
 """A data set from the user's own files: what goes into which split, and what to beware of."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +14,12 @@ from jaxdna.data.digests import file_digest
 from jaxdna.data.duplicates import find_duplicates, same_sequences, sequence_keys
 from jaxdna.data.labelled import GC_MATCHED, SHUFFLE, Labelled, read_labelled
 from jaxdna.data.mapped_rows import MappedRows
+from jaxdna.data.near_copies import kmer_length
 from jaxdna.data.records import Records
+from jaxdna.data.relatives import Relation, named_overlaps
 from jaxdna.data.shortcuts import shortcut_notes
 from jaxdna.data.split_table import read_split_table
-from jaxdna.data.splits import chromosome_split, fold_split, random_split
+from jaxdna.data.splits import chromosome_split, fold_split, keep_together, random_split
 from jaxdna.errors import UserError
 
 _IN_MEMORY_BYTES = 2**30  # larger data stay on disk, and each process reads its own rows
@@ -32,12 +35,19 @@ def load_files(config: ConfigDict) -> Dataset:
     inputs = list(labelled.inputs)
     if config.data.split_table:
         inputs.append(Input(config.data.split_table, file_digest(config.data.split_table)))
-    rows, notes = _split_rows(labelled, config)
-    split = np.full(len(labelled), -1, dtype=np.int8)
-    for index, name in enumerate(SPLITS):
-        split[rows[name]] = index
-    duplicates = find_duplicates(_families(labelled), split, labelled.labels)
-    notes += duplicates.notes(_Lazy(labelled.ids))
+    same = _same(labelled)
+    relations = _relations(labelled, same, config.data)
+    together = _together(labelled.groups, relations)
+    rows, notes = _split_rows(labelled, config, together)
+    split, names = _numbers(rows, len(labelled)), _Lazy(labelled.ids)
+    duplicates = find_duplicates(same, split, labelled.labels)
+    notes += duplicates.notes(names)
+    alone = None
+    if together is not labelled.groups and not (config.data.split_table or config.data.test_chroms):
+        with suppress(UserError):
+            alone = _numbers(_split_rows(labelled, config, labelled.groups)[0], len(labelled))
+    for relation in relations:
+        notes += relation.notes(split, alone, names)
     padded = config.data.lengths == "pad"
     notes += shortcut_notes(labelled.codes, labelled.labels, labelled.lengths, padded)
 
@@ -59,8 +69,40 @@ def load_files(config: ConfigDict) -> Dataset:
     )
 
 
+def _relations(labelled: Labelled, same: NDArray[np.int64], data: Any) -> list[Relation]:
+    """Returns what should keep records in one split: near-copies, and names that overlap."""
+    relations = []
+    if labelled.families is not None:
+        k = kmer_length(labelled.codes.shape[1])
+        how = f"share {100 * data.similarity:.3g} % or more of their {k}-mers with another one"
+        relations.append(Relation(same_sequences([same, labelled.families]), how))
+        if data.positives:
+            overlaps = named_overlaps(labelled.ids(), labelled.lengths)
+            relations.append(Relation(overlaps, "overlap another one, by their names,"))
+    return relations
+
+
+def _together(
+    groups: NDArray[np.int64] | None, relations: Sequence[Relation]
+) -> NDArray[np.int64] | None:
+    """Returns `groups`, as they are where the relations add nothing to them."""
+    if not relations:
+        return groups
+    alone = np.arange(relations[0].groups.size) if groups is None else groups
+    joined = same_sequences([alone] + [relation.groups for relation in relations])
+    return groups if joined.max(initial=0) == np.unique(alone).size - 1 else joined
+
+
+def _numbers(rows: dict[str, NDArray[np.int64]], records: int) -> NDArray[np.int8]:
+    """Returns the number of each record's split, -1 for none: int8 [records]."""
+    split = np.full(records, -1, dtype=np.int8)
+    for index, name in enumerate(SPLITS):
+        split[rows[name]] = index
+    return split
+
+
 def _split_rows(
-    labelled: Labelled, config: ConfigDict
+    labelled: Labelled, config: ConfigDict, together: NDArray[np.int64] | None
 ) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
     """Returns the records of each split, in order, and notes."""
     data, labels = config.data, labelled.labels
@@ -88,7 +130,7 @@ def _split_rows(
             labelled.chromosomes, labels, _names(data.valid_chroms), _names(data.test_chroms)
         )
     elif data.folds:
-        split = _fold(labelled, data, config.seed)
+        split = _fold(labelled, data, config.seed, together)
     else:
         train = 1 - data.validation_fraction - data.test_fraction
         if train <= 0:
@@ -98,23 +140,42 @@ def _split_rows(
                 "legal: a sum below 1"
             )
         shares = (train, data.validation_fraction, data.test_fraction)
-        split = random_split(labels, shares, config.seed, labelled.groups)
+        split = keep_together(
+            lambda groups: random_split(labels, shares, config.seed, groups),
+            labels,
+            shares,
+            together,
+            labelled.groups,
+        )
     return {name: np.flatnonzero(split == index) for index, name in enumerate(SPLITS)}, []
 
 
-def _fold(labelled: Labelled, data: Any, seed: int) -> NDArray[np.int8]:
+def _fold(
+    labelled: Labelled, data: Any, seed: int, together: NDArray[np.int64] | None
+) -> NDArray[np.int8]:
     """One fold is the test split; the validation split is drawn from the others."""
     if data.fold >= data.folds:
         raise UserError(
             f"--config.data.fold={data.fold} is not legal: it must be -1 to {data.folds - 1} "
             f"(--config.data.folds={data.folds})"
         )
-    labels, groups = labelled.labels, labelled.groups
-    held_out = fold_split(labels, data.folds, seed, groups) == max(data.fold, 0)
+    labels, needed = labelled.labels, labelled.groups
+    folds = keep_together(
+        lambda groups: fold_split(labels, data.folds, seed, groups),
+        labels,
+        [1 / data.folds] * data.folds,
+        together,
+        needed,
+    )
     split = np.full(len(labelled), SPLITS.index("test"), dtype=np.int8)
-    rest = np.flatnonzero(~held_out)
+    rest = np.flatnonzero(folds != max(data.fold, 0))
     shares = (1 - data.validation_fraction, data.validation_fraction, 0)
-    split[rest] = random_split(labels[rest], shares, seed, None if groups is None else groups[rest])
+    split[rest] = keep_together(
+        lambda groups: random_split(labels[rest], shares, seed, groups),
+        labels[rest],
+        shares,
+        *(groups if groups is None else groups[rest] for groups in (together, needed)),
+    )
     return split
 
 
@@ -125,7 +186,7 @@ def _split(labelled: Labelled, rows: NDArray[np.int64]) -> Split:
     return Split(cast(NDArray[np.uint8], mapped), labelled.labels[rows])
 
 
-def _families(labelled: Labelled) -> NDArray[np.int64]:
+def _same(labelled: Labelled) -> NDArray[np.int64]:
     """Returns which records are the same in the files, or to the network once they are cropped.
 
     An odd number of bases to pad or to crop leaves the other strand one base further.

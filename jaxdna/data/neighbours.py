@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 def overlap_groups(
     chromosomes: NDArray[np.str_],
     starts: NDArray[np.int64],
-    length: int,
+    stops: NDArray[np.int64],
     partners: tuple[NDArray[np.int64], NDArray[np.int64]],
     records: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -17,8 +17,8 @@ def overlap_groups(
 
     Args:
       chromosomes: text [windows].
-      starts: int64 [windows], first base of each.
-      length: bases of each window.
+      starts: int64 [windows], first base of each, from 0.
+      stops: int64 [windows], the base behind its last one.
       partners: two of int64 [pairs]: records that belong together for another reason.
       records: how many there are; the windows are the first ones.
 
@@ -26,10 +26,15 @@ def overlap_groups(
       int64 [records], the group of each; and bool [windows], whether it overlaps another one.
     """
     order = np.lexsort((starts, chromosomes))
-    one, other = order[:-1], order[1:]  # of equal lengths, only neighbours need to be compared
-    near = (chromosomes[one] == chromosomes[other]) & (starts[other] - starts[one] < length)
+    one, other = order[:-1], order[1:]
+    same = chromosomes[one] == chromosomes[other]
+    # How far the windows up to each one reach: the chromosomes one behind the other.
+    shift = np.concatenate([[0], np.cumsum(~same)]) * (stops.max(initial=0) + 1)
+    reach = np.maximum.accumulate(stops[order] + shift)[:-1] - shift[:-1]
+    near = same & (starts[other] < reach)
     overlapping = np.zeros(starts.size, dtype=bool)
-    overlapping[one[near]] = overlapping[other[near]] = True
+    overlapping[other[near]] = True
+    overlapping[one[same & (starts[other] < stops[one])]] = True
     edges = np.concatenate([one[near], partners[0]]), np.concatenate([other[near], partners[1]])
     graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(records, records))
     groups = connected_components(graph, directed=False)[1].astype(np.int64)

@@ -1,6 +1,8 @@
 """Which record belongs to which split: random and stratified, by chromosome, or in folds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,6 +78,39 @@ def fold_split(
     names = [f"fold {number}" for number in range(folds)]
     _require_classes(np.asarray(labels), fold, np.arange(folds), names, order.size)
     return fold
+
+
+def keep_together(
+    draw: Callable[[NDArray[np.int64] | None], NDArray[Any]],
+    labels: NDArray[np.integer],
+    shares: Sequence[float],
+    wanted: NDArray[np.int64] | None,
+    needed: NDArray[np.int64] | None,
+) -> NDArray[Any]:
+    """Splits with the groups that should stay together, or only with those that must.
+
+    Families can be so large that a split would be left without records; the wish then gives way.
+
+    Args:
+      draw: splits, given groups.
+      labels: integer [records], the classes.
+      shares: of each split or fold; with less than half of it in some class, one is too small.
+      wanted: integer [records], groups as `random_split` takes them.
+      needed: the same.
+
+    Raises:
+      UserError: `draw` does, with the groups that must stay together.
+    """
+    if wanted is not needed:
+        with suppress(UserError):
+            split = draw(wanted)
+            for records in (split[labels == one] for one in np.unique(labels)):
+                there = np.bincount(records, minlength=len(shares))
+                if (there < np.floor(np.array(shares) * records.size / 2)).any():
+                    break
+            else:
+                return split
+    return draw(needed)
 
 
 def chromosome_split(

@@ -46,6 +46,7 @@ class StoreWriter:
         self._parts: list[tuple[SequenceStats, list[str]]] = []
         self._lengths = [np.empty(0, dtype=np.int64)]
         self._columns: dict[str, NDArray] = {}
+        self._made: dict[str, Callable[[Codes], NDArray]] = {}
         self._open = ExitStack()
         self._codes = self._open.enter_context(_synced(folder / "codes.npy"))
         self._ids = self._open.enter_context(_synced(folder / "ids.txt"))
@@ -133,6 +134,15 @@ class StoreWriter:
         """Stores an array beside the sequences, such as their classes."""
         self._columns[name] = values
 
+    def add_made_column(self, name: str, make: Callable[[Codes], NDArray]) -> None:
+        """Stores an array that `make` gets from all sequences once they have one length.
+
+        Args:
+          name: of the column.
+          make: takes uint8 [records, length], memory-mapped.
+        """
+        self._made[name] = make
+
     def records(self) -> Records:
         """Returns what was written so far, memory-mapped, with numbers in place of the ids."""
         lengths = np.concatenate(self._lengths)
@@ -156,6 +166,8 @@ class StoreWriter:
         else:
             self._open.close()
             self._fit(records)
+        for name, make in self._made.items():
+            self.add_column(name, make(np.load(self._folder / "codes.npy", mmap_mode="r")))
         with _synced(self._folder / "lengths.npy") as file:
             np.save(file, records.lengths)
         with _synced(self._folder / "columns.npz") as file:

@@ -55,6 +55,7 @@ def _train_folds(
             "one process; legal with several: --config.data.fold=0 and so on, one run for each"
         )
     whole = RunFolder(workdir)
+    config = whole.settle(config)
     whole.check(config)
     with whole.locked(loud(console)) as held, guard.every(RENEW_SECONDS, held.renew):
 

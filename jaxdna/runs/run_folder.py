@@ -227,7 +227,12 @@ class RunFolder:
         return True
 
     def settle(self, config: ConfigDict) -> ConfigDict:
-        """Returns `config` with what this run measured when it began: where a pipeline is cut."""
+        """Returns `config` with what was decided when this run began.
+
+        That is where a pipeline is cut, and what has become a key since then, unless `config` has
+        another value than the default.
+        """
+        config = self._settle_new_keys(config)
         if config.strategy == "pipeline" and not config.pipeline.boundaries:
             if not self._config.exists():
                 return config
@@ -236,6 +241,18 @@ class RunFolder:
                 config = config.copy_and_resolve_references()
                 config.pipeline.boundaries = begun.pipeline.boundaries
         return config
+
+    def _settle_new_keys(self, config: ConfigDict) -> ConfigDict:
+        try:
+            begun = configs.flat(read_small_json(self._config, _MOST_CONFIG_BYTES))
+            since = configs.keys_since(begun)
+        except (OSError, ValueError, AttributeError, UserError):  # `check` says it
+            return config
+        leaves = configs.flat(config)
+        for key, field in since.items():
+            if leaves.get(key) == field.default:
+                leaves[key] = field.before
+        return configs.validate(leaves)
 
     def open(self, config: ConfigDict) -> None:
         """Stores the configuration.
@@ -293,7 +310,8 @@ class RunFolder:
                 for key, leaf in configs.flat(value).items()
                 if not key.startswith("cluster.") and key != "runtime.compilation_cache"
             }
-            return configs.validate(leaves)
+            since = configs.keys_since(leaves)
+            return configs.validate({key: one.before for key, one in since.items()} | leaves)
         except FileNotFoundError:
             raise UserError(
                 f"--workdir={self.path} is no run folder (no config.json); `jaxdna train` makes one"

@@ -240,7 +240,7 @@ def test_the_same_sequence_in_two_splits_is_reported(files):
     copy = decode(reverse_complement(np.array(["ACGT".index(b) for b in first], np.uint8)))
     with (files / "p.fa").open("a") as stream:
         stream.write("".join(f">copy{i}\n{copy}\n" for i in range(12)))
-    data = load(files, positives="p.fa", negatives="n.fa", lengths="pad")
+    data = load(files, positives="p.fa", negatives="n.fa", lengths="pad", similarity=0.0)
     assert any("in two splits" in note and "'p0'" in note for note in data.notes)
 
 
@@ -253,7 +253,7 @@ def test_a_leak_is_seen_on_both_strands_whatever_is_padded_or_cropped(files, bas
         both = one + [text.translate(str.maketrans("ACGT", "TGCA"))[::-1] for text in one]
         fasta(files / f"d{name}.fa", both, name)
     crop = {"length": 95} if fit["lengths"] == "center_crop" else {}
-    data = load(files, positives="dp.fa", negatives="dn.fa", **fit, **crop)
+    data = load(files, positives="dp.fa", negatives="dn.fa", similarity=0.0, **fit, **crop)
     split_of = {name: split for split in SPLITS for name in data.ids(split)}
     leaks = sum(
         2
@@ -275,6 +275,96 @@ def test_a_leak_is_seen_where_only_what_is_cropped_is_the_same(files):
     fasta(files / "w.fa", middle + wide, "w")
     data = load(files, positives="w.fa", negatives="n.fa", lengths="center_crop", length=30)
     assert any("sequences are in two splits" in note for note in data.notes)
+
+
+def mutants(rng, families, copies, rate, bases=200):
+    """Text of near-copies, the copies of one family side by side, every other one turned."""
+    parents = rng.integers(0, 4, (families, bases)).repeat(copies, axis=0)
+    changed = rng.random(parents.shape) < rate
+    codes = np.where(changed, rng.integers(0, 4, parents.shape), parents).astype(np.uint8)
+    codes[1::2] = 3 - codes[1::2, ::-1]
+    return [decode(row) for row in codes]
+
+
+@pytest.mark.parametrize("more", [{}, {"folds": 3, "fold": 1}])
+def test_families_of_near_copies_stay_in_one_split_and_are_counted(files, more):
+    rng = np.random.default_rng(7)
+    for name in "pn":
+        fasta(files / f"f{name}.fa", mutants(rng, 30, 5, 0.04), name)
+    settings = {"positives": "fp.fa", "negatives": "fn.fa", **more}
+    apart, together = load(files, **settings, similarity=0.0), load(files, **settings)
+    for data, kept in ((apart, False), (together, True)):
+        split_of = {name: split for split in SPLITS for name in data.ids(split)}
+        homes = [{split_of[f"{n}{5 * i + j}"] for j in range(5)} for n in "pn" for i in range(30)]
+        assert all(len(home) == 1 for home in homes) == kept
+    assert not any("-mers" in note for note in apart.notes)
+    (note,) = (note for note in together.notes if "-mers" in note)
+    assert note.startswith("300 sequences share 25 % or more of their 9-mers with another one")
+    assert "60 families, the largest of 5" in note
+    shares = [len(split) / 300 for split in together.splits.values()]
+    np.testing.assert_allclose(shares, [0.6, 0.07, 1 / 3] if more else [0.7, 0.1, 0.2], atol=0.09)
+
+
+def test_near_copies_in_splits_that_the_user_gives_are_told(files):
+    fasta(files / "f.fa", mutants(np.random.default_rng(8), 10, 2, 0.04, 60), "f")
+    split = [("train", "validation", "test")[i % 3] for i in range(20)]
+    rows = [f"f{i}\t{name}\n" for i, name in enumerate(split)]
+    rows += [f"n{i}\t{name}\n" for i, name in enumerate(split[:6])]
+    (files / "s.tsv").write_text("id\tsplit\n" + "".join(rows))
+    fasta(files / "n.fa", letters(np.random.default_rng(9), 6, 60, 60), "n")
+    data = load(files, positives="f.fa", negatives="n.fa", split_table="s.tsv")
+    (note,) = (note for note in data.notes if "-mers" in note)
+    assert note.startswith("20 sequences share 25 % or more of their 8-mers with another one in")
+
+
+def test_a_family_that_would_leave_a_split_empty_is_split_and_told(files):
+    fasta(files / "one.fa", mutants(np.random.default_rng(10), 1, 50, 0.02), "one")
+    fasta(files / "n.fa", letters(np.random.default_rng(11), 50, 200, 200), "n")
+    given = {"positives": "one.fa", "negatives": "n.fa"}
+    data, before = load(files, **given), load(files, **given, similarity=0.0)
+    assert any("leave too few for a split" in note for note in data.notes)
+    for name in SPLITS:
+        assert data.ids(name) == before.ids(name)
+
+
+def test_random_sequences_are_split_as_if_nobody_had_looked(files):
+    for name in "pn":
+        fasta(files / f"{name}.fa", letters(np.random.default_rng(ord(name)), 200, 60, 60), name)
+    given = {"positives": "p.fa", "negatives": "n.fa"}
+    data, before = load(files, **given), load(files, **given, similarity=0.0)
+    assert data.notes == before.notes == []
+    for name in SPLITS:
+        assert data.ids(name) == before.ids(name)
+
+
+@pytest.mark.parametrize(
+    "form", ["{0}:{1}-{2}", "{0}:{3}-{2}", "{0}:{1}-{2}(-)", "peak::{0}:{1}-{2}", "{0}_{1}_{2}"]
+)
+def test_names_that_are_places_keep_what_overlaps_together(files, form):
+    """Random letters: only the names say that pairs 150 bases apart share 50 of 200."""
+    rng = np.random.default_rng(12)
+    for name in "pn":
+        starts = [at for base in range(0, 20_000, 1000) for at in (base, base + 150)]
+        names = [form.format(f"chr{name}", at, at + 200, at + 1) for at in starts]
+        text = letters(rng, 40, 200, 200)
+        rows = [f">{one}\n{bases}\n" for one, bases in zip(names, text, strict=True)]
+        (files / f"{name}.fa").write_text("".join(rows))
+    data = load(files, positives="p.fa", negatives="n.fa")
+    split_of = {name: split for split in SPLITS for name in data.ids(split)}
+    assert len(split_of) == 80
+    for name in "pn":
+        for base in range(0, 20_000, 1000):
+            pair = [form.format(f"chr{name}", a, a + 200, a + 1) for a in (base, base + 150)]
+            assert split_of[pair[0]] == split_of[pair[1]]
+    assert any(note.startswith("80 sequences overlap another one") for note in data.notes)
+
+
+def test_a_name_that_is_not_as_long_as_its_sequence_is_no_place(files):
+    for name in "pn":
+        text = letters(np.random.default_rng(ord(name)), 40, 60, 60)
+        rows = [f">gene:{i}-{i + 500}\n{bases}\n" for i, bases in enumerate(text)]
+        (files / f"{name}.fa").write_text("".join(rows))
+    assert load(files, positives="p.fa", negatives="n.fa").notes == []
 
 
 TWO = {"positives": "p.fa", "negatives": "n.fa"}
