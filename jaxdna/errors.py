@@ -32,6 +32,10 @@ class UserError(JaxdnaError):
     exit_code = EXIT_USER
 
 
+class Disagreement(UserError):
+    """The processes of a run were given different things; raised in all of them."""
+
+
 class PeerError(JaxdnaError):
     """Another process of this run failed, or never came."""
 
@@ -68,6 +72,11 @@ def unheard(stream: IO[Any]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, as a part of a sentence."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def last_words(text: str, stream: TextIO | None = None) -> None:

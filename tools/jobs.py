@@ -29,13 +29,21 @@ class Job:
       pid: of the process.
     """
 
-    def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str]):
-        """Starts `jaxdna ARGUMENTS`, stdout and stderr going to `log`."""
+    def __init__(
+        self,
+        arguments: list[str],
+        log: Path,
+        environment: Mapping[str, str],
+        folder: Path | None = None,
+    ):
+        """Starts `jaxdna ARGUMENTS`, stdout and stderr going to `log`, in a working folder."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
         self._log = log
         log.write_text("")
-        self._process = context.Process(target=_run, args=(arguments, str(log), dict(environment)))
+        self._process = context.Process(
+            target=_run, args=(arguments, str(log), dict(environment), folder or Path.cwd())
+        )
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -84,11 +92,12 @@ class Job:
         return code
 
 
-def _run(arguments: list[str], log: str, environment: dict[str, str]) -> NoReturn:
+def _run(arguments: list[str], log: str, environment: dict[str, str], folder: Path) -> NoReturn:
     handle = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.environ.update(environment)
+    os.chdir(folder)
     from jaxdna.cli.main import main
 
     raise SystemExit(main(arguments))

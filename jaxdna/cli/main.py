@@ -7,6 +7,7 @@ import io
 import json
 import os
 import resource
+import signal
 import stat
 import sys
 from typing import Any, NoReturn
@@ -126,6 +127,8 @@ def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
 def main(arguments: list[str]) -> int:
     """Runs one command line; results that nobody reads any more are no failure.
 
+    One of several processes has left the others when this returns.
+
     Args:
       arguments: without the program's name.
 
@@ -140,6 +143,8 @@ def main(arguments: list[str]) -> int:
         pass
     except (JaxdnaError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
         code = report(error)
+    if cluster := sys.modules.get("jaxdna.parallel.cluster"):  # else nobody has been joined
+        cluster.leave()
     return code
 
 
@@ -205,7 +210,10 @@ def entry() -> NoReturn:
         print(
             f"note     a run has its own settings; ignored: {', '.join(ignored)}", file=sys.stderr
         )
-    raise SystemExit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # Python takes a while to end, and the code is known
+    raise SystemExit(code)
 
 
 def _over(raw: io.FileIO, before: Any) -> io.TextIOWrapper:

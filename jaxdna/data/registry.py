@@ -8,11 +8,12 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from jaxdna.data.ceiling import log_likelihood_ratio
-from jaxdna.data.dataset import SPLITS, Dataset, Split
+from jaxdna.data.dataset import SPLITS, Dataset, Input, Split
+from jaxdna.data.digests import file_digest
 from jaxdna.data.images import load_images
 from jaxdna.data.labelled_files import load_files
 from jaxdna.data.memory import require_memory
-from jaxdna.data.motifs import load_motif
+from jaxdna.data.motifs import load_motif, presets
 from jaxdna.data.simulator import Simulation, simulate, simulation_bytes
 from jaxdna.tasks.metrics import scores
 
@@ -54,6 +55,8 @@ def _load_tal1(config: ConfigDict) -> Dataset:
         for name, rows in slices.items()
     }
     motif = load_motif(config.data.motif)
+    from_file = config.data.motif not in presets()
+    inputs = [Input(motif.source, file_digest(motif.source))] if from_file else []
 
     @cache
     def best_logits(split: str) -> NDArray[np.float64]:
@@ -69,6 +72,7 @@ def _load_tal1(config: ConfigDict) -> Dataset:
         describe=f"simulated, motif {motif.name} ({motif.source}), GC {config.data.gc:g}",
         ceiling=ceiling,
         best_logits=best_logits,
+        inputs=inputs,
     )
 
 

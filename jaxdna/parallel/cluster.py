@@ -1,27 +1,26 @@
 """Several processes as one program: how they find each other. The one caller of jax.distributed."""
 
+import atexit
 import os
-import re
 import socket
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import Any
 
 import jax
-import numpy as np
 from jax._src import distributed, xla_bridge
 from jax._src.lib import _jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxdna.errors import EXIT_PEER, PeerError, Preempted, UserError, last_words, report
+from jaxdna.errors import PeerError, UserError, one_line, report
 from jaxdna.parallel.start import Start
 
-_LAST_WORDS_SECONDS = 1800
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+_joined = threading.Event()  # a client that is asked before it is connected aborts the process
+_to_leave = threading.Event()
 
 
 def join(cluster: ConfigDict, start: Start, console: Console) -> None:
@@ -38,7 +37,9 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
     """
     if start.note:
         console.print(f"note     {start.note}", markup=False)
-    if start.how == "single" or jax.distributed.is_initialized():
+    if jax.distributed.is_initialized():  # by us before, or by the user's own script
+        _joined.set()
+    if start.how == "single" or _joined.is_set():
         return
     who = "" if start.processes is None else f"process {start.process_id} of {start.processes}, "
     if start.gpus:
@@ -69,8 +70,8 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
             process_id=start.process_id if start.coordinator else None,
             initialization_timeout=cluster.start_seconds + 60,
             heartbeat_timeout_seconds=cluster.heartbeat_seconds,
-            # Those that are done wait for the one that still writes; a dead one ends the wait.
-            shutdown_timeout_seconds=_LAST_WORDS_SECONDS,
+            # By itself jax lets all go at the same time, and some find the coordinator gone.
+            shutdown_timeout_seconds=0,
             coordinator_bind_address=bind,
             cluster_detection_method="deactivate" if start.coordinator else None,
             local_device_ids=start.gpus,
@@ -78,7 +79,7 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
     except OSError as error:  # of the request to the metadata server; jax's own are RuntimeErrors
         raise UserError(
             f"{start.how} ({start.reason}): the metadata server, which knows the TPU's hosts, does "
-            f"not answer ({_one_line(error)}); give TPU_WORKER_HOSTNAMES=localhost for one "
+            f"not answer ({one_line(error)}); give TPU_WORKER_HOSTNAMES=localhost for one "
             "host, or --config.cluster.coordinator and its fellows for several"
         ) from error
     except (RuntimeError, ValueError) as error:
@@ -89,6 +90,37 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
     if coordinator and jax.config.values["jax_cpu_collectives_implementation"] == "gloo":
         _let_gloo_use(own_address(coordinator))
     _joined.set()
+    _to_leave.set()
+    atexit.register(leave)  # before jax's own, for which nothing is left to do
+
+
+def leave() -> None:
+    """Ends the connection to the other processes: process 0 once all others have ended theirs.
+
+    The coordinator is a part of process 0, and where it goes jax aborts whoever is connected still.
+    Does nothing in a process that has joined no others.
+    """
+    if not _to_leave.is_set():
+        return
+    _to_leave.clear()
+    connected, state = client(), distributed.global_state
+    _joined.clear()
+    if state.process_id == 0:
+        with suppress(jax.errors.JaxRuntimeError):
+            # Answered when every other process that is alive asks too: so when none is left.
+            connected.get_live_nodes(range(state.num_processes))
+    with suppress(jax.errors.JaxRuntimeError):
+        state.shutdown()
+
+
+def client() -> Any:
+    """The connection to the coordinator, or None; jax has no public way to its key-value store."""
+    return distributed.global_state.client if _joined.is_set() else None
+
+
+def own_id() -> int:
+    """Which of the processes this is, from 0, also before there is a backend."""
+    return distributed.global_state.process_id
 
 
 def own_address(coordinator: str) -> str:
@@ -155,19 +187,6 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def agreed(pair: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Returns process 0's value on every process; what the others give is ignored.
-
-    Args:
-      pair: two integers that are not negative, or None.
-    """
-    if jax.process_count() == 1:
-        return pair
-    mine = np.array(pair or (-1, -1), np.int32)
-    first, second = multihost_utils.broadcast_one_to_all(mine).tolist()
-    return None if first < 0 else (first, second)
-
-
 def reached_stop(call: int) -> bool:
     """Whether every process stops at this call, since one of them heard SIGTERM.
 
@@ -176,68 +195,3 @@ def reached_stop(call: int) -> bool:
         the first number that none has passed; it is true at that very number only.
     """
     return multihost_utils.reached_preemption_sync_point(call)
-
-
-_joined = threading.Event()  # a client that is asked before it is connected aborts the process
-_FAILURE = "jaxdna/failure"
-_LOOK_SECONDS = 0.5
-# What the transports of XLA's collective operations say where the other end has gone.
-_PEER_LOST = r"[Gg]loo|Connection (closed|reset|refused)|Socket closed|[Hh]eartbeat"
-
-
-@contextmanager
-def one_fate() -> Iterator[None]:
-    """Ends all processes where one of them fails, and tells each why; does nothing in a single one.
-
-    By itself a process that fails leaves the others waiting for it in a collective operation, and
-    the cause in a log that nobody looks at. So the cause goes into the key-value store of the
-    coordinator, where a thread of each process looks for it.
-
-    Entered before the processes have joined; a failure of joining is not for the others to hear.
-    """
-    ended = threading.Event()
-    threading.Thread(target=_watch, args=(ended,), name="peers", daemon=True).start()
-    try:
-        yield
-    except BaseException as error:
-        if _client() is None or isinstance(error, Preempted | SystemExit):  # all of them stop
-            raise
-        if re.search(_PEER_LOST, str(error)):
-            time.sleep(2 * _LOOK_SECONDS)  # meanwhile the thread may hear why, and end this process
-            error = PeerError(f"a connection to another process is lost ({_one_line(error)})")
-        ended.set()
-        _fail(error)
-    finally:
-        ended.set()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _client() -> Any:
-    """The connection to the coordinator; jax has no public way to its key-value store."""
-    return distributed.global_state.client if _joined.is_set() else None
-
-
-def _watch(ended: threading.Event) -> None:
-    while not ended.wait(_LOOK_SECONDS):
-        if _client() is None:
-            continue
-        try:
-            cause = _client().key_value_try_get(_FAILURE)
-        except jax.errors.JaxRuntimeError:  # no such key; and without its coordinator jax aborts
-            continue
-        if not ended.is_set():
-            last_words(f"\njaxdna: another process failed first: {cause}")
-            os._exit(EXIT_PEER)
-
-
-def _fail(error: BaseException) -> NoReturn:
-    """Tells the others and ends this process, without waiting for them as jax would."""
-    code = report(error)
-    with suppress(jax.errors.JaxRuntimeError):  # somebody else was first, or there is nobody
-        _client().key_value_set(_FAILURE, f"process {jax.process_index()}: {_one_line(error)}")
-    if jax.process_index() == 0:
-        time.sleep(3 * _LOOK_SECONDS)  # with this process the coordinator goes, and all abort
-    os._exit(code)

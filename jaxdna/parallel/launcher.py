@@ -62,25 +62,31 @@ def supervise(start: Callable[[], Ended], restarts: int, progress: Callable[[], 
         leave it as it was, another one would end as they did.
 
     Returns:
-      The exit code of the last start.
+      The exit code of the last start; 78 where a signal comes between two of them.
     """
     idle, saved, pause = 0, progress(), _FIRST_PAUSE
-    for restart in range(1, restarts + 1):
-        ended = start()
-        if ended.told or ended.code not in _WORTH_A_RESTART:
-            return ended.code
-        before, saved = saved, progress()
-        if saved != before:
-            idle, pause = 0, _FIRST_PAUSE
-        else:
-            idle += 1
-        if idle == _STARTS_WITHOUT_PROGRESS:
-            _say(f"exit code {ended.code} and no progress in {idle} starts: giving up")
-            return ended.code
-        _say(f"exit code {ended.code}: restart {restart} of {restarts} in {pause:g} s")
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
-    return start().code
+    with _hearing() as heard:  # while no start does
+        for restart in range(1, restarts + 1):
+            ended = start()
+            if ended.told or ended.code not in _WORTH_A_RESTART:
+                return ended.code
+            before, saved = saved, progress()
+            if saved != before:
+                idle, pause = 0, _FIRST_PAUSE
+            else:
+                idle += 1
+            if idle == _STARTS_WITHOUT_PROGRESS:
+                _say(f"exit code {ended.code} and no progress in {idle} starts: giving up")
+                return ended.code
+            _say(f"exit code {ended.code}: restart {restart} of {restarts} in {pause:g} s")
+            over = time.monotonic() + pause
+            while not heard and time.monotonic() < over:
+                time.sleep(_POLL_SECONDS)
+            if heard:
+                _say(f"{heard[0].name} before that restart; the same command resumes")
+                return EXIT_PREEMPTED
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return start().code
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxdna.errors import UserError
+from jaxdna.parallel.agreement import agree_on_settings
 from jaxdna.parallel.cluster import join
 from jaxdna.parallel.settings import apply_settings
 from jaxdna.parallel.start import decide
@@ -28,6 +29,7 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
     Raises:
       UserError: the platform is not there, or only the CPU is and an accelerator is required.
       PeerError: the other processes did not come.
+      Disagreement: they have come with other settings, or other versions of packages.
     """
     apply_settings()
     runtime = config.runtime
@@ -41,6 +43,7 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
     tpu = "tpu" in asked and _libtpu() and _tpu_attached()
     gpus = _gpus() if {"cuda", "gpu"} & set(asked) and _cuda_plugin() and not tpu else 0
     join(config.cluster, decide(config.cluster, os.environ, tpu, gpus), console)
+    agree_on_settings(config)
     try:
         devices = jax.devices()
     except (RuntimeError, AssertionError) as error:  # jax asserts where a plugin finds no device

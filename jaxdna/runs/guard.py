@@ -5,7 +5,8 @@ handler's wake-up pipe is read by a thread. What a signal does depends on what c
 
 - in the phases `start` and `compile`, nothing: the process ends at once with code 78;
 - in every other phase the flag `requested` is raised, and the loop saves and ends with code 78;
-- a second Ctrl-C ends the process at once with code 130, whatever it is doing.
+- a second Ctrl-C ends the process at once with code 130, whatever it is doing;
+- once all is on disk (`done`) nothing changes the code that the process ends with, to its very end.
 
 Several processes must stop before the same step. There jax hears SIGTERM and lets them agree on it.
 
@@ -30,6 +31,7 @@ from jaxdna.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_WATCHDOG, last_
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TICK = 0.25  # seconds between two looks at the clock
 _NOTHING_TO_LOSE = ("start", "compile")
+_DONE = "done"
 
 
 class StopRequested(Exception):
@@ -62,6 +64,7 @@ class Guard:
         self._asked = 0
         self._limits = limits
         self._now = ("start", time.monotonic())
+        self._code = EXIT_PREEMPTED  # of a process that is done
         self._regular: dict[Callable[[], None], tuple[float, float]] = {}  # when next, how often
         self._lock = threading.Lock()
 
@@ -85,11 +88,12 @@ class Guard:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Ends the thread and brings the earlier handlers back."""
+        """Ends the thread, and brings the earlier handlers back unless the process ends too."""
         if self._hears:
             signal.set_wakeup_fd(self._wakeup_before)
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
+            if not (self._owns_process and self._now[0] == _DONE):
+                for number, handler in self._before.items():
+                    signal.signal(number, handler)
         os.close(self._writer)
         self._thread.join()
         os.close(self._reader)
@@ -97,6 +101,15 @@ class Guard:
     def enter(self, phase: str) -> None:
         """Begins a phase, or the same one anew: its limit counts from now on."""
         self._now = (phase, time.monotonic())
+
+    def done(self, code: int) -> None:
+        """Begins a phase with nothing left to save or lose: a signal changes no exit code in it.
+
+        Args:
+          code: what the process is to end with; a second Ctrl-C ends it with that code at once.
+        """
+        self._code = code
+        self.enter(_DONE)
 
     @contextmanager
     def every(self, seconds: float, function: Callable[[], None]) -> Iterator[None]:
@@ -164,6 +177,7 @@ class Guard:
 
     def _check_limit(self) -> None:
         phase, since = self._now
+        phase = "save" if phase == _DONE else phase  # another process may still write
         limit, seconds = self._limits[phase], time.monotonic() - since
         if not limit or seconds < limit:
             return
@@ -190,12 +204,16 @@ class Guard:
         idle = phase in _NOTHING_TO_LOSE
         if not self._owns_process and number == signal.SIGINT and (self.requested or idle):
             return  # `_hear` raises
+        done = phase == _DONE
         if self.requested and number == signal.SIGINT:
-            _say("interrupted again: ending at once, without saving")
-            os._exit(EXIT_INTERRUPTED)
+            _say(f"interrupted again: ending at once{'' if done else ', without saving'}")
+            os._exit(self._code if done else EXIT_INTERRUPTED)
         if self.requested:
             return
         self.requested = number.name
+        if done:
+            _say(f"{number.name}: all is saved, and this process ends (Ctrl-C again: at once)")
+            return
         if self._reached:
             os.kill(os.getpid(), signal.SIGTERM)  # what jax hears
             return

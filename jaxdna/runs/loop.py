@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from jaxdna.console import loud
-from jaxdna.errors import NotFiniteError, Preempted, storage_error
+from jaxdna.errors import EXIT_OK, EXIT_PREEMPTED, NotFiniteError, Preempted, storage_error
 from jaxdna.models.network import parameter_count
 from jaxdna.runs.curves import TensorBoard, draw_curves
 from jaxdna.runs.display import EpochProgress
@@ -87,12 +87,14 @@ def train(
             _check_parameters(run)
             _save(run, checkpoints, guard)
             checkpoints.wait()
+            guard.done(EXIT_PREEMPTED)
             raise Preempted(
                 f"stopped by {stop} after step {int(run.state.step)}; the state is saved, and the "
                 "same command resumes"
             ) from None
     except OSError as error:
         raise storage_error("a file of the run", folder.path, error) from error
+    guard.done(EXIT_OK)
     best = prepared.program.gather(run.best)
     if folder.writes:
         try:

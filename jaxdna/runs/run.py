@@ -10,8 +10,10 @@ from rich.console import Console
 
 from jaxdna.console import loud
 from jaxdna.errors import UserError
-from jaxdna.parallel.cluster import is_primary, one_fate, reached_stop
+from jaxdna.parallel.cluster import is_primary, reached_stop
+from jaxdna.parallel.peers import one_fate
 from jaxdna.parallel.runtime import start_backend
+from jaxdna.runs.common_folder import check_common
 from jaxdna.runs.cross_validation import cross_validate
 from jaxdna.runs.guard import Guard
 from jaxdna.runs.loop import Draw, train
@@ -92,6 +94,7 @@ def _train_one(
             if folder.writes:
                 held = stack.enter_context(folder.locked(loud(console)))
                 stack.enter_context(guard.every(RENEW_SECONDS, held.renew))
+            check_common(folder.path)
 
         prepared = prepare(config, console, joined)
         show(prepared, console)

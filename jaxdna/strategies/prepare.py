@@ -13,6 +13,7 @@ from jaxdna.data.dataset import Dataset
 from jaxdna.data.registry import load_dataset
 from jaxdna.errors import UserError
 from jaxdna.models.network import parameter_count, summary_rows
+from jaxdna.parallel.agreement import agree_on_data
 from jaxdna.parallel.mesh import batch_shards, describe_mesh, make_mesh
 from jaxdna.parallel.runtime import describe_devices, start_backend
 from jaxdna.training.program import Program
@@ -45,6 +46,7 @@ def prepare(
 
     Raises:
       UserError: something that the user gave does not fit.
+      Disagreement: several processes have different settings, versions or data.
     """
     kind = program_of(config.strategy)
     devices = start_backend(config, console)
@@ -53,6 +55,7 @@ def prepare(
     console.print(f"devices  {describe_devices(devices)}")
     console.print(f"mesh     {describe_mesh(config, mesh)}")
     dataset = load_dataset(config)
+    agree_on_data(dataset)
     console.print(f"data     {dataset.describe}")
     for note in dataset.notes:
         console.print(f"note     {note}")

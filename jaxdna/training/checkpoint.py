@@ -27,8 +27,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxdna.errors import JaxdnaError, NoCheckpointError, storage_error
-from jaxdna.parallel.cluster import agreed, is_primary
+from jaxdna.parallel.cluster import is_primary, own_id
+from jaxdna.parallel.peers import all_accept
 from jaxdna.storage.files import UNFINISHED, Folder, FolderLost
+from jaxdna.storage.manifest import NAME as MANIFEST
 from jaxdna.storage.manifest import damage, read_small_json, write_manifest
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
@@ -328,7 +330,7 @@ def _newest_intact(
     causes: dict[Position, str] = {}
     while True:
         chosen = _newest_undamaged(folder, causes, note) if is_primary() else None
-        position = agreed(chosen)
+        position = _agreed(folder, chosen)
         if position is None:
             break
         path = folder / _name(position)
@@ -350,6 +352,37 @@ def _newest_intact(
         f"no checkpoint in {folder} is intact ({found}); bring the folder back from a "
         "copy, or train anew with another --workdir"
     )
+
+
+def _agreed(folder: Path, chosen: Position | None) -> Position | None:
+    """Returns what process 0 has chosen, where the others find the very same in their folder.
+
+    Raises:
+      Disagreement: one of them finds another checkpoint of that name, or none.
+    """
+
+    def found(position: Position | None) -> str:
+        if position is None:
+            return ""
+        try:
+            with (folder / _name(position) / MANIFEST).open("rb") as manifest:
+                return hashlib.file_digest(manifest, "sha256").hexdigest()[:16]
+        except OSError as error:
+            return f"not there ({error.strerror})"
+
+    def objection(offer: str) -> str | None:
+        position, theirs = json.loads(offer)
+        mine = found(position)
+        if mine == theirs:
+            return None
+        return (
+            f"the processes disagree: the manifest of the checkpoint {folder / _name(position)} is "
+            f"{theirs} in process 0 and {mine} in process {own_id()}; they need a folder "
+            "that all hosts share, or the same copy of it"
+        )
+
+    position, _ = json.loads(all_accept(json.dumps([chosen, found(chosen)]), objection))
+    return None if position is None else tuple(position)
 
 
 def _left(folder: Path, causes: Collection[Position]) -> list[Position]:

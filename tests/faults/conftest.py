@@ -59,12 +59,17 @@ class Runner:
     folder: Path
     jobs: ExitStack = field(default_factory=ExitStack)
 
-    def start(self, *arguments: object, environment: dict[str, str] | None = None) -> Job:
+    def start(
+        self,
+        *arguments: object,
+        environment: dict[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> Job:
         """Starts `jaxdna ARGUMENTS` in the background."""
         self.folder.mkdir(exist_ok=True)
         log = self.folder / f"log-{len(list(self.folder.iterdir()))}.txt"
         caches = {"JAX_COMPILATION_CACHE_DIR": str(self.folder.parent / "compiled")}
-        job = Job([*map(str, arguments)], log, caches | (environment or {}))
+        job = Job([*map(str, arguments)], log, caches | (environment or {}), folder)
         return self.jobs.enter_context(job)
 
     def train(

@@ -121,16 +121,16 @@ def test_fault_10_a_stuck_peer_is_noticed_by_the_watchdog(runner, tmp_path):
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_fault_11_an_error_on_one_process_ends_the_others_with_its_cause(runner, tmp_path, victim):
-    """A motif file that only one of the machines lacks."""
-    of_one = {f"process_{victim}": ["--config.data.motif=/no/such.meme"]}
+    """An accelerator that only one of the machines is to have."""
+    of_one = {f"process_{victim}": ["--config.runtime.require_accelerator=true"]}
     jobs = pair(runner, tmp_path / "run", *LONG, **of_one)
     assert jobs[victim].end() == 2
     assert jobs[1 - victim].end() == 70, jobs[1 - victim].output
     # From its sentence to the other's, which each writes when it ends.
     assert jobs[1 - victim].last_wrote - jobs[victim].last_wrote < 2
     assert (
-        f"another process failed first: process {victim}: --config.data.motif=/no/such.meme is "
-        "neither a preset nor a file" in jobs[1 - victim].output
+        f"another process failed first: process {victim}: --config.runtime.require_accelerator="
+        "true, and jax finds only the CPU" in jobs[1 - victim].output
     )
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
