@@ -99,6 +99,29 @@ def test_results_of_a_launch_for_which_there_is_no_room_are_one_sentence(tmp_pat
     assert "TAL1_known4" in (tmp_path / "process-0.log").read_text()
 
 
+def test_fault_28_signals_to_the_very_end_leave_a_launch_that_has_saved(runner, tmp_path):
+    with launched(runner, tmp_path / "run") as launcher:
+        until_epoch_2(launcher)
+        while launcher.poll() is None:
+            launcher.terminate()
+            time.sleep(0.01)
+        errors = launcher.stderr.read()
+    assert launcher.returncode == 78, errors
+    assert re.search(r"stopped by SIGTERM .* after step \d+; the state is saved", errors)
+
+
+def test_fault_28_a_signal_between_two_starts_ends_the_launch_with_78(runner, tmp_path):
+    with launched(runner, tmp_path / "run", "--max-restarts=3") as launcher:
+        while len(children := launcher.children()) < 2:
+            time.sleep(0.01)
+        for child in children:
+            child.kill()
+        assert any("restart 1 of 3 in 1 s" in line for line in launcher.stderr)
+        launcher.terminate()
+        errors = launcher.stderr.read()
+        assert launcher.wait() == 78, errors
+
+
 def test_the_launcher_gives_up_where_there_is_no_progress():
     starts = []
 

@@ -1,4 +1,4 @@
-"""Rows 2, 9 to 12, 15, 21 and 22 of the table of faults: several processes of one run."""
+"""Rows 2, 9 to 12, 15, 21, 22 and 29 of the table of faults: several processes of one run."""
 
 import os
 import re
@@ -95,6 +95,18 @@ def test_fault_02_a_stop_while_several_processes_compile_or_evaluate_is_saved(ru
     # All steps of an epoch without its evaluation would be the state where that was abandoned.
     assert evaluating == compiling + 4 * evaluated(jobs[0]) > compiling
     assert positions(workdir / "checkpoints")[-1] == (evaluating // 4, 0)
+
+
+def test_fault_29_process_0_waits_for_the_other_to_leave(runner, tmp_path):
+    """One that the machine has no time for when both are done."""
+    jobs = pair(runner, tmp_path / "run", *LONG)
+    assert jobs[0].until(trains(tmp_path / "run"))
+    jobs[0].send(signal.SIGTERM)
+    assert jobs[0].until(lambda job: "the state is saved" in job.output)
+    jobs[1].send(signal.SIGSTOP)
+    time.sleep(1)
+    jobs[1].send(signal.SIGCONT)
+    stopped_at(jobs)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

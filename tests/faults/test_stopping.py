@@ -117,6 +117,50 @@ def test_fault_02_an_epoch_in_many_parts_has_the_bits_of_one_in_one(runner, tmp_
     assert rows(workdir) == rows(reference)
 
 
+def insisted(workdir, number, begins):
+    """Returns how a real process ends that is sent a signal again and again until it is gone.
+
+    Args:
+      workdir: of the run.
+      number: the signal.
+      begins: a condition on the process; from then on.
+    """
+    with subprocess.Popen(
+        afresh("train", *SHORT, f"--workdir={workdir}"), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            while not begins(process):
+                assert process.poll() is None
+                time.sleep(0.002)
+            while process.poll() is None:
+                process.send_signal(number)
+                time.sleep(0.002)
+            return process.returncode, process.stderr.read()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_fault_28_signals_to_the_very_end_do_not_change_the_code_of_a_stop(tmp_path, number):
+    workdir = tmp_path / "run"
+    code, said = insisted(workdir, number, lambda _: positions(workdir / "checkpoints"))
+    assert (code, "the state is saved" in said) == (78, True), said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_fault_28_signals_while_the_report_is_drawn_leave_a_finished_run(
+    finished, tmp_path, number
+):
+    workdir = tmp_path / "run"
+    code, said = insisted(workdir, number, lambda _: (workdir / "summary.json").exists())
+    assert code == 0, said
+    assert "all is saved, and this process ends" in said
+    finished.assert_same(workdir)
+    assert (
+        workdir / "report.html"
+    ).exists() or number == signal.SIGINT  # whose second one is heard
+
+
 @pytest.mark.parametrize("phase", ["start", "compile"])
 def test_fault_02_before_training_there_is_nothing_to_save_and_the_end_is_at_once(
     runner, finished, tmp_path, phase
@@ -260,8 +304,10 @@ def test_fault_19_the_same_seed_and_mesh_give_the_same_bits_twice(runner, finish
     finished.assert_same(again)
 
 
-def test_the_guard_brings_the_earlier_handlers_back():
+@pytest.mark.parametrize("owns_process", [True, False])
+def test_the_guard_brings_the_earlier_handlers_back(owns_process):
+    """Of a process that is done the notebook's only: the command's ends."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with Guard({"start": 0.0}) as guard:
-        guard.enter("start")
+    with Guard({"start": 0.0, "save": 0.0}, owns_process) as guard:
+        guard.enter("start") if owns_process else guard.done(0)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
