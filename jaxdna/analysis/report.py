@@ -14,6 +14,7 @@ from jaxdna.analysis.motif_match import LIKELY_E_VALUE
 from jaxdna.analysis.report_figures import curve_svgs, logo_svg, roc_and_pr_svgs
 from jaxdna.config import flat
 from jaxdna.tasks.measures import NAMES, measure
+from jaxdna.tasks.verdict import LEARNT_NOTHING
 
 _MOST_LOGOS = 8
 _STYLE = """
@@ -150,8 +151,7 @@ def _headline(report: ReportData) -> str:
     warning = (
         ""
         if summary["left_plateau"]
-        else "<p><strong>This run never left the plateau of chance: it has learnt nothing."
-        "</strong></p>"
+        else f"<p><strong>{escape(summary.get('verdict', LEARNT_NOTHING))}</strong></p>"
     )
     return f'<div class="headline">{cells}</div>{warning}'
 

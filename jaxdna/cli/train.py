@@ -45,9 +45,12 @@ def _closing_notes(summary: dict[str, Any], workdir: Path, console: Any) -> None
         f"{stop} after {summary['epochs']}; kept the parameters of epoch {summary['best_epoch']}"
     )
     if not summary["left_plateau"]:
+        from jaxdna.tasks.verdict import LEARNT_NOTHING
+
+        verdict = summary.get("verdict", LEARNT_NOTHING)  # a run of an older version has none
         console.print(
-            "[bold]This run never left the plateau of chance: it has learnt nothing. Try another "
-            "--config.seed, a higher --config.optimizer.learning_rate, or more examples.[/bold]"
+            f"[bold]{verdict} Try another --config.seed, a higher "
+            "--config.optimizer.learning_rate, or more examples.[/bold]"
         )
     console.print(
         f"{seconds['total']:.1f} s in all: compile {seconds['compile']:.1f}, "

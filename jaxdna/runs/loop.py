@@ -23,6 +23,7 @@ from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.stopwatch import Stopwatch
 from jaxdna.strategies.prepare import Prepared
 from jaxdna.tasks.metrics import chance_loss, scores
+from jaxdna.tasks.verdict import chance_auroc, verdict
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.dispatch import calls_left, few_ahead
 from jaxdna.training.early_stopping import EarlyStopping
@@ -181,8 +182,11 @@ def _begin(prepared: Prepared, checkpoints: Checkpoints, console: Console) -> Ru
     restored = checkpoints.restore(program.abstract_state, loud(console))
     if restored is None:
         state = program.init()
-        chance = chance_loss(prepared.dataset.splits["validation"].y)
-        progress = Progress(EarlyStopping(**settings, chance_loss=chance))
+        labels = prepared.dataset.splits["validation"].y
+        stopping = EarlyStopping(
+            **settings, chance_loss=chance_loss(labels), chance_auroc=chance_auroc(labels)
+        )
+        progress = Progress(stopping)
         return Run(state, _copy(state.params), progress, Stopwatch())
     state, best, progress = restored
     progress.stopping = replace(progress.stopping, **settings)
@@ -313,6 +317,7 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
         "epochs": run.progress.epoch,
         "stopped_early": stopping.stop,
         "left_plateau": stopping.left_plateau,
+        "verdict": verdict(stopping.left_plateau, dataset.splits["validation"].y, labels, logits),
         "data": dataset.describe,
         "test": scores(labels, logits),
         "ceiling": ceiling,

@@ -25,6 +25,23 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / pairs)
 
 
+def auroc_noise(labels: ArrayLike) -> float:
+    """Standard deviation of the AUROC of scores that know nothing of the labels.
+
+    Source: Mann and Whitney (1947), On a test of whether one of two random variables is
+    stochastically larger than the other, Ann. Math. Stat. 18:50-60.
+
+    Args:
+      labels: [examples], 1 or 0.
+
+    Returns:
+      The deviation; infinity where only one class is present.
+    """
+    positive = np.asarray(labels).astype(bool)
+    pairs = int(positive.sum()) * int((~positive).sum())
+    return float(np.sqrt((len(positive) + 1) / (12 * pairs))) if pairs else float("inf")
+
+
 def auprc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     """Average precision: sum over thresholds of (recall step) * precision, no interpolation.
 

@@ -20,16 +20,19 @@ class EarlyStopping:
       patience: epochs without improvement before stopping; 0 never stops.
       min_delta: smaller changes are no improvement.
       chance_loss: the loss of predicting the class frequencies.
+      chance_auroc: the AUROC that chance does not exceed; 1 where the loss alone decides.
       best: best value so far; None before the first epoch.
       best_epoch: the epoch (from 1) that reached it; 0 before the first.
       waited: epochs since then that counted.
-      left_plateau: whether the validation loss has ever been below the plateau.
+      left_plateau: whether the validation loss has ever been below the plateau, or the AUROC above
+        that of chance.
     """
 
     metric: str
     patience: int
     min_delta: float
     chance_loss: float
+    chance_auroc: float = 1.0
     best: float | None = None
     best_epoch: int = 0
     waited: int = 0
@@ -39,6 +42,7 @@ class EarlyStopping:
         """Takes the metrics of an epoch (from 1); returns whether it is the best so far."""
         value = metrics[self.metric]
         self.left_plateau |= metrics["val_loss"] < PLATEAU * self.chance_loss
+        self.left_plateau |= (metrics.get("val_auroc") or 0.0) > self.chance_auroc
         sign = -1 if self.metric == "val_loss" else 1
         improved = value is not None and (
             self.best is None or sign * (value - self.best) > self.min_delta

@@ -1,10 +1,11 @@
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from jaxdna.tasks.metrics import auprc, auroc, chance_loss, losses, scores
+from jaxdna.tasks.metrics import auprc, auroc, auroc_noise, chance_loss, losses, scores
 
 
 @pytest.mark.parametrize("decimals", [1, 6])  # one decimal: many ties
@@ -46,3 +47,15 @@ def test_chance_loss_is_the_entropy_of_the_labels():
     assert chance_loss(np.array([0, 1, 0, 1])) == pytest.approx(math.log(2))
     assert chance_loss(np.repeat(np.arange(10), 3)) == pytest.approx(math.log(10))
     assert chance_loss(np.zeros(5, np.int32)) == 0
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(1, 1), (1, 6), (3, 5), (4, 4)])
+def test_noise_of_the_auroc_is_that_of_all_orders(positives, negatives):
+    examples = positives + negatives
+    places = list(combinations(range(examples), positives))
+    areas = []
+    for chosen in places:
+        labels = np.isin(np.arange(examples), chosen).astype(int)
+        areas.append(auroc(labels, np.arange(examples)))
+    assert auroc_noise(labels) == pytest.approx(np.std(areas))
+    assert auroc_noise(np.ones(3)) == np.inf

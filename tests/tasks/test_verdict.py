@@ -1,0 +1,60 @@
+"""Whether a run has learnt anything, where classes are equal, rare, or next to absent."""
+
+import numpy as np
+import pytest
+
+from jaxdna.tasks.metrics import auroc, chance_loss
+from jaxdna.tasks.verdict import LEARNT_NOTHING, chance_auroc, verdict
+from jaxdna.training.early_stopping import EarlyStopping
+
+
+def labels(positives, negatives):
+    return np.repeat([1, 0], [positives, negatives])
+
+
+def logits(area, y):
+    """Scores of that AUROC: so many negatives lie above all positives."""
+    positives, negatives = int(y.sum()), int((1 - y).sum())
+    above = round((1 - area) * negatives)
+    return np.concatenate([np.zeros(positives), np.repeat([1, -1], [above, negatives - above])])[
+        :, None
+    ]
+
+
+def leaves(y, loss_of_chance, area):
+    watched = EarlyStopping("val_loss", 3, 0.0, chance_loss(y), chance_auroc(y))
+    watched.update(1, {"val_loss": loss_of_chance * chance_loss(y), "val_auroc": area})
+    return watched.left_plateau
+
+
+@pytest.mark.parametrize(
+    ("y", "loss", "area", "left"),
+    [
+        (labels(16, 562), 1.15, 0.83, True),
+        (labels(562, 16), 1.15, 0.83, True),
+        (labels(16, 562), 1.15, 0.60, False),
+        (labels(2, 55), 1.15, 0.90, False),  # within the noise of two
+        (labels(500, 500), 1.0, 0.60, False),  # ranks of a network that has not begun to learn
+        (labels(500, 500), 0.97, 0.60, True),
+        (labels(0, 50), 1.0, None, False),
+        (np.arange(30) % 10, 1.0, None, False),
+    ],
+)
+def test_the_plateau_is_left_by_ranks_too_where_one_class_is_rare(y, loss, area, left):
+    assert leaves(y, loss, area) is left
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "area", "words"),
+    [
+        (labels(300, 300), labels(300, 300), 0.52, [LEARNT_NOTHING]),
+        (labels(16, 562), labels(16, 562), 0.52, [LEARNT_NOTHING]),
+        (labels(16, 562), labels(16, 562), 0.83, ["ranks the test split better", "(AUROC 0.83)"]),
+        (labels(2, 55), labels(3, 113), 0.80, ["2 of 57 validation examples", "too few to tell"]),
+    ],
+)
+def test_nothing_is_said_to_be_learnt_only_where_that_can_be_told(validation, test, area, words):
+    scores = logits(area, test)
+    assert auroc(test, scores[:, 0]) == pytest.approx(area, abs=0.01)
+    found = verdict(False, validation, test, scores)
+    assert all(word in found for word in words), found
