@@ -246,7 +246,7 @@ class Run:
           sequences: FASTA file on which the filters fire, lengths treated as in training; the test
             split if None.
           motifs: file of known motifs to compare with (MEME, JASPAR, HOMER, gimme, TRANSFAC or
-            CIS-BP); the presets if None.
+            CIS-BP); the archetypes of JASPAR 2024 and the presets if None.
 
         Returns:
           A list of `jaxdna.analysis.filters.FilterMotif`.
@@ -254,18 +254,18 @@ class Run:
         from jaxdna.analysis.filters import filter_motifs
         from jaxdna.analysis.interpretation import read_sample, test_sample
         from jaxdna.analysis.windows import find_windows
-        from jaxdna.data.motifs import presets, read_motifs
+        from jaxdna.data.motifs import library, read_motifs
 
         model = self.model
         motifs, sequences = (
             str(_path(name, value)) if value else None
             for name, value in (("motifs", motifs), ("sequences", sequences))
         )
-        library = read_motifs(motifs) if motifs else list(presets().values())
+        known = read_motifs(motifs) if motifs else library()
         sample = read_sample(model, sequences) if sequences else test_sample(model, self.folder)
         both = model.config.model.strands != "forward"
         windows = find_windows(model, sample.codes, both)
-        return filter_motifs(model, sample.codes, windows, library)
+        return filter_motifs(model, sample.codes, windows, known)
 
 
 def _console(quiet: bool) -> Console:

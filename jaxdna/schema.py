@@ -119,7 +119,8 @@ STRAND_CHOICES = ("average", "forward", "max")
 DATA_SETS: dict[str, dict[str, Field]] = {
     "tal1": {
         "motif": _text(
-            "TAL1_known4", "a preset (`jaxdna simulate --list`) or a JASPAR or MEME file"
+            "TAL1_known4",
+            "a preset (`jaxdna simulate --list`), or a motif file of any usual format",
         ),
         "gc": Field(
             0.4, "GC fraction of the background", "a number between 0 and 1", lambda v: 0 < v < 1

@@ -44,7 +44,8 @@ def test_the_wheel_holds_the_package_its_configs_and_its_types_and_nothing_else(
     }
     packed = {name for name in names if ".dist-info/" not in name}
     assert packed == ours | {f"jaxdna/configs/{name}" for name in CONFIGS}
-    assert {"jaxdna/py.typed", "jaxdna/data/presets/tal1_motifs.json"} <= packed
+    presets = {"tal1_motifs.json", "jaspar_2024_archetypes.meme", "jaspar_2024_archetypes.txt"}
+    assert {"jaxdna/py.typed", *(f"jaxdna/data/presets/{name}" for name in presets)} <= packed
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert f"\nVersion: {jaxdna.__version__}\n" in metadata
 

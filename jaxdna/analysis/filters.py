@@ -7,7 +7,7 @@ half of the filter's largest. Which window is a sequence's best, see `windows`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,11 @@ class FilterMotif:
 
 
 def filter_motifs(
-    trained: Trained, codes: Codes, windows: Windows, library: Sequence[Motif]
+    trained: Trained,
+    codes: Codes,
+    windows: Windows,
+    library: Sequence[Motif],
+    most: int | None = None,
 ) -> list[FilterMotif]:
     """Returns every filter as a motif, the most influential first.
 
@@ -56,6 +60,7 @@ def filter_motifs(
       codes: uint8 [sequences, length], what `windows` were found in.
       windows: of `find_windows`.
       library: known motifs to compare with.
+      most: how many filters to compare, the most influential with a motif; all if None.
     """
     names = trained.network(trained.params).names
     weights = np.asarray(trained.params[names[-1]]["kernel"])[:, 0]
@@ -65,7 +70,6 @@ def filter_motifs(
         activation = windows.activation[:, number]
         firing = np.flatnonzero((activation > _THRESHOLD * activation.max()) & (activation > 0))
         motif = core = None
-        hits: Sequence[Hit] = ()
         if firing.size >= _LEAST_SITES:
             starts = windows.start[firing, number]
             sites = codes[firing[:, None], starts[:, None] + np.arange(trained.width)]
@@ -73,10 +77,12 @@ def filter_motifs(
             sites[turned] = reverse_complement(sites[turned])
             motif = _frequencies(sites, f"filter{number}")
             core = informative_part(motif) if motif else None
-            hits = match_motif(core, library) if core and library else ()
         influence = weight * float(spread[number])
-        made.append(FilterMotif(number, weight, influence, int(firing.size), motif, core, hits))
-    return sorted(made, key=lambda one: -abs(one.influence))
+        made.append(FilterMotif(number, weight, influence, int(firing.size), motif, core, ()))
+    made.sort(key=lambda one: -abs(one.influence))
+    cores = [(one.number, one.core) for one in made if one.core and library][:most]
+    hits = {number: match_motif(core, library) for number, core in cores}
+    return [replace(one, hits=hits.get(one.number, ())) for one in made]
 
 
 def information(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

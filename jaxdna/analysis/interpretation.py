@@ -1,7 +1,7 @@
 """The steps of `interpret`, and the files that it leaves."""
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,7 +99,7 @@ def test_sample(trained: Trained, folder: RunFolder) -> Sample:
 def interpret(
     trained: Trained,
     sample: Sample,
-    library: list[Motif],
+    library: Sequence[Motif],
     mutants: int,
     output: Folder,
     track: Callable[[list[Codes]], Iterable[Codes]] = iter,

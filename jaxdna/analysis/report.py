@@ -16,7 +16,7 @@ from jaxdna.config import flat
 from jaxdna.tasks.measures import NAMES, measure
 from jaxdna.tasks.verdict import LEARNT_NOTHING
 
-_MOST_LOGOS = 8
+MOST_LOGOS = 8
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -190,7 +190,7 @@ def _confusion(labels: NDArray[np.int32], logits: NDArray[np.floating]) -> str:
 
 
 def _logos(filters: list[FilterMotif], caveat: str) -> str:
-    shown = [one for one in filters if one.core][:_MOST_LOGOS]
+    shown = [one for one in filters if one.core][:MOST_LOGOS]
     cards = []
     for one in shown:
         assert one.core is not None

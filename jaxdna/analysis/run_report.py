@@ -7,10 +7,9 @@ import numpy as np
 from flax import nnx
 
 from jaxdna.analysis.filters import FilterMotif, filter_motifs
-from jaxdna.analysis.motif_match import library_note
-from jaxdna.analysis.report import ReportData, report_html
+from jaxdna.analysis.report import MOST_LOGOS, ReportData, report_html
 from jaxdna.analysis.windows import find_windows
-from jaxdna.data.motifs import presets
+from jaxdna.data.motifs import LIBRARY, library
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.parallel.runtime import describe_devices
 from jaxdna.runs.run_folder import RunFolder, data_record
@@ -46,7 +45,7 @@ def write_run_report(
             best_logits=dataset.best_logits("test") if dataset.best_logits else None,
             ceiling=dataset.ceiling("validation") if dataset.ceiling else None,
             filters=_filters(prepared, best),
-            caveat=library_note(list(presets().values())),
+            caveat=f"Compared with {len(library())} known motifs: {LIBRARY}.",
             devices=describe_devices(list(prepared.mesh.devices.flat)),
         )
     )
@@ -64,4 +63,4 @@ def _filters(prepared: Prepared, best: Params) -> list[FilterMotif]:
     trained = Trained(config, prepared.mesh, graph, local, codes.shape[1])
     sample = np.asarray(codes[:_MOST_SEQUENCES])
     windows = find_windows(trained, sample, config.model.strands != "forward")
-    return filter_motifs(trained, sample, windows, list(presets().values()))
+    return filter_motifs(trained, sample, windows, library(), MOST_LOGOS)

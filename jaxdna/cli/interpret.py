@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--motifs",
         metavar="FILE",
         help="motifs to compare with: MEME, JASPAR, HOMER, gimme, TRANSFAC or CIS-BP (default: "
-        "presets)",
+        "the archetypes of JASPAR 2024 and the presets)",
     )
     parser.add_argument(
         "--mutate", type=int, default=3, metavar="N", help="sequences to mutate, the top-scoring"
@@ -37,17 +37,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.mutate < 0:
         raise UserError(f"--mutate={arguments.mutate} is not legal: it must be 0 or more")
 
+    from rich.markup import escape
     from rich.progress import track
 
     from jaxdna.analysis import interpretation
     from jaxdna.analysis.motif_match import library_note
     from jaxdna.cli.common import open_trained
     from jaxdna.console import make_console, results_console, table
-    from jaxdna.data.motifs import presets, read_motifs
+    from jaxdna.data.motifs import LIBRARY, library, read_motifs
     from jaxdna.runs.run_folder import RunFolder
 
     notes = make_console()
-    library = read_motifs(arguments.motifs) if arguments.motifs else list(presets().values())
+    known = read_motifs(arguments.motifs) if arguments.motifs else library()
     trained = open_trained(arguments)
     sample = (
         interpretation.read_sample(trained, arguments.sequences)
@@ -61,14 +62,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     found = interpretation.interpret(
         trained,
         sample,
-        library,
+        known,
         mutants,
         output,
         lambda sequences: track(
             sequences, "mutating", console=notes, transient=True, disable=not notes.is_terminal
         ),
     )
-    if note := library_note(library):
+    if note := library_note(known):
         notes.print(f"note     {note}")
     console = results_console(arguments.json)
     rows = []
@@ -86,5 +87,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             f"the window that adds most to the logit holds the embedded motif in {share:.1%} of "
             f"the bound sequences ({chance:.1%} by chance)"
         )
+    console.print(
+        escape(f"compared with {len(known):,} known motifs: {arguments.motifs or LIBRARY}")
+    )
     console.print(f"tables, motif files, logos and the heat-map are in {output.path}")
     return found | {"output": str(output.path)}

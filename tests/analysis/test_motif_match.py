@@ -1,12 +1,13 @@
 """Motif comparison: the right hit at the right place, and p-values that mean what they say."""
 
 import itertools
+from importlib.resources import files
 
 import numpy as np
 import pytest
 
 from jaxdna.analysis.motif_match import _integer_scores, _Null, library_note, match_motif
-from jaxdna.data.motifs import Motif, presets
+from jaxdna.data.motifs import Motif, library, presets
 from jaxdna.errors import UserError
 
 LIBRARY = list(presets().values())
@@ -117,8 +118,8 @@ def test_e_and_q_values_follow_from_the_p_values():
 def test_widths_from_one_column_on_are_compared():
     narrow = Motif("narrow", "", np.eye(4)[[2]])
     wide = Motif("wide", "", np.random.default_rng(0).dirichlet([1] * 4, 60))
-    for query, library in ((narrow, LIBRARY), (wide, LIBRARY), (TAL1, [narrow]), (TAL1, [wide])):
-        for hit in match_motif(query, library):
+    for query, targets in ((narrow, LIBRARY), (wide, LIBRARY), (TAL1, [narrow]), (TAL1, [wide])):
+        for hit in match_motif(query, targets):
             assert 0 <= hit.p_value <= 1
     flat = Motif("flat", "", np.full((6, 4), 0.25))
     assert match_motif(flat, [flat])[0].p_value == 1
@@ -129,3 +130,26 @@ def test_small_or_empty_libraries_are_named():
     assert library_note(random_library(np.random.default_rng(0), 25)) == ""
     with pytest.raises(UserError, match="no motif to compare with"):
         match_motif(TAL1, [])
+
+
+@pytest.mark.parametrize(
+    ("site", "family"),
+    [
+        ("TCACGTGA", "HES_SREBF:bHLH"),
+        ("GCGCCCCCTGGTGGC", "CTCF:C2H2_ZF"),
+        ("ATGACTCAT", "FOS_JUN:bZIP"),
+        ("AGATAAGA", "GATA"),
+    ],
+)
+def test_the_library_of_the_package_names_the_family_of_a_site(site, family):
+    counts = 0.85 * np.eye(4)[["ACGT".index(base) for base in site]] + 0.0375
+    best = match_motif(Motif("filter0", "x", counts), library())[0]
+    assert family in best.target and best.e_value < 0.05
+
+
+def test_the_library_of_the_package_has_its_licence_beside_it_and_the_presets_in_it():
+    folder = files("jaxdna.data") / "presets"
+    licence = (folder / "jaspar_2024_archetypes.txt").read_text()
+    assert "https://jaspar.elixir.no" in licence and "Licence" in licence
+    assert [motif.name for motif in library()[:14]] == list(presets())
+    assert len(library()) == 14 + 182 and library_note(library()) == ""
