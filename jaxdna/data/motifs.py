@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -59,6 +60,8 @@ class Motif:
 def _motif(
     name: str, source: str, rows: NDArray[np.float64], protein: str = "", place: str = ""
 ) -> Motif:
+    if rows.shape[1] != 4:
+        raise ValueError(f"{place}motif {name} has rows of {rows.shape[1]} numbers, not four")
     if len(rows) > _MAX_WIDTH:
         raise ValueError(f"{place}motif {name} has more than {_MAX_WIDTH} positions")
     with np.errstate(over="ignore"):  # sums that are not finite are refused below
@@ -104,9 +107,9 @@ def load_motif(name_or_path: str) -> Motif:
     if name_or_path in presets():
         return presets()[name_or_path]
     path, _, chosen = name_or_path.partition(":")
-    if Path(name_or_path).is_file():
+    if os.path.isfile(name_or_path):  # Path's own raises where a name is too long
         path, chosen = name_or_path, ""
-    elif not Path(path).is_file():
+    elif not os.path.isfile(path):
         raise UserError(
             f"--config.data.motif={name_or_path} is neither a preset nor a file; "
             + nearest(name_or_path, presets())

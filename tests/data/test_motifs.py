@@ -76,6 +76,7 @@ def test_jaspar_files_are_read_bracketed_and_bare(tmp_path):
         b"MEME version 4\nMOTIF m\nletter-probability matrix: w= 3\n 1 0 0 0\n",
         b"MEME version 4\nMOTIF m\nletter-probability matrix: w= 1\n nan 0 0 0\n",
         b"MEME version 4\nMOTIF\n",
+        b">MA1 TAL1 1 2 3\nC [ 3 2 1 ]\nG [ 0 0 1 ]\nT [ 1 1 1 ]\n",
     ],
 )
 def test_a_file_that_does_not_parse_is_one_sentence(tmp_path, content):
@@ -83,6 +84,11 @@ def test_a_file_that_does_not_parse_is_one_sentence(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match="does not parse"):
         load_motif(str(path))
+
+
+def test_a_name_too_long_for_a_file_is_one_sentence():
+    with pytest.raises(UserError, match="is neither a preset nor a file"):
+        load_motif("TAL1" * 100)
 
 
 def test_an_unknown_preset_gets_the_nearest_name():
