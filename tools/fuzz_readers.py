@@ -79,7 +79,7 @@ def make_input(reader: Reader, rng: random.Random) -> bytes:
             content = _changed(content, words, rng)
     packed = rng.random()
     if packed < 0.1:
-        content = gzip.compress(content, 1)
+        content = gzip.compress(content, 1, mtime=0)
         if packed < 0.06:
             content = _changed(content, words, rng)
     return content
