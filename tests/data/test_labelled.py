@@ -1,5 +1,6 @@
 """Every kind of input goes through one store, and comes out with the bits that it always had."""
 
+import gzip
 import hashlib
 import os
 from collections import Counter
@@ -7,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from genome_files import bgzip, two_bit
 
 from jaxdna.config import flat, load_config, validate
 from jaxdna.data import code_store, intervals, shuffle, store_writer, tables
@@ -230,3 +232,18 @@ def test_another_genome_under_the_same_name_gives_its_own_windows(files):
         seen.append(np.asarray(read_labelled(config(files, data)).codes))
     known = seen[0] < 4
     np.testing.assert_array_equal(np.where(known, 3 - seen[0], 4), seen[1])
+
+
+@pytest.mark.parametrize("negatives", ["dinucleotide_shuffle", "gc_matched", "y.bed"])
+@pytest.mark.parametrize("pack", [gzip.compress, bgzip, "2bit"])
+def test_a_packed_genome_gives_the_windows_of_the_plain_one(files, pack, negatives):
+    plain = (files / "g.fa").read_bytes()
+    lines = plain.decode().split("\n")
+    letters = {line[1:]: bases for line, bases in zip(lines[::2], lines[1::2], strict=False)}
+    (files / "packed").write_bytes(two_bit(letters) if pack == "2bit" else pack(plain))
+    one, other = (
+        read_labelled(config(files, PEAKS | {"negatives": negatives, "genome": genome}))
+        for genome in ("g.fa", "packed")
+    )
+    np.testing.assert_array_equal(one.codes, other.codes)
+    assert one.ids() == other.ids()
