@@ -253,14 +253,20 @@ def strange_notebook():
 
 def test_a_run_has_its_own_settings_and_the_notebook_keeps_its_own(run, strange_notebook, tmp_path):
     letters = ["ACGTTGACCAGATGGTT" * 3]
-    with jax.enable_x64(True), jax.transfer_guard("disallow"), jax.numpy_rank_promotion("raise"):
+    mesh = jax.make_mesh((8,), ("data",))
+    with (
+        jax.set_mesh(mesh),
+        jax.enable_x64(True),
+        jax.transfer_guard("disallow"),
+        jax.numpy_rank_promotion("raise"),
+    ):
         again = jaxdna.train(run.config, tmp_path / "run", quiet=True)
         assert again.summary["params_sha256"] == run.summary["params_sha256"]
         opened = jaxdna.open_run(run.folder.path, quiet=True)
         assert opened.evaluate()["test"] == run.evaluate()["test"]
         np.testing.assert_array_equal(opened.predict(letters), run.predict(letters))
         assert len(opened.filters()) == 16
-        assert jax.config.jax_enable_x64
+        assert jax.config.jax_enable_x64 and jax.sharding.get_mesh() == mesh
     found = jax.config.values
     assert {name: found[name] for name in SURROUNDINGS} == SURROUNDINGS | {
         name: found[name]  # jax keeps words of these as values of its own

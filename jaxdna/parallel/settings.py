@@ -76,11 +76,12 @@ def apply_settings() -> None:
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Has them while it lasts; then those of whoever called are back.
+    """Has them, and no mesh of `jax.set_mesh`, while it lasts; then those of the caller are back.
 
     They are set for this thread, where they come before any `with jax.enable_x64(True):` round the
     call, and for all, since checkpoints are written in others.
     """
+    import jax
     from jax._src.config import config_states
 
     global _calls
@@ -91,6 +92,7 @@ def own_settings() -> Iterator[None]:
     try:
         apply_settings()
         with ExitStack() as stack:
+            stack.enter_context(jax.set_mesh(None))
             for name, value in _known().items():
                 if name in config_states:
                     stack.enter_context(config_states[name](value))

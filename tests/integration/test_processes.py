@@ -1,5 +1,6 @@
-"""Several real processes have one end."""
+"""Several real processes find each other and have one end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,8 @@ import time
 
 import psutil
 import pytest
+
+from jaxdna.parallel.cluster import free_port
 
 SMALL = [
     "--config=configs/tal1.py",
@@ -19,6 +22,28 @@ SMALL = [
     "--config.optimizer.schedule=constant",
     "--config.optimizer.learning_rate=0.2",
 ]
+
+
+def test_jaxs_own_variables_are_taken_and_no_proxy_is_asked_for_the_others():
+    proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    variables = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "jaxdna", "doctor", "--json"],
+            env={**os.environ, **proxies, **variables, "JAX_PROCESS_ID": rank}
+            | {"JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    for rank, process in enumerate(started):
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert json.loads(output)["processes"] == 2
+        assert f"explicit (JAX_COORDINATOR_ADDRESS): process {rank} of 2" in errors
+        assert "proxy variable" not in errors
 
 
 def test_a_mistake_ends_all_processes_with_its_sentence(jaxdna, tmp_path):
