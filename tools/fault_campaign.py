@@ -1,27 +1,29 @@
-"""Kills, stops and damages short runs at random, and compares each with one that nobody touched.
+"""Hurts short runs at random, and compares each with one that nobody touched.
 
 python tools/fault_campaign.py --faults=200               one process per run
 python tools/fault_campaign.py --faults=40 --processes=2  two processes per run
 
-A run is a folder. It is started again and again: each start is killed or stopped at a random
-moment, and between two starts files of the newest checkpoint, or of the run folder, are damaged.
-The last start is left alone. Lost is a run that ends with other parameters or other metrics than
-the untouched one, with an exit code that the fault does not explain, or not at all.
+A run is a folder. It is started again and again: each start is hurt in one way (`fault_kinds.py`:
+killed, stopped, its power cut, its folder moved, one of its system calls made to fail, ...), and
+between two starts files of the newest checkpoint, or of the run folder, are damaged. The last start
+is left alone. Lost is a run that ends with other parameters or other metrics than the untouched
+one, with an exit code that the fault does not explain, with a traceback, or not at all.
+
+With --folder the campaign is kept there: given again, it goes on until --faults are done. Power is
+cut where this is root and the kernel mounts an ext4 file system; calls fail where there is a `cc`.
 """
 
 import argparse
 import json
-import os
 import random
-import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from jaxdna.parallel.cluster import free_port
-from tools.jobs import Job
+from tools.fault_kinds import KINDS, Kind, Scene, damage
+from tools.jobs import Job, failing_calls
+from tools.lossy_disk import LossyDisk
 
 CONFIG = [
     "--config=configs/tal1.py",
@@ -43,13 +47,10 @@ CONFIG = [
     "--config.cluster.heartbeat_seconds=5",
 ]
 FAULTS_PER_RUN = 5
-# A killed process leaves 70 or SIGABRT to the other one of two; a stop comes too late for 78 once
-# the last parameters are saved.
-EXPECTED = {
-    "kill": {-signal.SIGKILL, 0, 70, -signal.SIGABRT},
-    "stop": {78, 0},
-    "interrupt": {78, 0},
-}
+_RARE = {
+    "stopped lock holder": 0.1
+}  # it takes the other job 20 s to believe that the first is dead
+_UNHURT = Kind(frozenset({0}))
 
 
 @dataclass
@@ -84,136 +85,159 @@ class Report:
         )
 
 
-def campaign(faults: int, processes: int, seed: int, folder: Path) -> Report:
-    """Runs a campaign.
+def possible_kinds(processes: int, disk: LossyDisk | None) -> list[str]:
+    """Returns the kinds of faults that can be done here to runs of so many processes."""
+    impossible = {"disagreeing processes"} if processes == 1 else {"stopped lock holder"}
+    if disk is None:
+        impossible |= {kind for kind in KINDS if kind.startswith("power cut")}
+    if failing_calls() is None:
+        impossible |= {kind for kind in KINDS if kind.startswith("failing")}
+        impossible.add("stopped lock holder")
+    return sorted(KINDS.keys() - impossible)
+
+
+def campaign(
+    faults: int, processes: int, seed: int, folder: Path, kinds: Sequence[str] = ()
+) -> Report:
+    """Runs a campaign, or goes on with the one in `folder`.
 
     Args:
       faults: how many to do at least.
       processes: of each run, 1 or 2.
-      seed: decides what is done when; the machine decides what it hits.
+      seed: decides, with the number of a run, what is done when; the machine decides what it hits.
       folder: where the runs go; those that were not lost are removed.
+      kinds: only these; all if empty; those that cannot be done here are left out.
 
     Returns:
       The figures.
     """
-    chance, report, begin = random.Random(seed), Report(), time.monotonic()
-    reference = folder / "reference"
-    for _ in range(2):  # the first one compiles for all
-        shutil.rmtree(reference, ignore_errors=True)
-        start = time.monotonic()
-        codes, output = _train(reference, processes, folder, lambda jobs: None)
-        seconds = time.monotonic() - start
-    if set(codes) != {0}:
-        raise RuntimeError(f"the untouched run ended with {codes}:\n{output}")
-    while report.faults.total() < faults:
-        run = folder / f"run-{report.runs}"
-        loss = _one_run(run, reference, processes, seconds, chance, report)
-        report.runs += 1
-        if loss:
-            report.losses.append(f"{run}: {loss}")
-        else:
-            shutil.rmtree(run)
-        report.seconds = time.monotonic() - begin
-        print(report.show(), file=sys.stderr, flush=True)
+    kept, begin = folder / "campaign.json", time.monotonic()
+    report = Report(**json.loads(kept.read_text())) if kept.exists() else Report()
+    report.faults, before = Counter(report.faults), report.seconds
+    with ExitStack() as stack:
+        disk = None
+        with suppress(OSError):
+            disk = stack.enter_context(LossyDisk(folder))
+        possible = possible_kinds(processes, disk)
+        wanted = [kind for kind in possible if kind in kinds or not kinds]
+        place = _Place(folder, processes, disk, wanted)
+        for _ in range(2):  # the first one compiles for all
+            shutil.rmtree(place.reference, ignore_errors=True)
+            start = time.monotonic()
+            scene = place.scene(place.reference, random.Random(0), 0)
+            codes, output = place.start(scene, _UNHURT)
+            if set(codes) != {0}:
+                raise RuntimeError(f"the untouched run ended with {codes}:\n{output}")
+            place.seconds = time.monotonic() - start
+        while report.faults.total() < faults:
+            run = (disk.path if disk else folder) / f"run-{report.runs}"
+            shutil.rmtree(run, ignore_errors=True)  # of a campaign that was ended in its midst
+            loss = _one_run(run, place, random.Random(f"{seed}-{report.runs}"), report)
+            report.runs += 1
+            if loss:
+                report.losses.append(f"{run.name}: {loss}")
+            if loss and disk and run.exists():
+                shutil.copytree(run, folder / run.name, symlinks=True, dirs_exist_ok=True)
+            if disk or not loss:
+                shutil.rmtree(run, ignore_errors=True)
+            report.seconds = before + time.monotonic() - begin
+            kept.write_text(json.dumps(vars(report)))
+            print(report.show(), file=sys.stderr, flush=True)
     return report
 
 
-def _one_run(
-    run: Path,
-    reference: Path,
-    processes: int,
-    seconds: float,
-    chance: random.Random,
-    report: Report,
-) -> str | None:
+@dataclass
+class _Place:
+    """Where the runs of a campaign are started, and with what.
+
+    Attributes:
+      folder: of logs and compiled programs.
+      processes: of each run.
+      disk: that the runs lie on, if its power can be cut.
+      kinds: of faults.
+      seconds: that the untouched run takes.
+    """
+
+    folder: Path
+    processes: int
+    disk: LossyDisk | None
+    kinds: Sequence[str]
+    seconds: float = 0.0
+
+    @property
+    def reference(self) -> Path:
+        return self.folder / "reference"
+
+    def scene(self, run: Path, chance: random.Random, moment: float) -> Scene:
+        return Scene(
+            run, moment, chance, self.disk, lambda: self.job(run, "other", (), {"FAIL_FLOCK": "1"})
+        )
+
+    def job(
+        self, run: Path, name: str, flags: Sequence[str], environment: Mapping[str, str]
+    ) -> Job:
+        caches = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")}
+        command = ["train", *CONFIG, f"--workdir={run}", *flags]
+        return Job(command, self.folder / f"{name}.log", caches | environment)
+
+    def start(self, scene: Scene, kind: Kind) -> tuple[list[int], str]:
+        """Starts the processes of a run, hurts them, and returns their exit codes and output."""
+        environment, port = kind.environment(scene), free_port()
+        several = [
+            f"--config.cluster.coordinator=127.0.0.1:{port}",
+            f"--config.cluster.processes={self.processes}",
+        ] * (self.processes > 1)
+        try:
+            for i in range(self.processes):
+                own = [f"--config.cluster.process_id={i}", *(kind.changes if i else ())]
+                flags = [*several, *own]
+                scene.jobs.append(self.job(scene.run, f"process-{i}", flags, environment))
+            if kind.hurt:
+                kind.hurt(scene)
+            codes = [job.end(300) for job in scene.jobs]
+            return codes, "\n".join(job.output for job in scene.jobs)
+        finally:
+            for job in scene.jobs:
+                job.__exit__()
+
+
+def _one_run(run: Path, place: _Place, chance: random.Random, report: Report) -> str | None:
     """Starts one run until nothing is left to do to it; returns how it was lost."""
-    for left in range(chance.randint(1, FAULTS_PER_RUN), -1, -1):
-        kind = chance.choice(sorted(EXPECTED)) if left else None
-        moment = chance.uniform(0.1, 1.0) * seconds
-
-        def hurt(jobs: list[Job], kind: str | None = kind, moment: float = moment) -> None:
-            if kind is not None:
-                time.sleep(moment)
-                number = {"kill": signal.SIGKILL, "stop": signal.SIGTERM}.get(kind, signal.SIGINT)
-                chance.choice(jobs).send(number)
-
-        codes, output = _train(run, processes, run.parent, hurt)
+    weights = [_RARE.get(kind, 1.0) for kind in place.kinds]
+    hurt = chance.choices(place.kinds, weights, k=chance.randint(1, FAULTS_PER_RUN))
+    cut = False
+    for name in [*hurt, None]:
+        kind = KINDS[name] if name else _UNHURT
+        scene = place.scene(run, chance, chance.uniform(0.1, 1.0) * place.seconds)
+        try:
+            codes, output = place.start(scene, kind)
+        except TimeoutError as error:
+            codes, output = [], f"no end: {error}"
+        wrong = kind.after(scene)
         report.starts += 1
         report.resumes += "resuming after" in output
         report.fallbacks += "falling back" in output
-        legal = EXPECTED[kind] if kind else {0}
-        if kind == "stop" and (run / "summary.json").exists():
-            legal = legal | {-signal.SIGTERM}  # all is written: the process ends as any other does
-        if not set(codes) <= legal:
-            return f"exit codes {codes} after {kind}:\n{output}"
-        if kind:
-            report.faults[kind] += 1
-            if chance.random() < 0.5:
-                damage = _damage(run, chance)
-                report.faults.update([damage] if damage else [])
+        legal = set(kind.legal)
+        if name in ("stop", "second signal") and (run / "summary.json").exists():
+            legal.add(-signal.SIGTERM)  # all is written: the process ends as any other does
+        if not codes or not set(codes) <= legal:
+            return f"exit codes {codes} after {name}:\n{output}"
+        if not scene.fallen and ("Traceback" in output or "Exception ignored" in output):
+            return f"a traceback after {name}:\n{output}"
+        if cut and "DAMAGED" in output:
+            return f"a checkpoint that the power cut has damaged:\n{output}"
+        if wrong:
+            return f"after {name}: {wrong}:\n{output}"
+        cut = bool(name and name.startswith("power cut"))
+        if name and scene.done:
+            report.faults[name] += 1
+            if not cut and chance.random() < 0.5:
+                damaged = damage(run, chance)
+                report.faults.update([damaged] if damaged else [])
     for name, read in (("parameters", _sha), ("metrics", _rows)):
-        if read(run) != read(reference):
+        if read(run) != read(place.reference):
             return f"the {name} differ from those of the untouched run"
     return None
-
-
-def _train(
-    workdir: Path, processes: int, folder: Path, hurt: Callable[[list[Job]], None]
-) -> tuple[list[int], str]:
-    """Starts the processes of a run, hurts them, and returns their exit codes and output."""
-    port = free_port()
-    logs = [folder / f"process-{i}.log" for i in range(processes)]
-    several = [f"--config.cluster.coordinator=127.0.0.1:{port}"] * (processes > 1)
-    with ExitStack() as stack:
-        jobs = [
-            stack.enter_context(
-                Job(
-                    [
-                        *("train", *CONFIG, f"--workdir={workdir}", *several),
-                        *(f"--config.cluster.processes={processes}",) * (processes > 1),
-                        f"--config.cluster.process_id={i}",
-                    ],
-                    log,
-                    {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")},
-                )
-            )
-            for i, log in enumerate(logs)
-        ]
-        hurt(jobs)
-        return [job.end(300) for job in jobs], "\n".join(job.output for job in jobs)
-
-
-def _damage(run: Path, chance: random.Random) -> str | None:
-    """Damages one file of the newest of several checkpoints, or one that is no checkpoint's."""
-    checkpoints = (run / "checkpoints").glob("epoch-*")
-    whole = sorted(
-        (path for path in checkpoints if not path.suffix),
-        key=lambda path: [int(number) for number in re.findall("[0-9]+", path.name)],
-    )
-    # A finished run writes its files no more: what becomes of them is no fault of training.
-    others = ["metrics.jsonl", "data.json"] * (not (run / "summary.json").exists())
-    files = [run / name for name in [".lock", ".saved", *others] if (run / name).exists()]
-    if len(whole) > 1:
-        files += [path for path in whole[-1].rglob("*") if path.is_file()]
-    files = [path for path in files if path.stat().st_size]
-    if not files:
-        return None
-    path = chance.choice(files)
-    size = path.stat().st_size
-    kind = chance.choice(["bit flip", "truncation", "zeroed page", "deletion"])
-    if kind == "deletion":
-        path.unlink()
-    elif kind == "truncation":
-        os.truncate(path, chance.randrange(size))
-    else:
-        data = bytearray(path.read_bytes())
-        if kind == "bit flip":
-            data[chance.randrange(size)] ^= 1 << chance.randrange(8)
-        else:
-            at = chance.randrange(size) // 4096 * 4096
-            data[at : at + 4096] = bytes(len(data[at : at + 4096]))
-        path.write_bytes(data)
-    return kind
 
 
 def _sha(run: Path) -> Any:
@@ -233,12 +257,16 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=200, help="at least this many (default: 200)")
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="of each run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="keeps the runs that were lost")
+    parser.add_argument("--kinds", help=f"some of: {', '.join(KINDS)}")
+    parser.add_argument("--folder", type=Path, help="keeps the campaign, and the runs it has lost")
     arguments = parser.parse_args()
+    kinds = [kind.strip() for kind in (arguments.kinds or "").split(",") if kind.strip()]
+    if unknown := set(kinds) - KINDS.keys():
+        parser.error(f"--kinds: unknown: {', '.join(unknown)}; legal: {', '.join(KINDS)}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.folder or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        report = campaign(arguments.faults, arguments.processes, arguments.seed, folder)
+        report = campaign(arguments.faults, arguments.processes, arguments.seed, folder, kinds)
     print(*report.losses, sep="\n", file=sys.stderr)
     print(json.dumps(vars(report) | {"losses": len(report.losses)}))
     return 1 if report.losses else 0

@@ -4,10 +4,16 @@ A process forked from a server that has imported everything, and started no back
 command line as the command itself does, in a second less. It has its own pid, files and signals.
 """
 
+import atexit
+import functools
 import multiprocessing
 import os
+import shutil
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,7 +50,8 @@ class Job:
         self._process = context.Process(
             target=_run, args=(arguments, str(log), dict(environment), folder or Path.cwd())
         )
-        self._process.start()
+        with _preloaded():
+            self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
 
@@ -53,7 +60,7 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Ends the process."""
+        """Ends the process, whether it runs or was stopped."""
         self._process.kill()
         self._process.join()
 
@@ -90,6 +97,33 @@ class Job:
         if code is None:
             raise TimeoutError(f"still running after {seconds} s; the output is:\n{self.output}")
         return code
+
+
+@functools.cache
+def failing_calls() -> Path | None:
+    """Returns the library of `failing_calls.c`, compiled; None where there is no C compiler."""
+    compiler = shutil.which("cc")
+    if not compiler:
+        return None
+    folder = tempfile.mkdtemp(prefix="failing-calls-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    library = Path(folder, "failing_calls.so")
+    source = Path(__file__).with_name("failing_calls.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@contextmanager
+def _preloaded() -> Iterator[None]:
+    """Lets the server of forks, which the first job starts, have the library in it."""
+    library, before = failing_calls(), os.environ.get("LD_PRELOAD")
+    if library and before is None:
+        os.environ["LD_PRELOAD"] = str(library)
+    try:
+        yield
+    finally:
+        if library and before is None:
+            del os.environ["LD_PRELOAD"]
 
 
 def _run(arguments: list[str], log: str, environment: dict[str, str], folder: Path) -> NoReturn:

@@ -25,7 +25,7 @@ class LossyDisk:
           OSError: this is not root, or the kernel mounts no file as ext4.
         """
         self._image, self.path = folder / "disk.img", folder / "disk"
-        self.path.mkdir()
+        self.path.mkdir(exist_ok=True)
         with self._image.open("wb") as stream:
             stream.truncate(megabytes * 2**20)
         _run("mkfs.ext4", "-q", "-F", str(self._image))

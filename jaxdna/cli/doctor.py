@@ -31,12 +31,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from jaxdna.config import default_config, flat, override, validate
     from jaxdna.console import make_console, results_console, table
+    from jaxdna.data.code_store import cache_folder
     from jaxdna.parallel.runtime import (
         compilation_cache,
         describe_devices,
         start_backend,
         why_platform,
     )
+    from jaxdna.storage.permissions import who_can_write
     from jaxdna.versions import PACKAGES, versions
 
     config = validate(override(flat(default_config("tal1", "motif_cnn")), arguments.overrides))
@@ -61,6 +63,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "compilation_cache": compilation_cache(),
         "environment": settings,
     }
+    believed = {
+        "compiled programs": compilation_cache() or "",
+        "converted sequences": str(cache_folder(config.runtime.data_cache)),
+        "Ray's token": str(Path.home() / ".ray"),
+    }
+    open_to = {what: who_can_write(Path(path)) for what, path in believed.items() if path}
+    seen["others_can_write"] = {what: how for what, how in open_to.items() if how}
     if not arguments.json:
         console = results_console()
         shown = ("installed", "system", "cores", "memory_gib")
@@ -70,6 +79,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         console.print(f"devices   {describe_devices(devices) if devices else error}", markup=False)
         console.print(f"processes {seen['processes']}")
         console.print(f"cache     {seen['compilation_cache'] or 'off'}")
+        for what, how in seen["others_can_write"].items():
+            console.print(f"warning   others can write the folder of {what}: {how}", markup=False)
         for name, value in settings.items():
             console.print(f"variable  {name}={value}", markup=False)
     return seen

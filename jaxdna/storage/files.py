@@ -87,7 +87,7 @@ class Folder:
         if self._handle is None:
             # Held open, so that no other folder can get its number in the file system.
             self._handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            weakref.finalize(self, os.close, self._handle)
+            weakref.finalize(self, _close, self._handle)
         return place
 
     def write(self, name: str, content: str | bytes) -> None:
@@ -186,6 +186,11 @@ def _flush_folder(path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FLUSH:
             raise
+
+
+def _close(handle: int) -> None:
+    with suppress(OSError):  # nothing was written through it
+        os.close(handle)
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -15,12 +15,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
+from jaxdna.storage.permissions import keep_to_owner
+
+_TOKEN = Path.home() / ".ray" / "auth_token"
 
 
 def _has_token() -> bool:
     """Whether Ray would find the token of a cluster where it looks for one."""
     named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
-    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+    return bool(named) or _TOKEN.is_file()
 
 
 @contextmanager
@@ -57,6 +60,9 @@ except ModuleNotFoundError as error:
 def start_ray(config: ConfigDict) -> None:
     """Starts a local Ray without dashboard, or joins the cluster that the config names."""
     settings = config.parameter_server
+    # Who has the token can run commands as this user, and Ray leaves it open under most umasks.
+    for secret in (_TOKEN.parent, _TOKEN):
+        keep_to_owner(secret)
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": "ERROR",
@@ -70,7 +76,7 @@ def start_ray(config: ConfigDict) -> None:
             raise _not_let_in(settings.address) from None
         return
     actors = settings.workers + settings.servers
-    with _own_handlers(), _one_machine(), warnings.catch_warnings():
+    with _own_handlers(), _one_machine(), _private_files(), warnings.catch_warnings():
         # jax warns of every fork; Ray's are followed by exec at once.
         warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
         ray.init(
@@ -94,6 +100,16 @@ def _one_machine() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Keeps what Ray makes, its token and its sockets, to this user."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def this_node() -> NodeAffinitySchedulingStrategy:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -322,6 +323,9 @@ def test_another_cluster_is_joined_with_its_token_and_not_without(jaxdna, tmp_pa
         f"--port={address.split(':')[1]}", "--include-dashboard=false", "--disable-usage-stats",
     ]  # fmt: skip
     subprocess.run([*ray_command, "get-auth-token", "--generate"], check=True, capture_output=True)
+    token = tmp_path / "member" / ".ray" / "auth_token"
+    token.parent.chmod(0o755)  # as Ray makes them under the usual umask
+    token.chmod(0o644)
     settings = ["train.epochs=1", *SMALL, *servers(f"address={address}", "patience=120")]
     train = ["train", "--config=configs/tal1.py", *(f"--config.{setting}" for setting in settings)]
     with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as head:
@@ -329,6 +333,7 @@ def test_another_cluster_is_joined_with_its_token_and_not_without(jaxdna, tmp_pa
             assert any(b"Ray runtime started" in line for line in head.stdout)
             done = jaxdna(*train, f"--workdir={tmp_path}/member_s")
             assert done.returncode == 0, done.stderr
+            assert [stat.S_IMODE(p.stat().st_mode) for p in (token.parent, token)] == [0o700, 0o600]
             monkeypatch.setenv("HOME", str(tmp_path / "stranger"))
             done = jaxdna(*train, f"--workdir={tmp_path}/stranger_s")
             assert done.returncode == 2, done.stderr
