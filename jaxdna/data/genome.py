@@ -147,6 +147,8 @@ class _File:
 
     def read(self, place: int, size: int) -> bytes:
         """Returns `size` bytes, fewer at the end of the file."""
+        # A damaged file may speak of more than there is, for which memory would be taken.
+        size = max(0, min(size, os.fstat(self._handle).st_size - place))
         parts = [
             os.pread(self._handle, min(_MOST_BYTES, size - done), place + done)
             for done in range(0, size, _MOST_BYTES)

@@ -33,6 +33,7 @@ class Intervals:
       reverse: bool [rows], whether the strand is `-`.
       ids: the name of column 4, or `chr1:100-200`.
       summits: how many of the centers are summits.
+      others: how many rows have something else in column 10.
     """
 
     chromosomes: NDArray[np.str_]
@@ -42,6 +43,7 @@ class Intervals:
     reverse: NDArray[np.bool_]
     ids: list[str]
     summits: int
+    others: int
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,7 +52,8 @@ class Intervals:
         """Returns one sentence for each thing that a person should know."""
         midpoints = len(self) - self.summits
         if not self.summits:
-            return ["windows are centred on the midpoints of the intervals (no summits)"]
+            why = "column 10 holds no summits" if self.others else "no summits"
+            return [f"windows are centred on the midpoints of the intervals ({why})"]
         rest = f" of {self.summits} intervals, on the midpoints of {midpoints}" * (midpoints > 0)
         return [f"windows are centred on the summits (column 10){rest}"]
 
@@ -124,17 +127,26 @@ def read_intervals(path: str | Path) -> Intervals:
         name = fields[3] if len(fields) > 3 else "."
         chromosomes.append(sys.intern(fields[0]))
         names.append(f"{fields[0]}:{start}-{stop}" if name in (".", "") else name)
-        more = len(fields) > _SUMMIT + 1
-        rows.extend((start, stop, summit, minus, more + (more and _has_blocks(fields))))
+        beyond = max(0, len(fields) - _SUMMIT)
+        rows.extend((start, stop, summit, minus, beyond, beyond > 1 and _has_blocks(fields)))
     if not rows:
         raise UserError(f"{display(path)} holds no interval; legal: BED with at least one row")
-    starts, stops, summits, reverse, shape = np.frombuffer(rows, dtype=np.int64).reshape(-1, 5).T
-    wide = shape > 0  # all of these extend narrowPeak, or none does
-    if (summits[wide] == _NO_SUMMIT_COLUMN).any() or (shape[wide] == 2).all():
+    table = np.frombuffer(rows, dtype=np.int64).reshape(-1, 6)
+    starts, stops, summits, reverse, more, blocks = table.T
+    wide = more > 1  # all of these extend narrowPeak, or none does
+    if (summits[wide] == _NO_SUMMIT_COLUMN).any() or blocks[wide].all():
         summits = np.where(wide, _NO_SUMMIT_COLUMN, summits)
     centers = np.where(summits < 0, (starts + stops) // 2, starts + summits)
-    found = int((summits >= 0).sum())
-    return Intervals(np.array(chromosomes), starts, stops, centers, reverse == 1, names, found)
+    return Intervals(
+        np.array(chromosomes),
+        starts,
+        stops,
+        centers,
+        reverse == 1,
+        names,
+        summits=int((summits >= 0).sum()),
+        others=int(((more > 0) & (summits == _NO_SUMMIT_COLUMN)).sum()),
+    )
 
 
 def place_windows(intervals: Intervals, genome: Genome, length: int, source: str) -> Windows:
@@ -223,7 +235,7 @@ def _parse(fields: list[str]) -> tuple[int, int, int, bool]:
 
 
 def _looks_like_narrow_peak(fields: list[str]) -> bool:
-    """Whether the columns behind the strand are three numbers (or .) and an integer.
+    """Whether the columns behind the strand are three numbers (or . or NA) and an integer.
 
     A list in column 11 is that of BED12's blocks.
     """
@@ -231,7 +243,7 @@ def _looks_like_narrow_peak(fields: list[str]) -> bool:
         return False
     try:
         int(fields[_SUMMIT])
-        return all(field == "." or float(field) is not None for field in fields[6:_SUMMIT])
+        return all(one in (".", "NA") or float(one) is not None for one in fields[6:_SUMMIT])
     except ValueError:
         return False
 

@@ -235,7 +235,7 @@ def _fill_intervals(writer: StoreWriter, config: ConfigDict) -> None:
         matched = gc_matched(bound, wanted, genome, config.seed, peaks)
         partners, unbound = matched.partners, matched.windows
         writer.add(GC_MATCHED, read_windows(unbound, genome), matched.notes())
-    elif next(read_blocks(data.negatives), b"").lstrip()[:1] == b">":
+    elif _is_fasta(data.negatives):
         writer.add(data.negatives, read_fasta_blocks(data.negatives, data.ambiguous))
     else:
         others = read_intervals(data.negatives)
@@ -253,6 +253,11 @@ def _fill_intervals(writer: StoreWriter, config: ConfigDict) -> None:
     )
     writer.add_column("groups", groups)
     writer.add_column("overlapping", overlapping)
+
+
+def _is_fasta(path: str) -> bool:
+    head = next(read_blocks(path), b"").removeprefix(b"\xef\xbb\xbf").lstrip()
+    return head.startswith((b">", b";"))
 
 
 def _add_shuffled(writer: StoreWriter, seed: int) -> None:

@@ -76,7 +76,7 @@ class TwoBit:
         return self._unknown[chromosome]
 
     def _integers(self, place: int, count: int, kind: str = "I") -> tuple[int, ...]:
-        layout = f"{self._order}{count}{kind}"
+        layout = f"{self._order}{count}{kind}"  # no padding: an order of bytes is named
         return struct.unpack(layout, self._bytes(place, struct.calcsize(layout)))
 
     def _bytes(self, place: int, size: int) -> bytes:

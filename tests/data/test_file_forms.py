@@ -32,6 +32,8 @@ def intervals(path):
     found = read_intervals(path)
     strands = np.where(found.reverse, "-", "+").tolist()
     rows = zip(found.chromosomes.tolist(), found.centers.tolist(), strands, found.ids, strict=True)
+    (note,) = found.notes()
+    assert ("column 10 holds no summits" in note) == (found.others > 0)
     return found.summits, list(rows)
 
 
@@ -250,7 +252,7 @@ _INTERVALS = {
         ONE_SUMMIT,
     ),
     "narrowPeak without values": (
-        tabs(*(row.replace("4.86 15.5 12.7", ". . -1") for row in PEAKS)),
+        tabs(*(row.replace("4.86 15.5 12.7", ". NA -1") for row in PEAKS)),
         SUMMITS,
     ),
     "IDR of two replicates": (

@@ -69,6 +69,23 @@ def test_rows_are_read_as_bed_says(tmp_path):
         assert found.centers.tolist() == [150, 150, 5, 117, 150, 150]
         assert found.reverse.tolist() == [False, True, False, False, False, False]
         assert found.ids == ["chr1:100-201", "peak", "chr2:5-5", *["chr1:100-200"] * 2, "gene"]
+        assert found.notes() == [
+            "windows are centred on the summits (column 10) of 1 intervals, on the midpoints of 5"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("tail", "centre"),
+    [
+        ("", "midpoints of the intervals (no summits)"),
+        ("\tn\t0\t+\t1\t1\t1\t-1", "midpoints of the intervals (no summits)"),
+        ("\tn\t0\t+\t1\t1\t1\t7", "summits (column 10)"),
+        ("\tn\t0\t+\t1\t1\t1\tx", "midpoints of the intervals (column 10 holds no summits)"),
+    ],
+)
+def test_the_centre_is_always_said(tmp_path, tail, centre):
+    found = read_intervals(bed(tmp_path, f"chr1\t10\t20{tail}\n" * 3))
+    assert found.notes() == [f"windows are centred on the {centre}"]
 
 
 @pytest.mark.parametrize(

@@ -247,3 +247,12 @@ def test_a_packed_genome_gives_the_windows_of_the_plain_one(files, pack, negativ
     )
     np.testing.assert_array_equal(one.codes, other.codes)
     assert one.ids() == other.ids()
+
+
+def test_negatives_of_peaks_are_fasta_with_a_bom_or_a_comment_too(files):
+    plain = (files / "n60.fa").read_bytes()
+    data = PEAKS | {"negatives": "n60.fa"}
+    expected = read_labelled(config(files, data)).codes
+    for head in (b"\xef\xbb\xbf", b"; by hand\n"):
+        (files / "n60.fa").write_bytes(head + plain)
+        np.testing.assert_array_equal(read_labelled(config(files, data)).codes, expected)
