@@ -218,6 +218,11 @@ _IDENTITY = _identity(
         "seed": _integer(0, "decides data, initial parameters and batches", 0, 2**31 - 1),
         "optimizer.name": _choice("adam", ("adam", "sgd", "momentum"), "update rule"),
         "train.batch_size": _integer(32, "GLOBAL batch: examples per step over all devices"),
+        "train.class_weight": _choice(
+            "none",
+            ("none", "balanced"),
+            "what the examples of a class count in the loss; balanced: all classes the same in sum",
+        ),
         "train.precision": _choice(
             "float32",
             ("float32", "bfloat16"),

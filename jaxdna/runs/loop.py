@@ -24,6 +24,7 @@ from jaxdna.runs.stopwatch import Stopwatch
 from jaxdna.strategies.prepare import Prepared
 from jaxdna.tasks.metrics import chance_loss, scores
 from jaxdna.tasks.verdict import chance_auroc, verdict
+from jaxdna.training import class_weights
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.dispatch import calls_left, few_ahead
 from jaxdna.training.early_stopping import EarlyStopping
@@ -172,6 +173,8 @@ def _train(
     if trained:
         summary["samples_per_second"] = round(trained / (run.watch.seconds["train"] - seconds))
     folder.write_summary(summary)
+    if program.class_weights:
+        console.print(f"note     {class_weights.meaning(program.class_weights)}")
     return summary
 
 
@@ -184,7 +187,9 @@ def _begin(prepared: Prepared, checkpoints: Checkpoints, console: Console) -> Ru
         state = program.init()
         labels = prepared.dataset.splits["validation"].y
         stopping = EarlyStopping(
-            **settings, chance_loss=chance_loss(labels), chance_auroc=chance_auroc(labels)
+            **settings,
+            chance_loss=chance_loss(labels, program.class_weights),
+            chance_auroc=chance_auroc(labels),
         )
         progress = Progress(stopping)
         return Run(state, _copy(state.params), progress, Stopwatch())

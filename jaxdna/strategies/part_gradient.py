@@ -44,8 +44,7 @@ class PartGradient:
         devices = start_backend(config, Console(quiet=True))
         mesh, dataset = make_mesh(config, devices), load_dataset(config)
         self._split = dataset.splits["train"]
-        examples = len(self._split)
-        self.program = Program(config, mesh, dataset.example_shape, dataset.logits, examples)
+        self.program = Program.of(config, mesh, dataset)
         self._gradient = jax.jit(
             make_part_gradient(self.program, parts),
             compiler_options=self.program.compiler_options,
@@ -98,7 +97,7 @@ def make_part_gradient(program: Program, parts: int) -> Callable[..., tuple[Para
         key = piece_keys(dropout_key, parts)[part]
 
         def share_of_mean_loss(params: Params) -> tuple[jax.Array, Metrics]:
-            sums = batch_sums(program.apply(params, batch["x"], key), batch)
+            sums = batch_sums(program.apply(params, batch["x"], key), batch, program.class_weights)
             return sums["loss"] / total, sums
 
         return jax.grad(share_of_mean_loss, has_aux=True)(params)

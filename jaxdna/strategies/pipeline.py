@@ -73,7 +73,9 @@ class PipelineProgram(Program):
         network = nnx.eval_shape(self.network)
         settings = self.config.pipeline
         cut = cut_at(settings.boundaries, network.names, self.mesh.shape["stage"])
-        return make_stages(network, cut, self.mesh, self.optimizer, self.compiler_options)
+        return make_stages(
+            network, cut, self.mesh, self.optimizer, self.compiler_options, self.class_weights
+        )
 
     @property
     def most_steps(self) -> int:

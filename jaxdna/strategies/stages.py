@@ -65,6 +65,7 @@ def make_stages(
     mesh: Mesh,
     optimizer: optax.GradientTransformation,
     compiler_options: dict[str, Any],
+    class_weights: tuple[float, ...] = (),
 ) -> list[Stage]:
     """Returns the stages, first to last.
 
@@ -74,6 +75,7 @@ def make_stages(
       mesh: of all stages.
       optimizer: an update rule that treats every parameter by itself.
       compiler_options: for every function.
+      class_weights: see `batch_sums`.
 
     Raises:
       UserError: an axis of the mesh does not divide a parameter.
@@ -87,6 +89,7 @@ def make_stages(
             part,
             optimizer,
             jit,
+            class_weights,
             first=i == 0,
             last=i == last,
         )
@@ -100,6 +103,7 @@ def _make_stage(
     mesh: Mesh,
     optimizer: optax.GradientTransformation,
     jit: Callable[..., Any],
+    class_weights: tuple[float, ...],
     *,
     first: bool,
     last: bool,
@@ -113,7 +117,7 @@ def _make_stage(
             return nnx.merge(graph, nnx.State(params))(x, key)
 
     def loss(params: Params, x: jax.Array, keys: Any, i: Any, target: Any) -> Any:
-        sums = batch_sums(forward(params, x, keys, i), target)
+        sums = batch_sums(forward(params, x, keys, i), target, class_weights)
         return sums["loss"] / target["total"], jnp.stack([sums[name] for name in METRICS])
 
     def backward(params: Params, x: jax.Array, keys: Any, i: Any, dy: Any) -> Any:

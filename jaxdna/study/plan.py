@@ -128,6 +128,4 @@ def program_on(
     check_one_program(config.strategy)
     changed = validate(flat(config) | (changes or {}))
     mesh = make_mesh(changed, devices)
-    examples = len(dataset.splits["train"])
-    kind = program_of(changed.strategy)
-    return kind(changed, mesh, dataset.example_shape, dataset.logits, examples)
+    return program_of(changed.strategy).of(changed, mesh, dataset)

@@ -62,9 +62,7 @@ def measure(config: ConfigDict, devices: int, repeats: int) -> dict[str, Any]:
     visible = start_backend(config, make_console())
     mesh = make_mesh(config, visible[:devices])
     dataset = load_dataset(config)
-    examples = len(dataset.splits["train"])
-    kind = program_of(config.strategy)
-    program = kind(config, mesh, dataset.example_shape, dataset.logits, examples)
+    program = program_of(config.strategy).of(config, mesh, dataset)
     start = time.perf_counter()
     timers = [_timer(program, program.compiled, dataset.splits["train"])]
     compile_seconds = time.perf_counter() - start
@@ -82,7 +80,7 @@ def measure(config: ConfigDict, devices: int, repeats: int) -> dict[str, Any]:
         "alone_seconds": [row[1] for row in times] if len(timers) > 1 else None,
         "compile_seconds": compile_seconds,
         "steps": config.train.epochs * program.steps_per_epoch,
-        "examples": config.train.epochs * examples,
+        "examples": config.train.epochs * program.train_examples,
         "mesh": dict(mesh.shape),
         "kind": visible[0].device_kind,
         "simulated": visible[0].platform == "cpu" and len(visible) > 1,

@@ -1,5 +1,7 @@
 """Scores of a set of predictions, exact and in float64 on the host."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
@@ -95,11 +97,29 @@ def scores(labels: NDArray, logits: NDArray) -> dict[str, float | None]:
     }
 
 
-def chance_loss(labels: NDArray) -> float:
+def weighted_loss(labels: NDArray, logits: NDArray, class_weights: Sequence[float]) -> float:
+    """Mean cross-entropy (nats) where each example counts as its class does.
+
+    Args:
+      labels: integer [examples].
+      logits: see `losses`.
+      class_weights: of each class.
+    """
+    return float(np.average(losses(labels, logits), weights=np.array(class_weights)[labels]))
+
+
+def chance_loss(labels: NDArray, class_weights: Sequence[float] = ()) -> float:
     """Loss (nats) of predicting the class frequencies: ln 2 for two classes of equal size.
 
     A network that has not begun to learn sits at this value.
+
+    Args:
+      labels: integer [examples].
+      class_weights: of each class, where the loss is weighted.
     """
-    shares = np.bincount(labels) / len(labels)
+    shares = np.bincount(labels, minlength=len(class_weights)).astype(np.float64)
+    if class_weights:
+        shares *= class_weights
+    shares /= shares.sum()
     shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum())

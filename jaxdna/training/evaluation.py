@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import batch_shards
-from jaxdna.tasks.metrics import scores
+from jaxdna.tasks.metrics import scores, weighted_loss
 from jaxdna.training.dispatch import few_ahead
 from jaxdna.training.feed import evaluation_batches
 from jaxdna.training.program import Program
@@ -55,5 +55,12 @@ class Evaluator:
         return stacked.reshape(-1, stacked.shape[-1])[: len(self._labels)]
 
     def scores(self, params: Params, wait: Wait = jax.block_until_ready) -> dict[str, float | None]:
-        """Returns loss (nats), accuracy, AUROC and AUPRC; see `logits` for the arguments."""
-        return scores(self._labels, self.logits(params, wait))
+        """Returns loss (nats), accuracy, AUROC and AUPRC; see `logits` for the arguments.
+
+        The loss is that of training: where its classes have weights, they have them here.
+        """
+        logits, weights = self.logits(params, wait), self._program.class_weights
+        found = scores(self._labels, logits)
+        if weights:
+            found["loss"] = weighted_loss(self._labels, logits, weights)
+        return found

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxdna.data.batches import steps_per_epoch
-from jaxdna.data.dataset import Split
+from jaxdna.data.dataset import Dataset, Split
 from jaxdna.models.layers import Conv2D
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
@@ -36,6 +36,7 @@ from jaxdna.parallel.sharding import (
     stacked_rows,
 )
 from jaxdna.training.augment import flip_and_shift
+from jaxdna.training.class_weights import CLASS_WEIGHTS
 from jaxdna.training.dispatch import convolution_options, loops_well, most_steps
 from jaxdna.training.feed import make_feed
 from jaxdna.training.optimizer import make_optimizer
@@ -63,6 +64,7 @@ class Program:
       example_shape: shape of one uint8 input example.
       logits: numbers that the network returns for one example.
       train_examples: size of the training split.
+      class_weights: factor of each class in the loss; none where all are 1.
     """
 
     config: ConfigDict
@@ -70,6 +72,14 @@ class Program:
     example_shape: tuple[int, ...]
     logits: int
     train_examples: int
+    class_weights: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, config: ConfigDict, mesh: Mesh, dataset: Dataset) -> Self:
+        """Returns the program that trains on a data set."""
+        labels = dataset.splits["train"].y
+        weights = CLASS_WEIGHTS[config.train.class_weight](labels, dataset.classes)
+        return cls(config, mesh, dataset.example_shape, dataset.logits, len(labels), weights)
 
     def __post_init__(self) -> None:
         """Raises UserError where the mesh cannot split the examples or the parameters."""
@@ -203,7 +213,7 @@ class Program:
         def around(gradient: Gradient) -> Gradient:
             return sync(accumulate(gradient, parts, self.loops_well))
 
-        step = make_train_step(self.apply, self.optimizer, self.augment, around)
+        step = make_train_step(self.apply, self.optimizer, self.augment, around, self.class_weights)
         call = make_train_call(step, self.loops_well)
         device_kind = self.mesh.devices.flat[0].device_kind
         overlap = overlap_options(device_kind, self.config.gradient_sync.bucket_mb)

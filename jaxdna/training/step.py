@@ -96,11 +96,20 @@ def accumulate(gradient: Gradient, parts: int, loops_well: bool = True) -> Gradi
     return summed
 
 
-def batch_sums(logits: jax.Array, batch: Batch) -> Metrics:
-    """Sums over the rows that count: `loss` (nats), `correct` and `weight`, float32 scalars."""
+def batch_sums(logits: jax.Array, batch: Batch, class_weights: tuple[float, ...] = ()) -> Metrics:
+    """Sums over the rows that count: `loss` (nats), `correct` and `weight`, float32 scalars.
+
+    Args:
+      logits: float [batch, 1] for two classes, else [batch, classes].
+      batch: its rows.
+      class_weights: factor of the loss of each class' rows; none where all are 1.
+    """
     weight = batch["weight"]
+    losses = cross_entropy(logits, batch["y"])
+    if class_weights:
+        losses = losses * jnp.array(class_weights, jnp.float32)[batch["y"]]
     return {
-        "loss": jnp.sum(cross_entropy(logits, batch["y"]) * weight),
+        "loss": jnp.sum(losses * weight),
         "correct": jnp.sum(correct(logits, batch["y"]) * weight),
         "weight": jnp.sum(weight),
     }
@@ -130,6 +139,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     augment: Augment | None = None,
     around: Callable[[Gradient], Gradient] = lambda gradient: gradient,
+    class_weights: tuple[float, ...] = (),
 ) -> Step:
     """Returns the training step.
 
@@ -139,6 +149,7 @@ def make_train_step(
       augment: (x, key) -> x, applied to the training batch on the device.
       around: makes the gradient of some rows one of the whole batch, where it needs more than
         XLA: synchronisation by hand, or accumulation over parts of the batch.
+      class_weights: see `batch_sums`.
 
     Returns:
       A pure function; its metrics are sums over the batch: `loss`, `correct`, `weight`, each a
@@ -149,7 +160,7 @@ def make_train_step(
         params: Params, batch: Batch, total: jax.Array, key: jax.Array
     ) -> tuple[Params, Metrics]:
         def share_of_mean_loss(params: Params) -> tuple[jax.Array, Metrics]:
-            sums = batch_sums(apply(params, batch["x"], key), batch)
+            sums = batch_sums(apply(params, batch["x"], key), batch, class_weights)
             return sums["loss"] / total, sums
 
         return jax.grad(share_of_mean_loss, has_aux=True)(params)
