@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from jaxdna.data.sequences import ONE_HOT_ROWS, Codes, reverse_complement
@@ -22,7 +23,7 @@ from jaxdna.ops.motif_scan import best_windows
 from jaxdna.runs.trained import Trained
 
 _BATCH = 64
-_CHUNK_SCORES = 2**20  # float64 scores that are held at once
+_CHUNK_NUMBERS = 2**18  # what stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,13 @@ def scan(
     start, sure = _candidates(codes, kernel)
     score = np.empty(start.shape, dtype=np.float64)
     by_base = np.einsum("cb,wbf->fwc", ONE_HOT_ROWS.astype(np.float64), kernel.astype(np.float64))
-    positions = codes.shape[1] - len(kernel) + 1
+    width, positions = len(kernel), codes.shape[1] - len(kernel) + 1
     for number, taps in enumerate(by_base):
-        for rows in _chunks(np.flatnonzero(sure[:, number]), 1):
-            score[rows, number] = _add_up(codes, rows[:, None], start[rows, number, None], taps)[
-                :, 0
-            ]
+        for rows in _chunks(np.flatnonzero(sure[:, number]), width):
+            places = start[rows, number, None] + np.arange(width)
+            score[rows, number] = _add_up(codes[rows[:, None], places], taps)
         for rows in _chunks(np.flatnonzero(~sure[:, number]), positions):
-            scores = _add_up(codes, rows[:, None], np.arange(positions)[None], taps)
+            scores = _add_up(sliding_window_view(codes[rows], positions, axis=1), taps)
             best = scores.argmax(axis=1)
             start[rows, number] = best
             score[rows, number] = scores[np.arange(len(rows)), best]
@@ -111,16 +111,12 @@ def _scan_batches(codes: jax.Array, kernel: jax.Array, rounding: jax.Array) -> t
     return lax.map(lambda rows: best_windows(rows, kernel, rounding), codes)
 
 
-def _chunks(rows: NDArray[np.intp], positions: int) -> Iterator[NDArray[np.intp]]:
-    size = max(1, _CHUNK_SCORES // positions)
+def _chunks(rows: NDArray[np.intp], each: int) -> Iterator[NDArray[np.intp]]:
+    """Cuts rows of `each` numbers so that few are held at once."""
+    size = max(1, _CHUNK_NUMBERS // each)
     return (rows[first : first + size] for first in range(0, len(rows), size))
 
 
-def _add_up(
-    codes: Codes, rows: NDArray[np.intp], starts: NDArray[np.integer], taps: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Scores of windows, always added in one order: taps is [width, codes of bases]."""
-    total = np.zeros(np.broadcast_shapes(rows.shape, starts.shape))
-    for i, by_code in enumerate(taps):
-        total += by_code[codes[rows, starts + i]]
-    return total
+def _add_up(codes: Codes, taps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Adds up taps [width, codes of bases] over axis 1 of codes [rows, width, ...], in order."""
+    return sum(by_code[codes[:, i]] for i, by_code in enumerate(taps))

@@ -137,7 +137,7 @@ def read_motifs(path: str | Path) -> list[Motif]:
         content = io.TextIOWrapper(io.BytesIO(_content(path)), "utf-8-sig", "replace")
         motifs = [
             _motif(matrix.name, str(path), matrix.rows, matrix.protein, f"line {matrix.line}: ")
-            for matrix in parse(content.read(), Path(path).name.partition(".")[0])
+            for matrix in parse(content.read(), Path(Path(path).name.removesuffix(".gz")).stem)
         ]
         if not motifs:
             raise ValueError("no motif in it")

@@ -57,7 +57,9 @@ def motif_scan_on_mesh(
       implementation: of `motif_scan`.
 
     Returns:
-      float [batch, filters]: the same values and gradients as `motif_scan`.
+      float [batch, filters]: the same values and gradients as `motif_scan`; where different windows
+      with equal scores lie on several devices of `seq`, each of these devices, and not each window,
+      takes an equal share of the gradient.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or mesh.manual_axes:

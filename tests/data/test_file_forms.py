@@ -377,6 +377,12 @@ def test_text_of_two_bytes_a_letter_and_binary_files_are_refused(tmp_path):
         read_motifs(path)
 
 
+def test_a_motif_without_a_name_has_that_of_its_file(tmp_path):
+    path = tmp_path / "M0149_1.02.txt.gz"
+    path.write_bytes(gzip.compress(("Pos\tA\tC\tG\tT\n" + CISBP_ROWS).encode()))
+    assert read_motifs(path)[0].label == "M0149_1.02"
+
+
 def test_a_motif_is_picked_by_name_wherever_the_path_has_colons(tmp_path):
     path = tmp_path / "a:b.meme"
     path.write_text(MEME + MEME.replace("m1", "C1:x"))
