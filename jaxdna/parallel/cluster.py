@@ -42,8 +42,6 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
     if start.how == "single" or _joined.is_set():
         return
     who = "" if start.processes is None else f"process {start.process_id} of {start.processes}, "
-    if start.gpus:
-        who += f"with GPUs {', '.join(map(str, start.gpus))} of those it sees, "
     where = f" at {start.coordinator}" if start.coordinator else ""
     console.print(
         f"cluster  {start.how} ({start.reason}): {who}waiting up to {cluster.start_seconds} s "
@@ -76,7 +74,9 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
             cluster_detection_method="deactivate" if start.coordinator else None,
             local_device_ids=start.gpus,
         )
-    except OSError as error:  # of the request to the metadata server; jax's own are RuntimeErrors
+    except OSError as error:
+        if start.coordinator:
+            raise
         raise UserError(
             f"{start.how} ({start.reason}): the metadata server, which knows the TPU's hosts, does "
             f"not answer ({one_line(error)}); give TPU_WORKER_HOSTNAMES=localhost for one "

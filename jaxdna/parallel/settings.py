@@ -20,6 +20,8 @@ SETTINGS: dict[str, Any] = {
     "jax_default_matmul_precision": None,
     "jax_default_device": None,
     "jax_allow_f16_reductions": True,
+    "jax_accurate_erf_inv": False,
+    "jax_use_hlo_logistic_lowering": None,
     "jax_softmax_custom_jvp": False,
     "jax_use_direct_linearize": True,
     "jax_use_shardy_partitioner": True,

@@ -16,7 +16,7 @@ class Start:
 
     Attributes:
       how: what decided it: `explicit`, `SLURM`, `Open MPI`, `Cloud TPU`, `GKE` or `single`.
-      reason: the flags or variables that it was read from.
+      reason: the flags or variables that it was read from, and which GPUs follow from them.
       processes: how many there are; None where jax finds out.
       process_id: which of them this is, from 0; None where jax finds out.
       coordinator: `host:port` of process 0; None where jax finds out.
@@ -152,7 +152,8 @@ def _open_mpi(environment: Mapping[str, str], address: str, gpus: int) -> Start 
     job = environment.get("PMIX_NAMESPACE") or environment.get("OMPI_MCA_orte_hnp_uri", "")
     address = address or f"{host}:{_port(environment, zlib.crc32(job.encode()))}"
     share = share_of_gpus(environment, gpus, here or 1, local or 0)
-    return Start("Open MPI", f"OMPI_COMM_WORLD_SIZE={size}", size, rank, address, share)
+    reason = f"OMPI_COMM_WORLD_SIZE={size}{_words(share, gpus)}"
+    return Start("Open MPI", reason, size, rank, address, share)
 
 
 def _slurm(environment: Mapping[str, str], address: str, gpus: int) -> Start | None:
@@ -167,7 +168,7 @@ def _slurm(environment: Mapping[str, str], address: str, gpus: int) -> Start | N
     address = address or f"{first_node(nodes or '')}:{_port(environment, job or 0)}"
     here = _tasks_here(environment)
     share = share_of_gpus(environment, gpus, here, _number(environment, "SLURM_LOCALID") or 0)
-    return Start("SLURM", f"{name}={size}", size, rank, address, share)
+    return Start("SLURM", f"{name}={size}{_words(share, gpus)}", size, rank, address, share)
 
 
 def _port(environment: Mapping[str, str], job: int) -> int:
@@ -228,6 +229,14 @@ def share_of_gpus(
             "processes a host, such as --ntasks-per-node, or --gpus-per-task=1"
         )
     return tuple(range(local * each, (local + 1) * each))
+
+
+def _words(share: tuple[int, ...] | None, gpus: int) -> str:
+    if not gpus:
+        return ""
+    if share is None:
+        return ", all GPUs that it sees"
+    return f", GPUs {', '.join(map(str, share))} of those that it sees"
 
 
 def _gpus_per_task(environment: Mapping[str, str]) -> int | None:

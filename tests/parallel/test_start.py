@@ -144,7 +144,11 @@ def test_each_process_of_a_host_takes_its_own_gpus(environment, here, local, exp
 
 def test_a_task_of_slurm_takes_its_share_and_more_tasks_than_gpus_are_one_sentence():
     visible = SLURM | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
-    assert decide(cluster(), visible, False, gpus=4).gpus == (0, 1)
+    found = decide(cluster(), visible, False, gpus=4)
+    assert found.gpus == (0, 1)
+    assert found.reason == "SLURM_STEP_NUM_TASKS=4, GPUs 0, 1 of those that it sees"
+    alone = visible | {"SLURM_STEP_TASKS_PER_NODE": "3,1"}
+    assert decide(cluster(), alone, False, gpus=4).reason.endswith(", all GPUs that it sees")
     assert decide(cluster(), visible | {"SLURM_LOCALID": "1"}, False, gpus=4).gpus == (2, 3)
     assert decide(cluster(), visible, False).gpus is None  # trains on the CPU
     crowded = visible | {"SLURM_STEP_TASKS_PER_NODE": "2,8"}
