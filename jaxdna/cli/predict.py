@@ -170,6 +170,7 @@ def _variants(arguments: argparse.Namespace, trained: Any, scorer: Any, console:
         trained.config.runtime.get("data_cache", "auto"),
     )
     variants = read_variants(arguments.variants, genome, trained.length)
+    console.print(f"note     windows of {trained.length:,} bases are centred on the middle of REF")
     counts = {"rows": 0, "skipped": 0, "mismatches": 0}
     with _said_in_a_sentence(arguments.output), open_output(arguments.output) as stream:
         stream.write(HEADER)

@@ -196,11 +196,14 @@ def test_variants(call, trained, tmp_path):
     assert "no chromosome chr9" in table[5]["note"]
 
 
-def test_a_vcf_without_a_variant_gives_a_table_without_a_row(call, tmp_path):
+def test_a_vcf_without_a_variant_gives_a_table_without_a_row(trained, tmp_path, capsys):
     (tmp_path / "g.fa").write_text(f">chr1\n{'ACGT' * 100}\n")
     (tmp_path / "x.vcf").write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n")
-    text = call("predict", f"--variants={tmp_path}/x.vcf", f"--genome={tmp_path}/g.fa")
+    files = f"--variants={tmp_path}/x.vcf", f"--genome={tmp_path}/g.fa"
+    assert main(["predict", f"--workdir={trained[0]}/run", *files, OFF]) == 0
+    text, said = capsys.readouterr()
     assert text.startswith("chromosome\t") and text.count("\n") == 1
+    assert "bases are centred on the middle of REF" in said
 
 
 def test_evaluate_on_labelled_files_equals_the_summary(call, trained, tmp_path):
