@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,7 @@ def _simulate(arguments: argparse.Namespace, console: Any) -> dict[str, Any]:
             f"(data.name={config.data.name}); give one such as configs/tal1.py"
         )
     folder = arguments.output
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--output={folder} exists and is not an empty folder")
 
     from jaxdna.console import table
@@ -57,24 +60,23 @@ def _simulate(arguments: argparse.Namespace, console: Any) -> dict[str, Any]:
 
     motif = load_motif(config.data.motif)
     everything, splits = simulation(config)
-    rows = table_rows(everything, splits, motif)
     provenance = {
         "config": json.loads(to_json(config)),
         "motif": {"name": motif.name, "source": motif.source, "rows": motif.smoothed().tolist()},
         "versions": versions(("numpy",)),
     }
-    write_simulation(folder, everything, rows, provenance)
+    write_simulation(folder, everything, table_rows(everything, splits, motif), provenance)
     sizes = {name: rows.stop - rows.start for name, rows in splits.items()}
-    console.print(_head(everything, rows, table))
+    console.print(_head(everything, islice(table_rows(everything, splits, motif), 5), table))
     console.print(f"{folder}: " + ", ".join(f"{size:,} {name}" for name, size in sizes.items()))
     return {"output": str(folder), "motif": motif.name, **sizes}
 
 
-def _head(everything: Any, rows: list, table: Any) -> Any:
+def _head(everything: Any, rows: Iterable[Any], table: Any) -> Any:
     from jaxdna.data.sequences import decode
 
     head = [
         [row.id, decode(codes[:44]) + "...", str(bool(row.label)), row.embedding or "-"]
-        for row, codes in zip(rows[:5], everything.codes, strict=False)
+        for row, codes in zip(rows, everything.codes, strict=False)
     ]
     return table("Head of the training split", ("id", "sequence", "bound", "embedding"), head)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxdna.data.code_store import cache_folder
 from jaxdna.data.digests import check_unchanged, file_digest
 from jaxdna.data.fasta_index import Entry, Index, index_fasta, write_plain
+from jaxdna.data.memory import require_memory
 from jaxdna.data.sequences import UNKNOWN, Codes, encode
 from jaxdna.data.streams import display, reason
 from jaxdna.data.two_bit import MAGIC, TwoBit
@@ -20,6 +21,7 @@ from jaxdna.errors import UserError, nearest
 from jaxdna.storage.made_once import made_once
 from jaxdna.storage.manifest import damage
 
+_MANY_BASES = 2**26
 _MOST_BYTES = 2**30  # of one read: Linux gives no more than 2 GiB
 
 
@@ -72,6 +74,12 @@ class Genome:
         first, last = max(start, 0), min(stop, self.lengths[chromosome])
         if first >= last:
             return np.full(stop - start, UNKNOWN, dtype=np.uint8)
+        if last - first > _MANY_BASES:
+            require_memory(
+                4 * (last - first),
+                f"{self.path}, {chromosome}: {last - first:,} bases at once",
+                "shorter stretches",
+            )
         letters = self._letters.letters(chromosome, first, last)
         if len(letters) != last - first:
             raise UserError(f"genome {self.path} has changed while it was read; begin again")

@@ -40,11 +40,15 @@ def _limits() -> Iterator[int]:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 yield int(line.split()[1]) * 1024
+    size = resident = 0
+    with suppress(OSError, ValueError):
+        pages = [int(word) for word in Path("/proc/self/statm").read_text().split()[:2]]
+        size, resident = (number * os.sysconf("SC_PAGE_SIZE") for number in pages)
     yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         soft = resource.getrlimit(kind)[0]
         if soft != resource.RLIM_INFINITY:
-            yield soft
+            yield soft - size
     # Of the container or the job: version 2 of the interface, then version 1, at the group of
     # this process and at the root that it sees.
     with suppress(OSError, ValueError):
@@ -56,4 +60,4 @@ def _limits() -> Iterator[int]:
             name = "memory.limit_in_bytes" if kinds else "memory.max"
             for folder in (top, top / group.lstrip("/")):
                 with suppress(OSError, ValueError):  # "max" is no number: no limit
-                    yield int((folder / name).read_text())
+                    yield int((folder / name).read_text()) - resident

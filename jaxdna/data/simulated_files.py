@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,9 +31,10 @@ class LabelRow(NamedTuple):
     embedding: str
 
 
-def table_rows(everything: Simulation, splits: dict[str, slice], motif: Motif) -> list[LabelRow]:
-    """Returns one row per sequence, in the order of `everything`."""
-    rows = []
+def table_rows(
+    everything: Simulation, splits: dict[str, slice], motif: Motif
+) -> Iterator[LabelRow]:
+    """Yields one row per sequence, in the order of `everything`."""
     for split, span in splits.items():
         for i in range(span.start, span.stop):
             start, embedding = everything.starts[i], ""
@@ -41,12 +43,11 @@ def table_rows(everything: Simulation, splits: dict[str, slice], motif: Motif) -
                 letters = decode(everything.codes[i, start : start + motif.width])
                 embedding = f"pos-{start}_{name}-{letters}"
             label = int(everything.labels[i])
-            rows.append(LabelRow(f"{split}_{i - span.start}", split, label, embedding))
-    return rows
+            yield LabelRow(f"{split}_{i - span.start}", split, label, embedding)
 
 
 def write_simulation(
-    folder: Path, everything: Simulation, rows: list[LabelRow], provenance: dict[str, Any]
+    folder: Path, everything: Simulation, rows: Iterable[LabelRow], provenance: dict[str, Any]
 ) -> None:
     """Writes positives.fa, negatives.fa, labels.tsv and provenance.json; all of them or none.
 

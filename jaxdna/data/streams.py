@@ -8,10 +8,12 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
+from jaxdna.data.memory import require_memory
 from jaxdna.errors import UserError
 
 BLOCK_BYTES = 8 * 2**20
 _GZIP_READ_BYTES = 2**17  # a bgzip member is 64 KiB at most: what is left of a read is copied often
+_MUCH_BYTES, _SPARE_BYTES = 8 * 2**20, 256 * 2**20
 _MAX_LINE_BYTES = 64 * 2**20
 _GZIP = b"\x1f\x8b"
 _OTHER_FORMATS = {  # first bytes of what people also have lying around
@@ -37,7 +39,8 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
       `BLOCK_BYTES` bytes each, the last block fewer; nothing for an empty file.
 
     Raises:
-      UserError: the file cannot be read, is damaged, or is in a format that must be unpacked first.
+      UserError: the file cannot be read, is damaged, is in a format that must be unpacked first, or
+        is so large that what was read of it has filled the memory.
     """
     try:
         with _open(path) as file:
@@ -49,7 +52,16 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
                     )
             size = _GZIP_READ_BYTES if head.startswith(_GZIP) else BLOCK_BYTES
             pieces = chain([head], iter(lambda: file.read(size), b""))
-            yield from _regroup(_gunzip(pieces, path) if head.startswith(_GZIP) else pieces)
+            done = 0
+            for block in _regroup(_gunzip(pieces, path) if head.startswith(_GZIP) else pieces):
+                done += len(block)
+                if done > _MUCH_BYTES:  # whoever keeps what is read has little by little filled it
+                    require_memory(
+                        _SPARE_BYTES,
+                        f"{display(path)}: to read on after {done / 1e9:,.1f} GB of text",
+                        "a smaller file, or more memory",
+                    )
+                yield block
     except OSError as error:
         raise UserError(
             f"{display(path)} cannot be read ({reason(error, path)}); "

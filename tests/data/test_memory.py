@@ -1,5 +1,7 @@
 """What is larger than memory or disk is refused with its size, before it is made."""
 
+import gzip
+import re
 import resource
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from jaxdna.data import fasta
 from jaxdna.data.code_store import find_or_make
 from jaxdna.data.fasta import read_fasta_blocks, read_fasta_pieces
 from jaxdna.data.memory import available_memory
+from jaxdna.data.motifs import read_motifs
 from jaxdna.data.records import Records, fit_length
 from jaxdna.data.registry import load_dataset
 from jaxdna.errors import UserError
@@ -55,3 +58,29 @@ def test_a_record_that_no_memory_holds_is_refused_with_its_size(tmp_path, monkey
     with pytest.raises(UserError, match=r"'long', line 3 has more than 1,048,576 bases"):
         list(read(path))
     assert sum(piece.records.codes.size for piece in read_fasta_pieces(path)) == 4 + 2**24
+
+
+def test_a_file_that_fills_the_memory_row_by_row_is_refused_with_its_size(tmp_path):
+    """Packed, a few megabytes hold more rows than any memory; nothing says so in advance."""
+    path = tmp_path / "x.bed.gz"
+    packed = gzip.compress(b"1\t1\t2\n" * 2**20)
+    path.write_bytes(packed * 300)  # 1.8 GB, and 40 GB as rows of Python
+    code = (
+        "import resource, sys; from jaxdna.data.intervals import read_intervals\n"
+        "limit = 400_000_000 + 4096 * int(open('/proc/self/statm').read().split()[0])\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "try:\n    read_intervals(sys.argv[1])\n"
+        "except Exception as error:\n    print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert re.fullmatch(
+        r"UserError .*x\.bed\.gz: to read on after 0\.\d GB of text would take 0\.3 GB of memory, "
+        r"and 0\.\d GB are free here; legal: a smaller file, or more memory\n",
+        done.stdout,
+    ), done.stdout + done.stderr
+
+
+def test_a_motif_file_of_too_many_lines_is_refused(tmp_path):
+    (tmp_path / "x.meme.gz").write_bytes(gzip.compress(b"MEME version 4\n" + b"\n" * 2**21))
+    with pytest.raises(UserError, match=r"more than 1,048,576 lines"):
+        read_motifs(tmp_path / "x.meme.gz")
