@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import jax
+from jax.experimental import multihost_utils
 
 from jaxdna.errors import (
     EXIT_PEER,
@@ -91,6 +92,17 @@ def one_fate() -> Iterator[None]:
         _fail(error)
     finally:
         ended.set()
+
+
+def meet() -> None:
+    """Waits for all other processes, and connects what sums on their devices.
+
+    On CPUs that is Gloo, which waits for its other ends half a minute and no longer; loading data
+    and compiling may take one process longer than another by more than that.
+    """
+    _wait_for_all()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("jaxdna")
 
 
 def _wait_for_all() -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from jaxdna.console import loud
 from jaxdna.errors import EXIT_OK, EXIT_PREEMPTED, NotFiniteError, Preempted, storage_error
 from jaxdna.models.network import parameter_count
+from jaxdna.parallel.peers import meet
 from jaxdna.runs.curves import TensorBoard, draw_curves
 from jaxdna.runs.display import EpochProgress
 from jaxdna.runs.guard import Guard, StopRequested
@@ -130,6 +131,7 @@ def _train(
     evaluator = Evaluator(program, splits["validation"])
     with run.watch.on("compile"):
         compiled = _compile(program, progress.epoch_step)
+        meet()
         evaluator.logits(run.state.params)
 
     board = TensorBoard(folder.files, progress.epoch + 1, folder.writes)
