@@ -14,6 +14,7 @@ from jaxdna.analysis.scorer import Scorer
 from jaxdna.console import loud
 from jaxdna.errors import UserError
 from jaxdna.models.network import parameter_count
+from jaxdna.parallel.peers import meet, one_fate
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained
 from jaxdna.strategies.prepare import prepare
@@ -26,6 +27,7 @@ from jaxdna.versions import versions
 _TOGETHER = ({"sequences", "labels"}, {"positives", "negatives"}, {"table"})
 
 
+@one_fate()
 def evaluate_test_split(
     folder: RunFolder, config: ConfigDict, strands: str | None, console: Console
 ) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def evaluate_test_split(
     prepared = prepare(config, console)
     folder.check_data(prepared.dataset)
     best = load_best(folder.checkpoints, prepared.program.abstract_state.params, loud(console))
+    meet()
     dataset = prepared.dataset
     labels = dataset.splits["test"].y
     logits = Evaluator(prepared.program, dataset.splits["test"]).logits(best)

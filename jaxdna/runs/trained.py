@@ -61,9 +61,15 @@ def load_trained(
       note: is told of checkpoints that are damaged and passed over.
 
     Raises:
-      UserError: the run's network does not read sequences, or its files say no legal length.
+      UserError: the run's network does not read sequences, or its files say no legal length; or
+        there are several processes.
       NoCheckpointError: it has no parameters yet.
     """
+    if (joined := jax.process_count()) > 1:
+        raise UserError(
+            f"{joined} processes have joined, and sequences are scored in one; legal: one process, "
+            "whose devices share the work"
+        )
     record = folder.read_data() or {}
     shape = record.get("example_shape") or [config.data.get("length")]
     if len(shape) != 1:

@@ -145,6 +145,21 @@ def test_fault_26_processes_that_evaluate_another_checkpoint_end_with_its_name(
     )
 
 
+def test_fault_11_an_error_of_one_process_in_evaluate_ends_the_other(runner, finished):
+    evaluate = ["evaluate", f"--workdir={finished.path}"]
+    jobs = start_two(runner, *evaluate, own=([], ["--config.runtime.require_accelerator=true"]))
+    assert [job.end() for job in jobs] == [70, 2], [job.output for job in jobs]
+    assert "another process failed first: process 1: --config.runtime.require" in jobs[0].output
+
+
+def test_scoring_sequences_in_several_processes_is_one_sentence(runner, finished, tmp_path):
+    (tmp_path / "x.fa").write_text(">a\n" + 15 * "ACGT" + "\n")
+    predict = ["predict", f"--workdir={finished.path}", f"--sequences={tmp_path / 'x.fa'}"]
+    assert_all_end_with(
+        "2 processes have joined, and sequences are scored in one", start_two(runner, *predict)
+    )
+
+
 def test_fault_27_hosts_without_a_common_run_folder_end_before_compiling(runner, tmp_path):
     """The same relative path on both, and on each a disk of its own."""
     hosts = [tmp_path / "a", tmp_path / "b"]
