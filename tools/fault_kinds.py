@@ -119,8 +119,14 @@ def _saved(run: Path) -> list[tuple[int, ...]]:
     return sorted(tuple(map(int, re.findall("[0-9]+", n))) for n in names if "." not in n)
 
 
+def _wait_for_the_folder(scene: Scene) -> None:
+    """Until the run has written into its folder, and for a random part of the rest."""
+    if scene.one().until(lambda job: (scene.run / "config.json").exists()):
+        time.sleep(scene.chance.uniform(0, 0.5) * scene.moment)
+
+
 def _move(scene: Scene) -> None:
-    time.sleep(scene.moment)
+    _wait_for_the_folder(scene)
     away = scene.run.with_name(scene.run.name + ".away")
     if (scene.run / "config.json").exists() and not (scene.run / _FINISHED).exists():
         scene.run.rename(away)
@@ -141,7 +147,7 @@ def _move_back(scene: Scene) -> str | None:
 
 def _stop_the_holder(scene: Scene) -> None:
     """Where there is no flock: another job takes over, and the first one comes back."""
-    time.sleep(scene.moment)
+    _wait_for_the_folder(scene)
     (holder,) = scene.jobs
     if not (scene.run / ".lock").exists() or (scene.run / _FINISHED).exists():
         return
@@ -159,7 +165,7 @@ def _failing(call: str, scene: Scene) -> Mapping[str, str]:
     codes = {"write": (errno.EIO, errno.ENOSPC), "open": (errno.EIO, errno.EMFILE)}
     settings = {
         "FAIL_CALL": call,
-        "FAIL_AT": str(int(10 ** scene.chance.uniform(0, 2.7))),
+        "FAIL_AT": str(int(10 ** scene.chance.uniform(0, 2.3))),
         "FAIL_ERRNO": str(scene.chance.choice(codes.get(call, (errno.EIO,)))),
         "FAIL_BELOW": str(scene.run),
     }

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import re
 import shutil
 import sys
@@ -281,28 +280,32 @@ def _check_room(folder: Path, arrays: Any) -> None:
         raise OSError(errno.ENOSPC, f"No space left on device for {needed / 1e6:,.1f} MB")
 
 
-def _remove_for_good(folder: Path) -> None:
+def _remove_for_good(folder: Path, quiet_seconds: float = 0.15) -> None:
     """Removes what a failed save has written, and what it still writes.
 
-    Orbax raises the first error and leaves the other writes to themselves for some milliseconds;
-    they make their folders anew.
+    Orbax raises the first error and leaves the other writes to themselves for some time; they make
+    their folders anew.
+
+    Args:
+      folder: of the save.
+      quiet_seconds: for so long it must not have come back.
     """
-    away, deadline = 0, time.monotonic() + 5
-    while away < 3 and time.monotonic() < deadline:
+    gone, deadline = time.monotonic(), time.monotonic() + 5 + quiet_seconds
+    while time.monotonic() < min(gone + quiet_seconds, deadline):
+        if folder.exists():
+            gone = time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.05)
-        away = 0 if folder.exists() else away + 1
 
 
 def _remove_strays(unfinished: Path) -> None:
     """Removes what Orbax has made anew where the run folder was, and nothing that was put there."""
     checkpoints, run = unfinished.parent, unfinished.parents[1]
     with suppress(OSError):
-        if (run / "config.json").exists() or os.listdir(checkpoints) != [unfinished.name]:
-            return  # another run
-        _remove_for_good(unfinished)
-        checkpoints.rmdir()
-        run.rmdir()
+        if not (run / "config.json").exists():  # else it is another run's
+            _remove_for_good(unfinished, quiet_seconds=3)
+            checkpoints.rmdir()  # where there was none, or it has something else in it, no more
+            run.rmdir()
 
 
 def _name(position: Position) -> str:

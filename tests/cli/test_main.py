@@ -179,13 +179,18 @@ def test_a_mistake_is_one_sentence_and_exit_code_2_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_doctor_prints_what_a_bug_report_needs_also_where_no_device_starts(jaxdna):
+def test_doctor_prints_what_a_bug_report_needs_also_where_no_device_starts(jaxdna, tmp_path):
     seen = json.loads(jaxdna("doctor", "--json").stdout)
     assert {"jaxdna", "python", "jax", "jaxlib", "flax", "numpy"} <= set(seen["versions"])
     assert seen["installed"].startswith("checkout") and seen["memory_gib"] > 0
     assert seen["platform"] == "cpu" and seen["devices"] and seen["error"] is None
     assert seen["environment"]["JAX_PLATFORMS"] == "cpu" and seen["reason"]
-    broken = jaxdna("doctor", "--config.runtime.platform=rocm")
+    tmp_path.chmod(0o777)
+    broken = jaxdna(
+        "doctor", "--config.runtime.platform=rocm", f"--config.runtime.data_cache={tmp_path}"
+    )
     assert broken.returncode == 0, broken.stderr
-    assert "platform=rocm cannot be started" in " ".join(broken.stdout.split())
+    said = " ".join(broken.stdout.split())
+    assert "platform=rocm cannot be started" in said
+    assert "warning others can write the folder of converted sequences: " in said
     assert "jaxlib" in broken.stdout
