@@ -37,7 +37,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.mutate < 0:
         raise UserError(f"--mutate={arguments.mutate} is not legal: it must be 0 or more")
 
-    from rich.markup import escape
     from rich.progress import track
 
     from jaxdna.analysis import interpretation
@@ -87,8 +86,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             f"the window that adds most to the logit holds the embedded motif in {share:.1%} of "
             f"the bound sequences ({chance:.1%} by chance)"
         )
-    console.print(
-        escape(f"compared with {len(known):,} known motifs: {arguments.motifs or LIBRARY}")
-    )
+    compared = f"compared with {len(known):,} known motifs: {arguments.motifs or LIBRARY}"
+    console.print(compared, markup=False)
     console.print(f"tables, motif files, logos and the heat-map are in {output.path}")
     return found | {"output": str(output.path)}

@@ -377,6 +377,13 @@ def test_text_of_two_bytes_a_letter_and_binary_files_are_refused(tmp_path):
         read_motifs(path)
 
 
+def test_a_motif_file_is_bounded_by_what_it_unpacks_to(tmp_path):
+    path = tmp_path / "form.gz"
+    path.write_bytes(gzip.compress(b"\n" * (65 << 20), compresslevel=1))
+    with pytest.raises(UserError, match="larger than 64 MiB"):
+        read_motifs(path)
+
+
 def test_a_motif_without_a_name_has_that_of_its_file(tmp_path):
     path = tmp_path / "M0149_1.02.txt.gz"
     path.write_bytes(gzip.compress(("Pos\tA\tC\tG\tT\n" + CISBP_ROWS).encode()))
