@@ -18,7 +18,6 @@ from jaxdna.errors import UserError
 AXES = ("data", "fsdp", "stage", "seq", "model")
 BATCH_AXES = ("data", "fsdp")  # a batch is split over these
 DCN_AXES = ("data", "fsdp", "stage")  # these may cross hosts or slices
-_GRANULES = {"slice": "slices", "process": "processes"}
 
 
 def resolve_axes(sizes: Mapping[str, int], devices: int) -> dict[str, int]:
@@ -130,7 +129,7 @@ def resolve_across(
     parts, crossing = len(set(map(granule, devices))), math.prod(across.values())
     if parts == 1 or crossing == parts:
         return across
-    where = f"the devices lie in {parts} {_GRANULES[granule(devices[0])[0]]}"
+    where = f"the devices lie in {parts} {_granules(devices)}"
     if crossing > 1:
         flags = " ".join(f"--config.mesh.dcn.{a}={n}" for a, n in across.items() if n > 1)
         raise UserError(
@@ -157,12 +156,16 @@ def describe_mesh(config: ConfigDict, mesh: Mesh) -> str:
     """Returns one line such as `data=16  fsdp=1  … (over 2 slices: dcn.data=2)`."""
     line = "  ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     devices = list(mesh.devices.flat)
-    kinds = sorted({granule(device) for device in devices})
-    if len(kinds) == 1:
+    count = len(set(map(granule, devices)))
+    if count == 1:
         return line
     across = resolve_across(config.mesh.dcn, mesh.shape, devices)
     parts = " ".join(f"dcn.{axis}={n}" for axis, n in across.items() if n > 1)
-    return f"{line}  (over {len(kinds)} {_GRANULES[kinds[0][0]]}: {parts or 'in their order'})"
+    return f"{line}  (over {count} {_granules(devices)}: {parts or 'in their order'})"
+
+
+def _granules(devices: Sequence[jax.Device]) -> str:
+    return "slices" if devices[0].platform == "tpu" else "hosts"
 
 
 def _grid(

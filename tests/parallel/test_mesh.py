@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,7 +10,15 @@ from jaxdna.config import load_config
 from jaxdna.errors import UserError
 from jaxdna.ops.sharded_scan import check_length
 from jaxdna.parallel.gradient_sync import make_sync
-from jaxdna.parallel.mesh import AXES, check_batch, factorisations, make_mesh, resolve_axes
+from jaxdna.parallel.mesh import (
+    AXES,
+    DCN_AXES,
+    check_batch,
+    factorisations,
+    make_mesh,
+    resolve_across,
+    resolve_axes,
+)
 from jaxdna.parallel.sharding import parameter_spec
 
 
@@ -91,6 +100,38 @@ def test_every_factorisation_of_the_devices_is_found_once():
     found = [tuple(sizes.values()) for sizes in factorisations(8, ("data", "fsdp", "seq", "model"))]
     assert len(found) == len(set(found)) == 20
     assert all(math.prod(sizes) == 8 and sizes[AXES.index("stage")] == 1 for sizes in found)
+
+
+def on_two_hosts(platform="cuda", each=4):
+    """What `resolve_across` sees of two hosts; jax numbers hosts of GPUs as it does slices."""
+    return [
+        SimpleNamespace(platform=platform, slice_index=i // each, process_index=i // each)
+        for i in range(2 * each)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dcn", "across"),
+    [
+        (axes(data=8), {}, axes(data=2)),
+        (axes(data=2, model=4), {}, axes(data=2)),
+        (axes(data=1, fsdp=2, seq=4), {}, axes(fsdp=2)),
+        (axes(data=1, stage=2, model=4), {}, axes(stage=2)),
+        (axes(data=2, fsdp=4), {"fsdp": 2}, axes(fsdp=2)),
+        (axes(model=8), {}, axes()),  # their links are slow, and are links
+    ],
+)
+def test_two_hosts_are_crossed_by_data_where_no_flag_says_so(sizes, dcn, across):
+    dcn = dict.fromkeys(DCN_AXES, 1) | dcn
+    assert resolve_across(dcn, sizes, on_two_hosts()) == across
+
+
+def test_flags_that_are_not_the_number_of_hosts_are_refused():
+    dcn = dict.fromkeys(DCN_AXES, 1) | {"data": 4}
+    with pytest.raises(
+        UserError, match=r"dcn\.data=4 multiplies to 4, and .* lie in 2 hosts; legal"
+    ):
+        resolve_across(dcn, axes(data=8), on_two_hosts())
 
 
 def test_only_the_dcn_part_of_an_axis_crosses_hosts():
