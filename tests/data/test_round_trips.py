@@ -114,7 +114,6 @@ def test_predictions(tmp_path, ids, name):
 @given(names(without=" >;#"))
 @example(["n\u2028n", "n\x85n"])
 def test_variants(tmp_path, ids):
-    pytest.importorskip("pyfaidx", reason="genomes are read with pyfaidx")
     (tmp_path / "g.fa").write_text(">1\n" + "ACGT" * 20 + "\n")
     rows = "".join(f"1\t{5 + 4 * i}\t{name}\tA\tC\n" for i, name in enumerate(ids))
     (tmp_path / "x.vcf").write_bytes(f"#CHROM\n{rows}".encode())
