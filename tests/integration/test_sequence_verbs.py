@@ -370,7 +370,7 @@ def test_many_mutated_sequences_are_all_in_the_table_and_some_in_the_picture(
 ):
     drawn = []
     monkeypatch.setattr(
-        interpretation, "draw", lambda path, sequences: drawn.extend(one.id for one in sequences)
+        interpretation, "draw", lambda sequences: drawn.extend(one.id for one in sequences) or b""
     )
     call("interpret", f"--output={tmp_path}", "--mutate=30")
     names = [line.split("\t")[0] for line in (tmp_path / "mutagenesis.tsv").read_text().split("\n")]
