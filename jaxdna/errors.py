@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 EXIT_OK = 0
+EXIT_FAULT = 1  # the check that was asked for has found a fault
 EXIT_USER = 2  # what the user gave is wrong: one sentence, no traceback
 EXIT_PEER = 70  # another process of this run failed first
 EXIT_WATCHDOG = 75  # stuck: restart me

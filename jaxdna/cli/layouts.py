@@ -1,5 +1,7 @@
 """Trains some SGD steps on every legal layout of the visible devices and compares with one device.
 
+Exits with 1 where a layout differs by more than rounding explains.
+
 The mesh, the strategy and the gradient sum of the config are set aside: the sweep chooses them, and
 says what it changes. With --show it trains nothing, and draws which device holds what under the
 config's own mesh (strategy=spmd only).
@@ -10,7 +12,7 @@ from typing import Any
 
 from jaxdna.cli.common import add_config
 from jaxdna.config import load_config
-from jaxdna.errors import UserError
+from jaxdna.errors import EXIT_FAULT, EXIT_OK, UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show", action="store_true", help="draw which device holds what")
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compares or shows; returns the rows."""
+def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Compares or shows; returns the rows, and the exit code."""
     config = load_config(arguments.config, arguments.overrides)
 
     from jaxdna.console import make_console, results_console
@@ -35,13 +37,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 f"--config.strategy={config.strategy} is not what --show draws; `jaxdna train` "
                 "prints who holds what before it trains; legal: spmd"
             )
-        return _show(prepare(config, notes), console)
+        return _show(prepare(config, notes), console), EXIT_OK
     return _compare(config, arguments.steps, notes, console)
 
 
-def _compare(config: Any, steps: int, notes: Any, console: Any) -> dict[str, Any]:
+def _compare(config: Any, steps: int, notes: Any, console: Any) -> tuple[dict[str, Any], int]:
     from jaxdna.config import differences
-    from jaxdna.console import table
+    from jaxdna.console import loud, table
     from jaxdna.data.batches import steps_per_epoch
     from jaxdna.data.registry import load_dataset
     from jaxdna.parallel.runtime import describe_devices, start_backend
@@ -63,7 +65,7 @@ def _compare(config: Any, steps: int, notes: Any, console: Any) -> dict[str, Any
     for row in compare_layouts(config, dataset, devices, steps):
         rows.append(row)
         name = f"{_name(row.mesh)} ({row.strategy})"
-        notes.print(f"{name}: parameters within {row.max_abs_diff_params:.1e}")
+        notes.print(f"{name}: parameters within {row.max_abs_diff_params:.1e}, {_verdict(row)}")
     if not rows:
         raise UserError(
             f"--config.train.batch_size={config.train.batch_size} and the network divide by no "
@@ -72,14 +74,29 @@ def _compare(config: Any, steps: int, notes: Any, console: Any) -> dict[str, Any
     console.print(
         table(
             f"Largest difference from one device after {steps} SGD steps",
-            ("mesh", "strategy", "parameters", "loss"),
+            ("mesh", "strategy", "parameters", "loss", "relative", "training"),
             [
-                [_name(row.mesh), row.strategy, *(f"{value:.1e}" for value in row[2:])]
+                [_name(row.mesh), row.strategy, *map(_number, row[2:5]), _verdict(row)]
                 for row in rows
             ],
         )
     )
-    return {"rows": [row._asdict() for row in rows]}
+    different = [row for row in rows if not row.same]
+    found = {"rows": [row._asdict() for row in rows], "same": not different}
+    if different:
+        loud(notes)(
+            f"{len(different)} of {len(rows)} layouts are different from one device by more than "
+            f"rounding explains; the first is {_name(different[0].mesh)}"
+        )
+    return found, EXIT_FAULT if different else EXIT_OK
+
+
+def _verdict(row: Any) -> str:
+    return "same" if row.same else "different"
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.1e}"
 
 
 def _name(mesh: dict[str, int]) -> str:

@@ -29,7 +29,8 @@ from jaxdna.parallel.settings import set_aside
 _FILES, _ENOUGH_FILES = 64, 1024  # of one process; one CPU device alone takes up to 40
 
 # Verb -> the line that `jaxdna --help` shows. Each verb is a module of this package with
-# `add_arguments(parser)` and `run(arguments) -> result or None`.
+# `add_arguments(parser)` and `run(arguments)`, which returns a result, None, an exit code, or both
+# a result and a code.
 VERBS = {
     "train": "train a model, evaluate it on the test split; the same command resumes",
     "evaluate": "score a trained model on the test split",
@@ -177,14 +178,15 @@ def _answer(arguments: list[str]) -> int:
         return int(end.code or EXIT_OK)
     parsed.overrides, parsed.command = overrides, command
     try:
-        result: dict[str, Any] | int | None = module.run(parsed)
+        answer = module.run(parsed)
     except (JaxdnaError, KeyboardInterrupt) as error:
         return report(error)
+    result, code = answer if isinstance(answer, tuple) else (answer, EXIT_OK)
     if isinstance(result, int):  # the exit code of a command that the verb ran
         return result
     if parsed.json and result is not None:
         print(json.dumps(result))
-    return EXIT_OK
+    return code
 
 
 def _require_files() -> None:

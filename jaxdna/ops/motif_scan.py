@@ -66,7 +66,7 @@ def _platform_search(codes: Array, kernel: Array) -> tuple[Array, Array, Array]:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _fused(search: Search, codes: Array, kernel: Array, bias: Array) -> Array:
-    return (lax.optimization_barrier(search(codes, kernel)[0]) + bias).astype(kernel.dtype)
+    return lax.optimization_barrier(search(codes, kernel)[0]) + bias
 
 
 Residuals = tuple[Array, Array, Array, Array, Array]
@@ -76,12 +76,12 @@ def _fused_forward(
     search: Search, codes: Array, kernel: Array, bias: Array
 ) -> tuple[Array, Residuals]:
     best, position, tied = lax.optimization_barrier(search(codes, kernel))
-    return (best + bias).astype(kernel.dtype), (codes, kernel, bias, position, tied)
+    return best + bias, (codes, kernel, bias, position, tied)
 
 
 def _fused_backward(_: Search, residuals: Residuals, gradient: Array) -> tuple[None, Array, Array]:
     codes, kernel, bias, position, tied = residuals
-    gradient = lax.optimization_barrier(gradient.astype(jnp.float32))
+    gradient = lax.optimization_barrier(gradient)
     alone = _winners_gradient(codes, position, gradient, kernel.shape[0])
     any_tied = jnp.any(tied & (gradient != 0))
     d_kernel = _shared_if_tied(codes, kernel, gradient, alone, any_tied)
@@ -128,12 +128,11 @@ def _pallas(codes: Array, kernel: Array, bias: Array) -> Array:
 
 def _pallas_forward(codes: Array, kernel: Array, bias: Array) -> tuple[Array, Residuals]:
     best, windows, tied = motif_scan_pallas.search(codes, kernel)
-    return (best.T + bias).astype(kernel.dtype), (codes, kernel, bias, windows, tied)
+    return best.T + bias, (codes, kernel, bias, windows, tied)
 
 
 def _pallas_backward(residuals: Residuals, gradient: Array) -> tuple[None, Array, Array]:
     codes, kernel, bias, windows, tied = residuals
-    gradient = gradient.astype(jnp.float32)
     # The highest precision, because a TPU rounds float32 factors to bfloat16 otherwise.
     of_words = [
         jnp.einsum("bf,wfbc->wcf", gradient, one_hot(bases), precision="highest")
@@ -168,7 +167,14 @@ IMPLEMENTATIONS: dict[str, Callable[[Array, Array, Array], Array]] = {
 }
 
 
-def motif_scan(codes: Array, kernel: Array, bias: Array, *, implementation: str = "auto") -> Array:
+def motif_scan(
+    codes: Array,
+    kernel: Array,
+    bias: Array,
+    *,
+    implementation: str = "auto",
+    dtype: jax.typing.DTypeLike | None = None,
+) -> Array:
     """Scores every filter against every window and keeps the best score per sequence.
 
     Equal to `max(conv(one_hot(codes), kernel) + bias)` over the positions of a convolution
@@ -182,9 +188,11 @@ def motif_scan(codes: Array, kernel: Array, bias: Array, *, implementation: str 
             the program is compiled for, which need not be the platform that compiles it. On TPUs
             that is the kernel where the mesh is known and each device sees its own part, else
             the convolution.
+        dtype: of the result; the kernel's if None. With float32 a score is not rounded before it
+            is compared with others.
 
     Returns:
-        [batch, filters], in the kernel's type.
+        [batch, filters].
 
     Raises:
         ValueError: the sequences are shorter than the filters, or no implementation has the name.
@@ -198,7 +206,7 @@ def motif_scan(codes: Array, kernel: Array, bias: Array, *, implementation: str 
         raise ValueError(
             f"implementation={implementation!r}, expected one of {', '.join(IMPLEMENTATIONS)}"
         )
-    return IMPLEMENTATIONS[implementation](codes, kernel, bias)
+    return IMPLEMENTATIONS[implementation](codes, kernel, bias).astype(dtype or kernel.dtype)
 
 
 def best_windows(codes: Array, kernel: Array, near: Array) -> tuple[Array, Array]:

@@ -71,7 +71,8 @@ def motif_scan_on_mesh(
         out_specs=P(BATCH_AXES, "model"),
         check_vma=False,
     )
-    return scan(codes, kernel, bias)
+    # The cotangent is divided among devices in the type that leaves them, and so in float32.
+    return scan(codes, kernel, bias).astype(kernel.dtype)
 
 
 def _scan_stretch(
@@ -91,24 +92,36 @@ def _scan_stretch(
             jnp.concatenate([before, codes], axis=1),
             jnp.concatenate([codes, after], axis=1),
         )
-    return _best_of_all(motif_scan(codes, kernel, bias, implementation=implementation))
+    scan = partial(motif_scan, implementation=implementation, dtype=jnp.float32)
+    if stretches == 1:
+        return scan(codes, kernel, bias)
+    return _best_of_all(scan(codes, kernel, jnp.zeros_like(bias)), bias)
+
+
+# Stretches are compared as one device compares windows: before the bias is added and anything is
+# rounded to the kernel's type, where in bfloat16 many would tie and share the gradient.
 
 
 @jax.custom_vjp
-def _best_of_all(best: jax.Array) -> jax.Array:
-    return lax.pmax(best, "seq")
+def _best_of_all(best: jax.Array, bias: jax.Array) -> jax.Array:
+    return lax.pmax(best, "seq") + bias
 
 
-def _best_forward(best: jax.Array) -> tuple[jax.Array, jax.Array]:
+Residuals = tuple[jax.Array, jax.Array]
+
+
+def _best_forward(best: jax.Array, bias: jax.Array) -> tuple[jax.Array, Residuals]:
     overall = lax.pmax(best, "seq")
     wins = (best == overall).astype(best.dtype)
-    return overall, wins / lax.psum(wins, "seq")
+    return overall + bias, (wins / lax.psum(wins, "seq"), bias)
 
 
-def _best_backward(share: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+def _best_backward(residuals: Residuals, gradient: jax.Array) -> Residuals:
+    share, bias = residuals
     # Without check_vma each device is given an equal part of the cotangent of a result that all of
     # them hold, so the whole is the sum of the parts.
-    return (share * lax.psum(gradient, "seq"),)
+    own = share * lax.psum(gradient, "seq")
+    return own, jnp.sum(own, axis=0).astype(bias.dtype)
 
 
 _best_of_all.defvjp(_best_forward, _best_backward)

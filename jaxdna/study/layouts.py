@@ -1,11 +1,20 @@
-"""Are all layouts the same training? Trains some SGD steps on each and compares with one device."""
+"""Are all layouts the same training? Trains some SGD steps on each and compares with one device.
+
+Differences are given relative to what moved, and two layouts are the same where they differ by no
+more than rounding explains. How much that is follows from the network itself: one device trains
+again from parameters that are off by `_ROUNDINGS` roundings, and what comes of that is the bound.
+It holds sums in another order, and the units that rounding puts on the other side of a bend.
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
 from jaxdna.config import flat, validate
 from jaxdna.data.dataset import Dataset
@@ -19,6 +28,14 @@ from jaxdna.training.program import Program
 LAYOUT_AXES = ("data", "fsdp", "seq", "model")
 
 
+# What rounding changes is measured with this many at once in every parameter: as many as sums of a
+# few thousand terms gather (their square root: Higham and Mary, 2019, doi:10.1137/18M1226312).
+_ROUNDINGS = 64
+_UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8 / _ROUNDINGS}  # whose sums are of float32
+# Above this share rounding could pass for a gradient that is doubled or halved.
+_TELLING = 0.25
+
+
 class Difference(NamedTuple):
     """How far a layout is from one device after the same steps.
 
@@ -27,18 +44,40 @@ class Difference(NamedTuple):
       strategy: how gradients are summed: `auto`, `ring`, or `hierarchical` with its hosts.
       max_abs_diff_params: largest difference of any parameter.
       max_abs_diff_loss: largest difference of any step's mean loss.
+      max_rel_diff: largest difference as a share: of a parameter array's longest way from its
+        start, of its largest gradient in the last step, or of the loss; None where not finite.
+      same: whether rounding explains it.
     """
 
     mesh: dict[str, int]
     strategy: str
     max_abs_diff_params: float
     max_abs_diff_loss: float
+    max_rel_diff: float | None
+    same: bool
 
 
-# SGD at a constant rate: Adam would hide gradients that are scaled. What follows it is what the
-# sweep itself chooses.
+class Outcome(NamedTuple):
+    """What some steps did; trees of arrays are NumPy's.
+
+    Attributes:
+      params: the parameters.
+      way: the parameters minus the initial ones.
+      gradient: of the last step.
+      losses: the mean loss of each step, float64 [steps].
+    """
+
+    params: Any
+    way: Any
+    gradient: Any
+    losses: NDArray[np.float64]
+
+
+# SGD at a constant rate: Adam would hide gradients that are scaled. As momentum without any, it is
+# the same, and its state holds the gradient. What follows is what the sweep itself chooses.
 _COMPARABLE = {
-    "optimizer.name": "sgd",
+    "optimizer.name": "momentum",
+    "optimizer.momentum": 0.0,
     "optimizer.schedule": "constant",
     "optimizer.warmup_epochs": 0.0,
     "strategy": "spmd",
@@ -75,27 +114,94 @@ def legal_layouts(
             continue  # this layout does not divide something
 
 
-def train_steps(program: Program, dataset: Dataset, steps: int) -> tuple[Any, np.ndarray]:
+def train_steps(program: Program, dataset: Dataset, steps: int, off: float = 0.0) -> Outcome:
     """Trains from the initial parameters.
 
     Args:
-      program: what to train.
+      program: what to train, with `comparable`'s optimizer.
       dataset: on what.
       steps: how many steps of the first epoch.
-
-    Returns:
-      The parameters, and the mean loss of each step, float64 [steps].
+      off: by which share, at most, each initial parameter is moved first.
     """
     config = program.config
     feed = streamed_feed(
         dataset.splits["train"], config.seed, config.train.batch_size, program.mesh
     )
     state, losses, first = program.init(), [], 0
+    if off:
+        state = replace(state, params=_moved(state.params, off))
+    start = jax.tree.map(np.asarray, state.params)  # the state is donated
     for length in steps_in_calls(steps, program.most_steps):
         state, metrics = program.train_call(state, feed(first, length))
         losses.append(np.float64(metrics["loss"]) / np.float64(metrics["weight"]))
         first += length
-    return jax.tree.map(np.asarray, state.params), np.concatenate(losses)
+    params = jax.tree.map(np.asarray, state.params)
+    way = jax.tree.map(np.subtract, params, start)
+    gradient = optax.tree_utils.tree_get(state.opt_state, "trace")
+    return Outcome(params, way, jax.tree.map(np.asarray, gradient), np.concatenate(losses))
+
+
+def _moved(params: Any, off: float) -> Any:
+    draw = np.random.default_rng(0)
+
+    def move(leaf: jax.Array) -> jax.Array:
+        factor = 1 + off * draw.uniform(-1, 1, leaf.shape)
+        return jax.device_put((np.asarray(leaf) * factor).astype(leaf.dtype), leaf.sharding)
+
+    return jax.tree.map(move, params)
+
+
+def share_apart(one: Outcome, other: Outcome) -> float:
+    """Returns `Difference.max_rel_diff` of two outcomes; infinite or NaN where one of them is."""
+
+    def share(a: NDArray, b: NDArray) -> float:
+        apart, size = np.abs(a - b).max(), np.abs(a).max()
+        return float(apart / size) if size else float(apart and np.inf)
+
+    shares = jax.tree.map(
+        share, (one.way, one.gradient, one.losses), (other.way, other.gradient, other.losses)
+    )
+    return float(np.max(jax.tree.leaves(shares)))
+
+
+def _coarseness(outcome: Outcome) -> float:
+    """The distance between neighbouring floats as a share of the way, where it is the largest."""
+
+    def share(params: NDArray, way: NDArray) -> float:
+        longest = np.abs(way).max()
+        return float(np.spacing(np.abs(params).max()) / longest) if longest else np.inf
+
+    return max(jax.tree.leaves(jax.tree.map(share, outcome.params, outcome.way)))
+
+
+def rounding_bound(program: Program, dataset: Dataset, steps: int, alone: Outcome) -> float:
+    """Returns the share by which rounding alone can set two layouts of a training apart.
+
+    Args:
+      program: of one device.
+      dataset: its data.
+      steps: how many.
+      alone: their outcome.
+
+    Raises:
+      UserError: it is so large that a wrong gradient could hide in it, or the loss is not finite.
+    """
+    config = program.config
+    rate = f"--config.optimizer.learning_rate={config.optimizer.learning_rate:g}"
+    if not np.isfinite(share_apart(alone, alone)):
+        raise UserError(f"{rate} makes the loss infinite in {steps} steps; legal: a smaller one")
+    off = _ROUNDINGS * _UNIT[config.train.precision]
+    # Moved both ways: a unit close to its bend is then once on either side.
+    others = [train_steps(program, dataset, steps, sign * off) for sign in (1, -1)]
+    bound = max(_coarseness(alone), *(share_apart(alone, other) for other in others))
+    if not bound < _TELLING:
+        raise UserError(
+            f"rounding alone is {bound:.2g} of the way that {rate} moves the parameters in "
+            f"--steps={steps}, and a wrong gradient could hide in it; legal: up to {_TELLING}, "
+            "with another rate or fewer steps"
+        )
+    terms = config.train.batch_size * np.prod(program.example_shape)
+    return bound + float(np.sqrt(terms)) * _UNIT["float32"]
 
 
 def compare_layouts(
@@ -111,18 +217,25 @@ def compare_layouts(
 
     Yields:
       One row per layout.
+
+    Raises:
+      UserError: the steps cannot tell layouts apart; see `rounding_bound`.
     """
     config = comparable(config)
-    alone = program_on(config, dataset, devices[:1])
-    params, losses = train_steps(alone, dataset, steps)
+    program = program_on(config, dataset, devices[:1])
+    alone = train_steps(program, dataset, steps)
+    bound = rounding_bound(program, dataset, steps, alone)
     for program in legal_layouts(config, dataset, devices):
-        other_params, other_losses = train_steps(program, dataset, steps)
-        apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, other_params)
+        other = train_steps(program, dataset, steps)
+        apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), alone.params, other.params)
+        share = share_apart(alone, other)
         yield Difference(
             {axis: n for axis, n in program.mesh.shape.items() if n > 1},
             _strategy(program.config),
             max(jax.tree.leaves(apart)),
-            float(np.abs(losses - other_losses).max()),
+            float(np.abs(alone.losses - other.losses).max()),
+            share if np.isfinite(share) else None,
+            bool(share <= bound),
         )
 
 

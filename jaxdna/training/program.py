@@ -136,8 +136,10 @@ class Program:
         return nnx.split(nnx.eval_shape(self.network))[0]
 
     def apply(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        """Returns logits [batch, logits] of inputs uint8 [batch, ...]."""
-        params = self._in_precision(params)
+        """Returns logits [batch, logits] of inputs uint8 [batch, ...], as training has them."""
+        return self._logits(self._in_precision(params), x, key)
+
+    def _logits(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
         inside_shard_map = not jax.sharding.get_abstract_mesh().empty
         if not inside_shard_map:
             params = gathered(params, self.mesh, self.head)
@@ -226,8 +228,11 @@ class Program:
 
     @cached_property
     def predict_call(self) -> Callable[[Params, jax.Array], jax.Array]:
-        """Jitted (params, x [batches, batch, ...]) -> logits [batches, batch, logits]."""
-        predict = make_predict(self.apply, self.config.model.get("strands", "forward"))
+        """Jitted (params, x [batches, batch, ...]) -> logits [batches, batch, logits], in float32.
+
+        Every answer has one precision, whichever training had.
+        """
+        predict = make_predict(self._logits, self.config.model.get("strands", "forward"))
         return jax.jit(
             predict, out_shardings=replicated(self.mesh), compiler_options=self.compiler_options
         )

@@ -7,6 +7,8 @@ import pytest
 
 from jaxdna.data.sequences import ONE_HOT_ROWS as BASE_ROWS
 from jaxdna.ops.motif_scan import IMPLEMENTATIONS, motif_scan
+from jaxdna.ops.sharded_scan import motif_scan_on_mesh
+from jaxdna.parallel.mesh import AXES
 
 NAMES = list(IMPLEMENTATIONS)
 
@@ -155,3 +157,25 @@ def test_an_unknown_implementation_is_refused():
     codes, kernel, bias, _ = draw()
     with pytest.raises(ValueError, match="'fast', expected one of plain"):
         motif_scan(codes, kernel, bias, implementation="fast")
+
+
+@pytest.mark.parametrize("seq", [2, 8])
+def test_stretches_on_a_mesh_are_compared_before_bfloat16_rounds_their_scores(seq):
+    devices = np.reshape(jax.devices()[:seq], [seq if axis == "seq" else 1 for axis in AXES])
+    mesh = jax.sharding.Mesh(devices, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+    codes, *drawn = draw(batch=64, length=240, letters=4)
+    kernel, bias, weight = (jnp.asarray(values, jnp.bfloat16) for values in drawn)
+
+    def objective(kernel, bias):
+        best = motif_scan_on_mesh(codes, kernel, bias)
+        return jnp.sum(weight.astype(jnp.float32) * best), best
+
+    with jax.set_mesh(mesh):
+        (d_kernel, d_bias), best = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))(
+            kernel, bias
+        )
+    exact = numpy_scan(codes, *(np.asarray(drawn, np.float64) for drawn in (kernel, bias, weight)))
+    # The scores are rounded once, to 2^-8; of the gradient each stretch its part, and then the sum.
+    for actual, expected, roundings in zip((best, d_kernel, d_bias), exact, (1, 2, 2), strict=True):
+        apart = np.linalg.norm(np.asarray(actual, np.float64) - expected)
+        assert apart < roundings * 2.0**-8 * np.linalg.norm(expected)

@@ -5,7 +5,10 @@ import pytest
 
 from jaxdna.config import load_config
 from jaxdna.data.registry import load_dataset
+from jaxdna.errors import UserError
+from jaxdna.strategies.prepare import PROGRAMS
 from jaxdna.study.layouts import compare_layouts, legal_layouts
+from jaxdna.training.program import Program
 
 SMALL = [
     "data.length=240",
@@ -38,6 +41,39 @@ def test_every_layout_of_eight_devices_trains_as_one_device_does(config, dataset
     for row in rows:
         assert row.max_abs_diff_params < 2e-5, row
         assert row.max_abs_diff_loss < 2e-5, row
+        assert row.max_rel_diff < 2e-5, row
+        assert row.same, row
+
+
+class Doubled(Program):
+    """Doubles the gradient on several devices: a sum over them that is made twice."""
+
+    def call_with(self, sync):
+        factor = 2 if self.mesh.size > 1 else 1
+
+        def twice(gradient):
+            def of(*arguments):
+                gradients, sums = sync(gradient)(*arguments)
+                return jax.tree.map(lambda leaf: factor * leaf, gradients), sums
+
+            return of
+
+        return super().call_with(twice)
+
+
+@pytest.mark.parametrize("rate", [0.5, 1e-5])
+def test_a_doubled_gradient_is_different_at_every_rate(dataset, monkeypatch, rate):
+    config = load_config("configs/tal1.py", [*SMALL, f"optimizer.learning_rate={rate}"])
+    monkeypatch.setitem(PROGRAMS, "spmd", lambda: Doubled)
+    row = next(compare_layouts(config, dataset, jax.devices()[:2], 1))
+    assert row.max_rel_diff == pytest.approx(1, abs=0.1)
+    assert not row.same
+
+
+def test_a_rate_at_which_nothing_moves_is_refused(dataset):
+    config = load_config("configs/tal1.py", [*SMALL, "optimizer.learning_rate=1e-8"])
+    with pytest.raises(UserError, match=r"rounding alone is .*learning_rate=1e-08 moves"):
+        next(compare_layouts(config, dataset, jax.devices(), 1))
 
 
 def test_layouts_that_divide_nothing_are_left_out(dataset):
@@ -79,7 +115,10 @@ def test_the_sweep_chooses_mesh_and_strategy_whatever_the_config_says_and_tells(
         "--json", *(f"--config.{text}" for text in [*SMALL, *flags]),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["rows"]
+    answer = json.loads(done.stdout)
+    rows = answer["rows"]
+    assert answer["same"] is True
+    assert all(row["same"] and row["max_rel_diff"] < 1e-4 for row in rows)
     found = [(row["mesh"], row["strategy"]) for row in rows]
     auto = [({axis: 2}, "auto") for axis in ("model", "seq", "fsdp", "data")]
     assert found == [*auto, ({"data": 2}, "ring")]
@@ -87,6 +126,7 @@ def test_the_sweep_chooses_mesh_and_strategy_whatever_the_config_says_and_tells(
         key, value = text.split("=")
         assert f"for the comparison, {key}: {value} -> " in done.stderr
     assert "data=2 (auto): parameters within" in done.stderr
+    assert ", same" in done.stderr
     assert "data=2 (ring): parameters within" in done.stderr
 
 

@@ -108,6 +108,16 @@ def test_bfloat16_computes_in_it_and_keeps_everything_else_in_float32(network):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
+def test_answers_have_float32_whichever_precision_trained(network):
+    made = program(network, "train.precision=bfloat16")
+    params = made.init().params
+    x = np.random.default_rng(0).integers(0, 4, (1, 8, *made.example_shape), dtype=np.uint8)
+    answers = made.predict_call(params, x)
+    assert np.array_equal(answers, program(network).predict_call(params, x))
+    assert not np.array_equal(answers[0], made.apply(params, x[0], None))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
 def test_bfloat16_drifts_by_no_more_than_its_roundings(network):
     """Each of up to five layers rounds its kernel, its input and its output to 2^-9 at most.
 
