@@ -4,7 +4,8 @@ import atexit
 import os
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from jaxdna.errors import PeerError, UserError, one_line, report
 from jaxdna.parallel.start import Start
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_PROXY = "grpc_proxy"  # gRPC reads it before https_proxy and http_proxy
 
 _joined = threading.Event()  # a client that is asked before it is connected aborts the process
 _to_leave = threading.Event()
@@ -54,26 +56,24 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
         bind = start.coordinator if host in _LOOPBACK else None
         if start.process_id == 0:
             _check_port(host if bind else "", int(port))
-    # A proxy is for the web, and not for the other processes; gRPC would ask it for their hosts.
-    os.environ.setdefault("grpc_proxy", "")
-    jax.config.update("jax_check_proxy_envs", False)
     # Where its own time is over jax aborts the process; so ours is over first.
     patience = threading.Timer(cluster.start_seconds, _nobody_came, (who, where, cluster))
     patience.daemon = True
     patience.start()
     try:
-        jax.distributed.initialize(
-            start.coordinator,
-            num_processes=start.processes if start.coordinator else None,
-            process_id=start.process_id if start.coordinator else None,
-            initialization_timeout=cluster.start_seconds + 60,
-            heartbeat_timeout_seconds=cluster.heartbeat_seconds,
-            # By itself jax lets all go at the same time, and some find the coordinator gone.
-            shutdown_timeout_seconds=0,
-            coordinator_bind_address=bind,
-            cluster_detection_method="deactivate" if start.coordinator else None,
-            local_device_ids=start.gpus,
-        )
+        with _no_proxy():
+            jax.distributed.initialize(
+                start.coordinator,
+                num_processes=start.processes if start.coordinator else None,
+                process_id=start.process_id if start.coordinator else None,
+                initialization_timeout=cluster.start_seconds + 60,
+                heartbeat_timeout_seconds=cluster.heartbeat_seconds,
+                # By itself jax lets all go at the same time, and some find the coordinator gone.
+                shutdown_timeout_seconds=0,
+                coordinator_bind_address=bind,
+                cluster_detection_method="deactivate" if start.coordinator else None,
+                local_device_ids=start.gpus,
+            )
     except OSError as error:
         if start.coordinator:
             raise
@@ -92,6 +92,20 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
     _joined.set()
     _to_leave.set()
     atexit.register(leave)  # before jax's own, for which nothing is left to do
+
+
+@contextmanager
+def _no_proxy() -> Iterator[None]:
+    """Keeps gRPC from asking the web's proxy for the other processes while it connects to them."""
+    before = os.environ.get(_PROXY)
+    os.environ[_PROXY] = ""
+    jax.config.update("jax_check_proxy_envs", False)
+    try:
+        yield
+    finally:
+        del os.environ[_PROXY]
+        if before is not None:
+            os.environ[_PROXY] = before
 
 
 def leave() -> None:

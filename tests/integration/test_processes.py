@@ -25,7 +25,7 @@ SMALL = [
 
 
 def test_jaxs_own_variables_are_taken_and_no_proxy_is_asked_for_the_others():
-    proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), "http://127.0.0.1:9")
     variables = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     started = [
         subprocess.Popen(
