@@ -45,7 +45,8 @@ def check_common(folder: Path) -> None:
         raise storage_error("a file of the run", folder, error) from error
     finally:
         if is_primary():
-            token.unlink(missing_ok=True)
+            with suppress(OSError):  # the next start removes it
+                token.unlink(missing_ok=True)
 
 
 def _finds(folder: Path, name: str) -> bool:

@@ -1,9 +1,11 @@
-"""Rows 25 and 31 of the table of faults, and links: what may become of a run folder."""
+"""Rows 25, 31 and 32 of the table of faults, and links: what may become of a run folder."""
 
+import errno
 import shutil
 
 import pytest
 
+from tools.jobs import failing_calls
 from tools.lossy_disk import LossyDisk
 
 
@@ -48,6 +50,27 @@ def test_fault_31_a_folder_that_goes_away_is_noticed_and_not_made_anew(
         away.rename(workdir)
         runner.finish(workdir, code=0)
         assert [path.name for path in workdir.glob(".*unfinished")] == []
+
+
+@pytest.mark.skipif(failing_calls() is None, reason="needs a C compiler")
+@pytest.mark.parametrize(
+    ("call", "at", "legal"), [("unlink", 1, {0, 1}), ("fsync", 60, {1}), ("rename", 3, {1, 2})]
+)
+def test_fault_32_a_call_that_fails_from_then_on_is_a_sentence_and_the_rerun_has_the_same_bits(
+    runner, finished, tmp_path, call, at, legal
+):
+    workdir = tmp_path / "run"
+    fault = {
+        "FAIL_CALL": call, "FAIL_AT": str(at), "FAIL_LAST": "1", "FAIL_BELOW": str(workdir),
+        "FAIL_ERRNO": str(errno.EIO),
+    }  # fmt: skip
+    with runner.train(workdir, environment=fault) as job:
+        assert job.end() in legal, job.output
+    assert f"FAILING: {call} number {at}, of {workdir}" in job.output
+    assert "Traceback" not in job.output
+    assert "Exception ignored" not in job.output
+    runner.finish(workdir)
+    finished.assert_same(workdir)
 
 
 def test_fault_20_no_verb_writes_through_a_link_in_a_run_folder(runner, finished, tmp_path):
