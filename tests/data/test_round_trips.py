@@ -15,9 +15,13 @@ from jaxdna.data.code_store import find_or_make
 from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.genome import Genome
 from jaxdna.data.intervals import read_intervals
+from jaxdna.data.motif_writers import jaspar, meme
+from jaxdna.data.motifs import Motif, read_motifs
 from jaxdna.data.prediction_files import HEADER, make_bedgraph, open_output, tsv_lines
 from jaxdna.data.records import join
 from jaxdna.data.sequences import encode
+from jaxdna.data.simulated_files import table_rows, write_simulation
+from jaxdna.data.simulator import simulate
 from jaxdna.data.split_table import read_split_table
 from jaxdna.data.streams import read_lines
 from jaxdna.data.variants import read_variants
@@ -158,3 +162,39 @@ def test_metrics(tmp_path):
     folder.append_metrics(row)
     folder.append_metrics(row | {"epoch": 2})
     assert folder.read_metrics() == [row, row | {"epoch": 2}]
+
+
+@SOME
+@given(names())
+def test_motifs(tmp_path, ids):
+    rows = np.random.default_rng(0).dirichlet([0.5] * 4, 5)
+    motifs = [Motif(name, "x", rows) for name in ids]
+    # Names are ASCII in both formats, and end at their first blank.
+    words = ["_".join(name.encode("ascii", "replace").decode().split()) for name in ids]
+    for write in (meme, jaspar):
+        (tmp_path / "m").write_bytes(write(motifs, [10**6] * len(ids)).encode())
+        found = read_motifs(tmp_path / "m")
+        assert [motif.name for motif in found] == words
+        for motif in found:
+            np.testing.assert_allclose(motif.probabilities, rows, atol=2.5e-6)
+
+
+@SOME
+@given(names())
+def test_simulations(tmp_path_factory, ids):
+    motif = Motif(ids[0], "x", np.eye(4)[[0, 1, 2, 3, 0]])
+    made, folder = simulate(motif, 12, 20, 0.5, 0), tmp_path_factory.mktemp("s") / "s"
+    splits = {"train": slice(0, 6), "validation": slice(6, 9), "test": slice(9, 12)}
+    write_simulation(folder, made, table_rows(made, splits, motif), {})
+    blocks = [
+        block
+        for name in ("positives.fa", "negatives.fa")
+        for block in read_fasta_blocks(folder / name)
+    ]
+    codes = {name: block[i] for block in blocks for i, name in enumerate(block.ids)}
+    labels = _read_labels(str(folder / "labels.tsv"))
+    found, _ = read_split_table(str(folder / "labels.tsv"), list(labels))
+    assert [len(rows) for rows in found.values()] == [6, 3, 3]
+    for i, (name, label) in enumerate(labels.items()):
+        assert label == made.labels[i]
+        np.testing.assert_array_equal(codes[name], made.codes[i])
