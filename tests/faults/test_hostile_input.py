@@ -183,7 +183,10 @@ WORDS = st.lists(
     st.sampled_from(
         ["MEME version 4", "MOTIF", "MOTIF a", "letter-probability matrix: w= 2", ">a", "A [1 2]",
          "C [1 2]", "G [1 2]", "T [1 2]", "1 0 0 0", "nan 0 0 0", "1e999 1 1 1", "-1 1 1 1", "",
-         "0 0 0 0", "letter-probability matrix: w= 99999999999", "\x00", "é"]
+         "0 0 0 0", "letter-probability matrix: w= 99999999999", "\x00", "é", ">a\tb\t8.05",
+         "ALPHABET= TAGC", 'ALPHABET "x"', 'A "a" ~ T "t"', "C ~ G", "END ALPHABET", "P0 A C G T",
+         "Pos\tA\tC\tG\tU", "A A C G", "01 1 2 3 4 N", "DE x", "AC x", "ID", "//", "TF\tx",
+         "Motif\tx", "0 1 0 0", "A | 1 2 3 4", "1e308 1e308 0 0", "\r", "#"]
     )
     | st.text(alphabet=string.printable, max_size=12),
     max_size=12,
