@@ -1,21 +1,39 @@
 """What a variant does to the score: reference and alternative allele, each in its window."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxdna.analysis.scorer import Scorer
+from jaxdna.analysis.scorer import Pending, Scorer
 from jaxdna.data.prediction_files import probabilities
+from jaxdna.data.scored_vcf import as_value, header_lines, row_line
 from jaxdna.data.variants import Variant
+from jaxdna.training.dispatch import few_ahead
 
 _AT_ONCE, _AT_ONCE_BASES = 4096, 2**26
+_AT_ONCE_SLID = 2**17  # places of a filter on one strand
+_IN_FLIGHT = 2  # chunks that the devices work on while the host reads the next
+_LARGEST = ("largest_logit_change", "window_start")
 HEADER = (
     "chromosome\tposition\tid\treference\talternative\treference_probability\t"
     "alternative_probability\treference_logit\talternative_logit\tlogit_change\tnote\n"
 )
+_KEYS = {  # what INFO gets, in the order of `_values`
+    "REF_PROB": ("Float", "Probability with the reference allele"),
+    "ALT_PROB": ("Float", "Probability with this allele"),
+    "REF_LOGIT": ("Float", "Logit with the reference allele"),
+    "ALT_LOGIT": ("Float", "Logit with this allele"),
+    "CHANGE": ("Float", "ALT_LOGIT less REF_LOGIT"),
+}
+_SLID_KEYS = {
+    "LARGEST_CHANGE": ("Float", "The largest such change of all windows with the allele in them"),
+    "WINDOW_START": ("Integer", "First base of that window"),
+}
+_NOTE_KEY = {"NOTE": ("String", "Why there is no score, or what is to be known of it")}
 
 
 @dataclass(frozen=True)
@@ -26,35 +44,144 @@ class ScoredVariants:
       variants: in the order of the file.
       reference: float32 [alleles], logit of the window with the reference allele, or NaN.
       alternative: float32 [alleles], the same with the alternative allele.
+      largest: float32 [alleles], of all windows the change with the largest size, or NaN; None
+        where windows do not slide.
+      starts: int64 [alleles], first base of that window, from 1.
     """
 
     variants: list[Variant]
     reference: NDArray[np.float32]
     alternative: NDArray[np.float32]
+    largest: NDArray[np.float32] | None = None
+    starts: NDArray[np.int64] | None = None
 
 
-def score_variants(variants: Iterable[Variant], scorer: Scorer) -> Iterator[ScoredVariants]:
-    """Yields every allele with its scores, in order, many at a time."""
-    remaining = iter(variants)
-    at_once = max(1, min(_AT_ONCE, _AT_ONCE_BASES // scorer.length))
-    while chunk := list(islice(remaining, at_once)):
-        logits = np.full((2, len(chunk)), np.nan, dtype=np.float32)
-        windows, there = [], []
-        for row, variant in enumerate(chunk):
-            if variant.reference_codes is not None and variant.alternative_codes is not None:
-                windows += [variant.reference_codes, variant.alternative_codes]
-                there.append(row)
-        if windows:
-            codes = np.concatenate(windows)
-            length = windows[0].size
-            starts = np.arange(len(windows), dtype=np.int64) * length
-            positions = np.full(len(windows), length - scorer.width + 1)
-            logits[:, there] = scorer.logits(codes, starts, positions).reshape(-1, 2).T
-        yield ScoredVariants(chunk, logits[0], logits[1])
+class _Job(NamedTuple):
+    variants: list[Variant]
+    there: list[int]  # those that have windows
+    pending: Pending
+    parts: NDArray[np.bool_]  # [4, those], which of the four kinds of stretches each has
 
 
-def variant_lines(scored: ScoredVariants) -> str:
-    """Returns one line per allele, in the columns of `HEADER`; NA where there is no score."""
+def score_variants(
+    variants: Iterable[Variant], scorer: Scorer, slide: bool = False
+) -> Iterator[ScoredVariants]:
+    """Yields every allele with its scores, in order, many at a time; a row's are never parted.
+
+    Args:
+      variants: of `read_variants`.
+      scorer: the model.
+      slide: whether they may have many windows.
+    """
+    at_once = min(_AT_ONCE, _AT_ONCE_BASES // scorer.length)
+    if slide:
+        at_once = min(at_once, _AT_ONCE_SLID // scorer.length)
+    submit, finish = (_submit_slid, _finish_slid) if slide else (_submit, _finish)
+    jobs = (submit(chunk, scorer) for chunk in _chunks(variants, max(1, at_once)))
+    return (finish(job, scorer) for job in few_ahead(jobs, _IN_FLIGHT))
+
+
+def _chunks(variants: Iterable[Variant], at_once: int) -> Iterator[list[Variant]]:
+    chunk: list[Variant] = []
+    for variant in variants:
+        if len(chunk) >= at_once and variant.row is not chunk[-1].row:
+            yield chunk
+            chunk = []
+        chunk.append(variant)
+    if chunk:
+        yield chunk
+
+
+def _pairs(variants: list[Variant]) -> tuple[list[int], list[NDArray[np.uint8]]]:
+    """Returns which variants have windows, and their codes: reference, alternative, and so on."""
+    there, codes = [], []
+    for row, variant in enumerate(variants):
+        if variant.reference_codes is not None and variant.alternative_codes is not None:
+            codes += [variant.reference_codes, variant.alternative_codes]
+            there.append(row)
+    return there, codes
+
+
+def _submit(variants: list[Variant], scorer: Scorer) -> _Job:
+    """Scans once what both windows of an allele have: most of them, where one base differs."""
+    there, windows = _pairs(variants)
+    length, places = scorer.length, scorer.length - scorer.width + 1
+    codes = np.concatenate([*windows, np.empty(0, np.uint8)])
+    pairs = codes.reshape(-1, 2, length)
+    differ = np.ones((len(pairs), length + 1), dtype=bool)  # at the end also where nothing does
+    np.not_equal(pairs[:, 0], pairs[:, 1], out=differ[:, :-1])
+    before = differ.argmax(axis=1)
+    differ[:, 1:] = differ[:, :-1].copy()
+    differ[:, 0] = True
+    after = differ[:, ::-1].argmax(axis=1)
+    left = np.clip(before - scorer.width + 1, 0, places)
+    right = np.clip(after - scorer.width + 1, 0, places - left)
+    middle = places - left - right
+    first = np.arange(len(pairs), dtype=np.int64) * 2 * length
+    starts = np.stack([first, first + places - right, first + left, first + length + left])
+    counts = np.stack([left, right, middle, middle])
+    parts = counts > 0
+    return _Job(variants, there, scorer.submit(codes, starts[parts], counts[parts]), parts)
+
+
+def _finish(job: _Job, scorer: Scorer) -> ScoredVariants:
+    best = np.full((*job.parts.shape, 2 * scorer.filters), -np.inf, dtype=np.float32)
+    best[job.parts] = scorer.features(job.pending)
+    shared = np.maximum(best[0], best[1])
+    logits = np.full((2, len(job.variants)), np.nan, dtype=np.float32)
+    for row, own in enumerate(best[2:]):
+        logits[row, job.there] = scorer.finish(np.maximum(shared, own))
+    return ScoredVariants(job.variants, logits[0], logits[1])
+
+
+def _submit_slid(variants: list[Variant], scorer: Scorer) -> _Job:
+    """Every place of a filter is a stretch of its own: all windows share them."""
+    there, stretches = _pairs(variants)
+    codes = np.concatenate([*stretches, np.empty(0, np.uint8)])
+    ends = np.cumsum([one.size for one in stretches], dtype=np.int64)
+    inside = np.ones(codes.size + 1, dtype=bool)
+    for reach in range(1, scorer.width):
+        inside[ends - reach] = False
+    starts = np.flatnonzero(inside[:-1])
+    pending = scorer.submit(codes, starts, np.ones_like(starts))
+    return _Job(variants, there, pending, np.empty((0, 0), dtype=bool))
+
+
+def _finish_slid(job: _Job, scorer: Scorer) -> ScoredVariants:
+    features = scorer.features(job.pending)
+    places = scorer.length - scorer.width + 1  # of a filter in a window
+    counts = [job.variants[row].windows for row in job.there for _ in range(2)]
+    begins = np.cumsum([0, *(count + places - 1 for count in counts)])
+    slid = [
+        _sliding_maximum(features[begin : begin + count + places - 1], places)
+        for begin, count in zip(begins.tolist(), counts, strict=False)
+    ]
+    logits = scorer.finish(np.concatenate([*slid, features[:0]]))
+    alleles = len(job.variants)
+    found = np.full((3, alleles), np.nan, dtype=np.float32)
+    starts = np.zeros(alleles, dtype=np.int64)
+    first = 0
+    for row in job.there:
+        variant = job.variants[row]
+        reference, alternative = logits[first : first + 2 * variant.windows].reshape(2, -1)
+        first += 2 * variant.windows
+        change = alternative - reference
+        largest = int(np.abs(change).argmax())
+        found[:, row] = reference[variant.centre], alternative[variant.centre], change[largest]
+        starts[row] = variant.start + largest + 1
+    return ScoredVariants(job.variants, found[0], found[1], found[2], starts)
+
+
+def _sliding_maximum(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Returns the maximum of each `size` rows that follow one another: [rows - size + 1, ...]."""
+    width = 1
+    while 2 * width <= size:
+        values, width = np.maximum(values[:-width], values[width:]), 2 * width
+    return np.maximum(values[: len(values) - size + width], values[size - width :])
+
+
+def _values(scored: ScoredVariants) -> list[list[str]]:
+    """Returns the texts of each allele's numbers: NA where there is no score."""
     columns: list[NDArray] = [
         probabilities(scored.reference),
         probabilities(scored.alternative),
@@ -62,10 +189,79 @@ def variant_lines(scored: ScoredVariants) -> str:
         scored.alternative,
         scored.alternative - scored.reference,
     ]
+    if scored.largest is not None:
+        columns.append(scored.largest)
+    values = np.stack(columns, 1).tolist()
+    texts = [["NA" if one != one else f"{one:.6g}" for one in row] for row in values]
+    if scored.starts is not None:
+        for row, start in zip(texts, scored.starts.tolist(), strict=True):
+            row.append(str(start) if row[-1] != "NA" else "NA")
+    return texts
+
+
+def variant_header(slide: bool) -> str:
+    """Returns the first line of a TSV file."""
+    *names, note = HEADER.rstrip("\n").split("\t")
+    return "\t".join([*names, *(_LARGEST if slide else ()), note]) + "\n"
+
+
+def variant_lines(scored: ScoredVariants) -> str:
+    """Returns one line per allele, in the columns of `variant_header`."""
     lines = []
-    for variant, values in zip(scored.variants, np.stack(columns, 1).tolist(), strict=True):
-        texts = ["NA" if value != value else f"{value:.6g}" for value in values]
+    for variant, texts in zip(scored.variants, _values(scored), strict=True):
         place = (variant.chromosome, str(variant.position), variant.id)
         alleles = (variant.reference, variant.alternative)
         lines.append("\t".join([*place, *alleles, *texts, variant.note]))
     return "".join(f"{line}\n" for line in lines)
+
+
+def vcf_lines(scored: ScoredVariants) -> str:
+    """Returns the rows of the VCF file with the scores of their alleles in INFO."""
+    keys = [*_KEYS, *(_SLID_KEYS if scored.largest is not None else ())]
+    alleles = zip(scored.variants, _values(scored), strict=True)
+    lines = []
+    for _, group in groupby(alleles, key=lambda one: id(one[0].row)):
+        row = list(group)
+        columns = zip(*(texts for _, texts in row), strict=True)
+        values = [
+            (key, ["." if text == "NA" else text for text in texts])
+            for key, texts in zip(keys, columns, strict=True)
+        ]
+        values.append(("NOTE", [as_value(variant.note) for variant, _ in row]))
+        lines.append(row_line(row[0][0].row, values))
+    return "".join(lines)
+
+
+def write_variants(
+    stream: IO[str],
+    scored: Iterable[ScoredVariants],
+    slide: bool,
+    vcf: tuple[Sequence[str], Mapping[str, int]] | None,
+) -> dict[str, int]:
+    """Writes scored alleles, and returns how many `rows`, `skipped` and `mismatches` there are.
+
+    Args:
+      stream: where to.
+      scored: of `score_variants`.
+      slide: whether windows slide.
+      vcf: for a VCF file, the header of the one that is read and the bases of each chromosome of
+        the genome; None for TSV. The header must be there once the first alleles are.
+    """
+    counts = {"rows": 0, "skipped": 0, "mismatches": 0}
+
+    def header() -> str:
+        if vcf is None:
+            return variant_header(slide)
+        return header_lines(vcf[0], _KEYS | (_SLID_KEYS if slide else {}) | _NOTE_KEY, vcf[1])
+
+    lines: Callable[[ScoredVariants], str] = variant_lines if vcf is None else vcf_lines
+    begun = False
+    for part in scored:
+        stream.write(lines(part) if begun else header() + lines(part))
+        begun = True
+        counts["rows"] += len(part.variants)
+        counts["skipped"] += int(np.isnan(part.reference).sum())
+        counts["mismatches"] += sum("mismatch" in v.note for v in part.variants)
+    if not begun:
+        stream.write(header())
+    return counts

@@ -1,6 +1,5 @@
-"""Scored rows in files: TSV, BED or bedGraph by the suffix, gzipped or not; bigWig; or stdout."""
+"""Scored rows in files: TSV, VCF, BED or bedGraph by the suffix, bgzipped or not; bigWig."""
 
-import gzip
 import io
 import math
 import os
@@ -15,15 +14,17 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxdna.data.bgzf import BgzfWriter
 from jaxdna.errors import Unread, UserError
 
 HEADER = "id\tprobability\tlogit\tnote\n"
 _GZIP_LEVEL = 4  # half the time of the default, five in a hundred more bytes
-_LEGAL = ".tsv, .bed or .bedGraph, each with or without .gz, .bw, or - for stdout"
+_LEGAL = ".tsv, .vcf, .bed or .bedGraph, each with or without .gz, .bw, or - for stdout"
 _FORMATS = {
     "": "tsv",
     "tsv": "tsv",
     "txt": "tsv",
+    "vcf": "vcf",
     "bed": "bed",
     "bedgraph": "bedgraph",
     "bdg": "bedgraph",
@@ -32,12 +33,13 @@ _FORMATS = {
 }
 
 
-def output_format(path: str, windows: bool) -> str:
-    """Returns `tsv`, `bed`, `bedgraph` or `bigwig`.
+def output_format(path: str, windows: bool, variants: bool = False) -> str:
+    """Returns `tsv`, `vcf`, `bed`, `bedgraph` or `bigwig`.
 
     Args:
       path: the file, or `-`.
-      windows: whether there are windows along long sequences, which all but TSV need.
+      windows: whether there are windows along long sequences, which intervals need.
+      variants: whether alleles of a VCF file are scored, which VCF needs.
 
     Raises:
       UserError: the suffix is none of these, or needs windows, or bigWig's package.
@@ -46,7 +48,9 @@ def output_format(path: str, windows: bool) -> str:
     form = _FORMATS.get(suffix)
     if form is None or (form == "bigwig" and path.endswith(".gz")):
         raise UserError(f"--output={path} has an unknown suffix; legal: {_LEGAL}")
-    if form != "tsv" and not windows:
+    if form == "vcf" and not variants:
+        raise UserError(f"--output={path} needs --variants, whose rows it keeps; legal: .tsv")
+    if form not in ("tsv", "vcf") and not windows:
         raise UserError(f"--output={path} needs --window, which gives positions; legal: .tsv")
     if form == "bigwig" and find_spec("pyBigWig") is None:
         raise UserError(
@@ -76,11 +80,10 @@ def open_output(path: str) -> Iterator[IO[str]]:
             raise Unread(*error.args) from error
         return
     with appears_whole(path) as partial, ExitStack() as files:
-        raw = files.enter_context(partial.open("wb"))
+        raw: Any = files.enter_context(partial.open("wb"))
         packed: Any = raw
         if path.endswith(".gz"):
-            packed = gzip.GzipFile(Path(path).stem, "wb", _GZIP_LEVEL, raw, mtime=0)
-            files.enter_context(packed)
+            packed = files.enter_context(BgzfWriter(raw, _GZIP_LEVEL))
         yield files.enter_context(io.TextIOWrapper(packed, encoding="utf-8", newline=""))
 
 

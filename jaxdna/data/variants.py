@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,13 +16,13 @@ from jaxdna.errors import UserError
 _FIXED_COLUMNS = 5  # CHROM POS ID REF ALT
 _POSITION_DIGITS = 18  # far beyond any genome, and fits into 64 bits
 _SHOWN_BASES = 20
+_BLOCK_BASES = 2**14  # of a genome that are read at once
 _PLAIN_LETTERS = frozenset("ACGTNacgtn")  # what VCF allows in REF and ALT
 _SYMBOLIC = re.compile(r"<.*>|[*.]|.*[\[\]].*")  # where no sequence is: <DEL>, *, ., a breakend
 _IUPAC_LETTERS = frozenset("RYSWKMBDHVryswkmbdhv")  # what some assemblies have there nevertheless
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """One alternative allele.
 
     Attributes:
@@ -34,6 +35,11 @@ class Variant:
         why there is none.
       alternative_codes: uint8 [length], the same window with the alternative allele.
       note: what a person should know of this row; empty if nothing.
+      row: the line of the file, the same object for all alleles of it.
+      windows: how many windows there are, each one base further than the last: 1 or, where the
+        codes have more than `length` bases, as many as lie in them.
+      centre: which of them has the reference allele in its middle.
+      start: the base of the genome at which the first begins, from 0.
     """
 
     chromosome: str
@@ -44,9 +50,19 @@ class Variant:
     reference_codes: Codes | None
     alternative_codes: Codes | None
     note: str
+    row: str = ""
+    windows: int = 1
+    centre: int = 0
+    start: int = 0
 
 
-def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Variant]:
+def read_variants(
+    path: str | Path,
+    genome: Genome,
+    length: int,
+    slide: bool = False,
+    header: list[str] | None = None,
+) -> Iterator[Variant]:
     """Yields the alternative alleles of a VCF file in order, one by one.
 
     Both windows begin at the same base of the genome, and the reference allele lies in the middle
@@ -59,16 +75,20 @@ def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Var
       path: VCF, plain or gzipped, or `-` for stdin.
       genome: the assembly that the variants refer to.
       length: bases of each window.
+      slide: whether the codes are to hold every window that has the whole reference allele in it
+        and lies on the chromosome; where the one in the middle does not, it is the only one.
+      header: gets the lines that begin with `#`.
 
     Raises:
       UserError: a row is no VCF, or the genome calls the chromosomes otherwise; the sentence has
         the line.
     """
-    where = display(path)
-    seen = False
+    where, nearby, seen = display(path), _Nearby(genome), False
     for number, line in read_lines(path):
         seen = seen or bool(line.strip())
         if line.startswith("#") or not line.strip():
+            if header is not None and line.startswith("#"):
+                header.append(line)
             continue
         fields = line.split("\t", _FIXED_COLUMNS)
         if len(fields) < _FIXED_COLUMNS or not _is_position(fields[1]) or not fields[3]:
@@ -85,11 +105,11 @@ def read_variants(path: str | Path, genome: Genome, length: int) -> Iterator[Var
             )
         if chromosome not in genome.lengths and other_style(chromosome, genome.lengths):
             genome.require([chromosome], f"{where}, line {number}")
+        place = chromosome, int(position)
         for alternative in alternatives.split(","):
-            windows, note = _windows(
-                genome, chromosome, int(position), reference, alternative, length
-            )
-            yield Variant(chromosome, int(position), name, reference, alternative, *windows, note)
+            codes, note, *span = _windows(nearby, *place, reference, alternative, length, slide)
+            one, other = codes
+            yield Variant(*place, name, reference, alternative, one, other, note, line, *span)
     if not seen:
         raise UserError(f"{where} holds no variant; legal: VCF, at least its header")
 
@@ -98,9 +118,37 @@ def _is_position(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= _POSITION_DIGITS
 
 
+class _Nearby:
+    """Reads a genome in blocks: the rows of a VCF file mostly lie side by side."""
+
+    def __init__(self, genome: Genome) -> None:
+        self.genome = genome
+        self._block = lru_cache(maxsize=4)(
+            lambda name, first: genome.codes(name, first, first + 2 * _BLOCK_BASES)
+        )
+
+    def codes(self, chromosome: str, start: int, stop: int) -> Codes:
+        """Returns what `Genome.codes` does."""
+        first = start - start % _BLOCK_BASES
+        if start >= 0 and stop - first <= 2 * _BLOCK_BASES:
+            try:
+                return self._block(chromosome, first)[start - first : stop - first]
+            except AmbiguousLetter:  # which another part of the block may have
+                pass
+        return self.genome.codes(chromosome, start, stop)
+
+
 def _windows(
-    genome: Genome, chromosome: str, position: int, reference: str, alternative: str, length: int
-) -> tuple[tuple[Codes | None, Codes | None], str]:
+    nearby: _Nearby,
+    chromosome: str,
+    position: int,
+    reference: str,
+    alternative: str,
+    length: int,
+    slide: bool,
+) -> tuple[Any, ...]:
+    """Returns both windows, or twice None, and a note; then those fields of `Variant` behind it."""
+    genome = nearby.genome
     if chromosome not in genome.lengths:
         return (None, None), f"{genome.path.name} has no chromosome {chromosome}"
     if not alternative or set(alternative) - _PLAIN_LETTERS:
@@ -119,7 +167,7 @@ def _windows(
             "nothing of the change"
         )
     try:
-        return _fill(genome, chromosome, first, start, reference, alternative, length)
+        return _fill(nearby, chromosome, first, start, reference, alternative, length, slide)
     except AmbiguousLetter:
         return (None, None), "an ambiguous letter, which --config.data.ambiguous=error refuses"
 
@@ -142,32 +190,45 @@ def _common(one: str, other: str) -> int:
 
 
 def _fill(
-    genome: Genome,
+    nearby: _Nearby,
     chromosome: str,
     first: int,
     start: int,
     reference: str,
     alternative: str,
     length: int,
-) -> tuple[tuple[Codes, Codes], str]:
-    notes = []
+    slide: bool,
+) -> tuple[tuple[Codes, Codes], str, int, int, int]:
+    notes, genome = [], nearby.genome
     after = first + len(reference)
-    there = decode(genome.codes(chromosome, first, after))
-    if there != decode(encode(reference)):
+    there = decode(nearby.codes(chromosome, first, after))
+    if there != decode(_codes(reference, "zero")):
         notes.append(f"reference mismatch: the genome has {_shorten(there)}")
     if start < 0 or start + length > genome.lengths[chromosome]:
         notes.append(f"the window leaves {chromosome} (padded)")
-    left = genome.codes(chromosome, start, max(start, first))
+    centre, whole = start, length
+    last = min(first, genome.lengths[chromosome] - length)
+    if slide and max(0, after - length) <= start <= last:
+        start = max(0, after - length)
+        whole = last - start + length
+    left = nearby.codes(chromosome, start, max(start, first))
     skipped = max(0, start - first)  # an allele longer than the window begins before it
-    alleles = [encode(allele, genome.ambiguous)[skipped:] for allele in (reference, alternative)]
-    missing = max(0, length - left.size - min(map(len, alleles)))
-    right = genome.codes(chromosome, after, after + missing)
+    alleles = [_codes(allele, genome.ambiguous)[skipped:] for allele in (reference, alternative)]
+    missing = max(0, whole - left.size - min(map(len, alleles)))
+    right = nearby.codes(chromosome, after, after + missing)
     reference_codes, alternative_codes = (
-        np.concatenate([left, allele, right])[:length] for allele in alleles
+        np.concatenate([left, allele, right])[:whole] for allele in alleles
     )
     if max(len(reference), len(alternative)) > length:
         notes.append(f"an allele is longer than the window of {length} bases")
-    return (reference_codes, alternative_codes), "; ".join(notes)
+    codes = reference_codes, alternative_codes
+    return codes, "; ".join(notes), whole - length + 1, centre - start, start
+
+
+@lru_cache(maxsize=4096)
+def _codes(allele: str, ambiguous: str) -> Codes:
+    """Returns the codes of an allele; most are one of a few, and nobody writes into them."""
+    return encode(allele, ambiguous)
 
 
 def _shorten(letters: str) -> str:
