@@ -7,6 +7,8 @@ imported when it is first used.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jaxdna.quiet import import_jax_quietly
+
 if TYPE_CHECKING:
     from jaxdna.api import Run, open_run, train
     from jaxdna.config import load_config
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["JaxdnaError", "Run", "UserError", "__version__", "load_config", "open_run", "train"]
+
+import_jax_quietly()
 
 _HOMES = {
     "JaxdnaError": "errors",

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from jaxdna.errors import UserError
 from jaxdna.schema import COMMON, DATA_SETS, MODELS, Field
 from jaxdna.storage.files import Folder
 
@@ -28,6 +29,21 @@ def add_workdir(parser: argparse.ArgumentParser, default: str | None = None) -> 
         metavar="DIR",
         help=f"the run folder (default: {default})" if default else "the run folder",
     )
+
+
+def add_price(parser: argparse.ArgumentParser) -> None:
+    """Adds `--price-per-hour`."""
+    parser.add_argument("--price-per-hour", type=_price, help="of one device, in any currency")
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = 0.0
+    if not 0 < price < float("inf"):
+        raise UserError(f"--price-per-hour={text} is not legal: it must be a number above 0")
+    return price
 
 
 def open_trained(arguments: argparse.Namespace) -> Any:

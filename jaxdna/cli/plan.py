@@ -1,4 +1,4 @@
-"""Compiles the training step for a TPU slice that need not be there, and says what it would do.
+"""Compiles the training step for TPUs or GPUs that need not be there, and says what it would do.
 
 It says "the schedule overlaps", never "faster": nothing is timed. Only strategy=spmd has
 such a step as one program; the others are refused.
@@ -7,7 +7,7 @@ such a step as one program; the others are refused.
 import argparse
 from typing import Any
 
-from jaxdna.cli.common import add_config
+from jaxdna.cli.common import add_config, add_price
 from jaxdna.config import load_config
 from jaxdna.errors import UserError
 
@@ -18,24 +18,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--topology",
         metavar="NAME",
-        help="e.g. v5e:2x4 or v5p:4x4x4 (default: the devices of this machine)",
+        help="e.g. v5e:2x4, v5p:4x4x4, h100:8, or h100:2x8 for two hosts (default: the devices of "
+        "this machine)",
     )
-    parser.add_argument("--slices", type=int, default=1, help="how many such slices (default: 1)")
+    parser.add_argument(
+        "--slices", type=int, default=1, help="how many such TPU slices (default: 1)"
+    )
     parser.add_argument("--all", action="store_true", help="every legal mesh, ranked")
+    add_price(parser)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Plans; returns what is compiled."""
     config = load_config(arguments.config, arguments.overrides)
     if arguments.topology is not None:
-        from jaxdna.study.topology import parse
+        from jaxdna.study.topology import check
 
-        parse(arguments.topology)  # a wrong name is answered before anything is loaded
+        # A wrong name is answered before anything is loaded.
+        check(arguments.topology, arguments.slices)
     elif arguments.slices != 1:
         raise UserError(f"--slices={arguments.slices} needs --topology=NAME")
 
     from jaxdna.console import make_console, results_console
-    from jaxdna.data.registry import load_dataset
+    from jaxdna.data.registry import spec_of
     from jaxdna.parallel.mesh import describe_mesh
     from jaxdna.study.plan import (
         check_one_program,
@@ -49,18 +54,20 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     notes = make_console()
     console = results_console(arguments.json)
     devices, name = _devices(arguments, config, notes)
-    dataset = load_dataset(config)
+    spec = spec_of(config)
     if not arguments.all:
-        program = program_on(config, dataset, devices)
+        program = program_on(config, spec, devices)
         notes.print(f"mesh     {describe_mesh(program.config, program.mesh)}")
         notes.print(f"compiling for {len(devices)} x {devices[0].device_kind} ...")
-        planned = {"topology": name, **plan(program)}
+        planned = {"topology": name, **plan(program, arguments.price_per_hour)}
         _print_one(planned, console)
+        if planned["roofline"]:
+            _print_roofline(planned["roofline"], console)
         return planned
     plans = []
-    for program in every_mesh(config, dataset, devices):
+    for program in every_mesh(config, spec, devices):
         notes.print(f"compiling {_mesh(dict(program.mesh.shape))} ...")
-        plans.append({"topology": name, **plan(program)})
+        plans.append({"topology": name, **plan(program, arguments.price_per_hour)})
     plans.sort(key=lambda planned: (exposed_bytes(planned), planned["bytes"]["peak"]))
     _print_all(plans, console)
     return {"topology": name, "plans": plans}
@@ -103,6 +110,8 @@ def _print_one(planned: dict[str, Any], console: Any) -> None:
         ["operations a step and device", f"{planned['flops_per_step']:.3e}"],
         *([f"memory: {part}", _size(size)] for part, size in planned["bytes"].items()),
         ["collective bytes overlapped", f"{planned['overlapped']:.0%}"],
+        ["kernels a step", planned["kernels"]],
+        *([f"calls of {name}", count] for name, count in planned["libraries"].items()),
         ["compile time", f"{planned['compile_seconds']} s"],
     ]
     console.print(table("Training step, per device, as compiled (not timed)", ("", ""), rows))
@@ -124,6 +133,27 @@ def _print_one(planned: dict[str, Any], console: Any) -> None:
                 ],
             )
         )
+
+
+def _print_roofline(bound: dict[str, Any], console: Any) -> None:
+    from jaxdna.console import table
+
+    rows = [
+        ["a step takes at least", _seconds(bound["step_seconds_at_least"])],
+        *([f"of these: {part}", _seconds(taken)] for part, taken in bound["seconds"].items()),
+        ["examples a second, at most", f"{bound['examples_per_second_at_most']:,.0f}"],
+        ["training of all epochs, at least", _seconds(bound["run_seconds"])],
+        *([["cost of it, at least", f"{bound['cost']:.4g}"]] if bound["cost"] else []),
+    ]
+    title = f"Roofline: bound by {bound['bound']} (a bound by data sheets, not a prediction)"
+    console.print(table(title, ("", ""), rows))
+
+
+def _seconds(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
 
 
 def _print_all(plans: list[dict[str, Any]], console: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxdna.cli.common import config_help
+from jaxdna.cli.common import add_price, config_help
 from jaxdna.config import load_config
 from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="strong: the global batch stays; weak: the batch of each device does "
         "(default: strong)",
     )  # fmt: skip
-    parser.add_argument("--price-per-hour", type=float, help="of one device, in any currency")
+    add_price(parser)
     parser.add_argument(
         "--workdir", type=Path, metavar="DIR",
         help="where measurements, table and picture go (default: runs/scale-NAME-OF-CONFIG)",
@@ -54,8 +54,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.repeats < 1:
         raise UserError(f"--repeats={arguments.repeats} is not legal: it must be 1 or more")
     price = arguments.price_per_hour
-    if price is not None and not 0 < price < float("inf"):
-        raise UserError(f"--price-per-hour={price} is not legal: it must be above 0")
     configs = named_configs(arguments.config, arguments.overrides)
     folder = arguments.workdir or Path("runs") / f"scale-{'+'.join(configs)}"
 

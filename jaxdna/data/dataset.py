@@ -38,6 +38,27 @@ class Input(NamedTuple):
     sha256: str
 
 
+class Spec(NamedTuple):
+    """What a step must know of a data set, whether or not its bytes are there.
+
+    Attributes:
+      example_shape: of one example.
+      classes: number of classes; two are told apart by one logit.
+      train_examples: examples to train on.
+      labels: int32 [train_examples], their classes; None where they have not been read.
+    """
+
+    example_shape: tuple[int, ...]
+    classes: int
+    train_examples: int
+    labels: NDArray[np.int32] | None = None
+
+    @property
+    def logits(self) -> int:
+        """Numbers that a model must return for one example."""
+        return 1 if self.classes == 2 else self.classes
+
+
 @dataclass(frozen=True)
 class Dataset:
     """The splits of a data set and what is known about it.
@@ -74,4 +95,10 @@ class Dataset:
     @property
     def logits(self) -> int:
         """Numbers that a model must return for one example."""
-        return 1 if self.classes == 2 else self.classes
+        return self.spec.logits
+
+    @property
+    def spec(self) -> Spec:
+        """What a step must know of it."""
+        train = self.splits["train"]
+        return Spec(self.example_shape, self.classes, len(train), train.y)

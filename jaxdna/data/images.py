@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from jaxdna.data.dataset import Dataset, Split
+from jaxdna.data.dataset import Dataset, Spec, Split
 from jaxdna.data.image_downloads import SOURCES, DownloadError, Examples, download
 from jaxdna.errors import UserError
 
@@ -66,6 +66,14 @@ def validation_split(whole: Split, data: ConfigDict) -> dict[str, Split]:
       UserError: there are not enough images.
     """
     total = len(whole)
+    train, validation = _sizes(total, data)
+    order = np.random.default_rng(_ORDER).permutation(total)
+    rows = {"train": order[:train], "validation": order[-validation:]}
+    return {name: Split(whole.x[chosen], whole.y[chosen]) for name, chosen in rows.items()}
+
+
+def _sizes(total: int, data: ConfigDict) -> tuple[int, int]:
+    """How many of `total` training images train, and how many validate."""
     validation = data.validation_examples or max(1, (data.train_examples or total * 9 // 10) // 9)
     train = data.train_examples or total - validation
     if train < 1 or train + validation > total:
@@ -74,9 +82,17 @@ def validation_split(whole: Split, data: ConfigDict) -> dict[str, Split]:
             f"--config.data.validation_examples={data.validation_examples} ask for {train} and "
             f"{validation} of {total} training images; together they can be {total} at most"
         )
-    order = np.random.default_rng(_ORDER).permutation(total)
-    rows = {"train": order[:train], "validation": order[-validation:]}
-    return {name: Split(whole.x[chosen], whole.y[chosen]) for name, chosen in rows.items()}
+    return train, validation
+
+
+def images_spec(config: ConfigDict) -> Spec:
+    """Returns the shapes of an image set; nothing is read or downloaded.
+
+    Raises:
+      UserError: as `validation_split`.
+    """
+    shape, total, _ = SETS[config.data.name]
+    return Spec(shape, CLASSES, _sizes(total, config.data)[0])
 
 
 def _synthetic(config: ConfigDict) -> tuple[Split, Split]:

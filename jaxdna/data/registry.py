@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from jaxdna.data.ceiling import log_likelihood_ratio
-from jaxdna.data.dataset import SPLITS, Dataset, Input, Split
+from jaxdna.data.dataset import SPLITS, Dataset, Input, Spec, Split
 from jaxdna.data.digests import file_digest
-from jaxdna.data.images import load_images
+from jaxdna.data.images import images_spec, load_images
 from jaxdna.data.labelled_files import load_files
 from jaxdna.data.memory import require_memory
 from jaxdna.data.motifs import load_motif, presets
@@ -25,6 +25,20 @@ def load_dataset(config: ConfigDict) -> Dataset:
       UserError: the data cannot be read or made as asked.
     """
     return LOADERS[config.data.name](config)
+
+
+def spec_of(config: ConfigDict) -> Spec:
+    """Returns what a step must know of the data set of `config.data`, reading only what it must.
+
+    The shapes of known sets are known. Files of a user's are read, and so is every set whose labels
+    a weighted loss needs.
+
+    Raises:
+      UserError: the data cannot be read or made as asked.
+    """
+    known = SPECS.get(config.data.name)
+    counted = config.train.class_weight != "none"
+    return known(config) if known and not counted else load_dataset(config).spec
 
 
 def simulation(config: ConfigDict) -> tuple[Simulation, dict[str, slice]]:
@@ -81,4 +95,10 @@ LOADERS: dict[str, Callable[[ConfigDict], Dataset]] = {
     "fasta": load_files,
     "mnist": load_images,
     "cifar10": load_images,
+}
+
+SPECS: dict[str, Callable[[ConfigDict], Spec]] = {
+    "tal1": lambda config: Spec((config.data.length,), 2, config.data.train_examples),
+    "mnist": images_spec,
+    "cifar10": images_spec,
 }

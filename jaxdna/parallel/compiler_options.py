@@ -3,8 +3,9 @@
 Left alone, XLA collects all gradients of a small network in one all-reduce after the whole backward
 pass. Each option here was kept because the *schedule* of a compiled step overlaps with it and does
 not without it (``tests/parallel/test_compiler_options.py`` compiles and counts); none of them has
-been timed on a TPU. They are XLA's own switches, not a stable interface, and differ from generation
-to generation, so they go to ``jax.jit(..., compiler_options=...)`` and not into the environment.
+been timed on a TPU or GPU. They are XLA's own switches, not a stable interface, and differ from
+generation to generation, so they go to ``jax.jit(..., compiler_options=...)`` and not into the
+environment.
 
 The step has to help: see `jaxdna.parallel.gradient_sync.hold_update`.
 """
@@ -18,12 +19,12 @@ class Option:
 
     Attributes:
       name: XLA's name for it.
-      value: its value, as text.
+      value: its value: text for TPUs, a Python value for GPUs.
       reason: what it is for.
     """
 
     name: str
-    value: str
+    value: str | bool | int
     reason: str
 
 
@@ -56,6 +57,24 @@ OVERLAP: dict[str, tuple[Option, ...]] = {
     "v5p": _SPARSECORE,
     "v6e": _SPARSECORE,
     "tpu7x": (),
+    "nvidia": (
+        Option(
+            "xla_gpu_enable_latency_hiding_scheduler",
+            True,
+            "puts other kernels between the start and the done of a collective",
+        ),
+        Option(
+            "xla_gpu_experimental_parallel_collective_overlap_limit",
+            2,
+            "lets the next gradient start before the one on its way is done; with one at a time "
+            "A6000 and A100 hide none behind a convolution, with more than two others hide less",
+        ),
+        Option(
+            "xla_gpu_enable_analytical_sol_latency_estimator",
+            False,
+            "H100 and later take a network this small to be done before it could hide anything",
+        ),
+    ),
 }
 
 # What `jax.Device.device_kind` says.
@@ -68,7 +87,7 @@ _KINDS = {
 }
 
 
-def overlap_options(device_kind: str, bucket_mb: float) -> dict[str, str]:
+def overlap_options(device_kind: str, bucket_mb: float) -> dict[str, str | bool | int]:
     """The options for a step that synchronises its gradients on such devices.
 
     Args:
@@ -79,8 +98,15 @@ def overlap_options(device_kind: str, bucket_mb: float) -> dict[str, str]:
     Returns:
       Names and values for ``compiler_options``; empty for devices without an entry in `OVERLAP`.
     """
-    generation = _KINDS.get(device_kind)
-    if generation is None:
+    bucket = round(bucket_mb * 2**20)
+    if device_kind.startswith("NVIDIA"):
+        generation = "nvidia"
+        threshold: dict[str, str | bool | int] = {
+            "xla_gpu_all_reduce_combine_threshold_bytes": bucket
+        }
+    elif device_kind in _KINDS:
+        generation = _KINDS[device_kind]
+        threshold = {"xla_jf_crs_combiner_threshold_in_bytes": str(bucket)}
+    else:
         return {}
-    threshold = {"xla_jf_crs_combiner_threshold_in_bytes": str(round(bucket_mb * 2**20))}
     return threshold | {option.name: option.value for option in OVERLAP[generation]}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxdna.errors import UserError
+from jaxdna.parallel import plugins
 from jaxdna.parallel.agreement import agree_on_settings
 from jaxdna.parallel.cluster import join
 from jaxdna.parallel.settings import apply_settings
@@ -41,11 +43,12 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
     _set_compilation_cache(runtime.compilation_cache)
     asked = (jax.config.values["jax_platforms"] or "tpu,cuda").split(",")
     tpu = "tpu" in asked and _libtpu() and _tpu_attached()
-    gpus = _gpus() if {"cuda", "gpu"} & set(asked) and _cuda_plugin() and not tpu else 0
+    gpus = _gpus() if {"cuda", "gpu"} & set(asked) and plugins.installed() and not tpu else 0
     join(config.cluster, decide(config.cluster, os.environ, tpu, gpus), console)
     agree_on_settings(config)
     try:
-        devices = jax.devices()
+        with plugins.held_back() if platform == "cpu" else nullcontext():
+            devices = jax.devices()
     except (RuntimeError, AssertionError) as error:  # jax asserts where a plugin finds no device
         cause = (str(error).strip() or "jax finds no such device").splitlines()[0]
         if platform == "auto" and "JAX_PLATFORMS" in os.environ:
@@ -86,9 +89,9 @@ def _choose_platform(runtime: ConfigDict) -> tuple[str, str]:
         return "cpu", f"--config.runtime.cpu_devices={runtime.cpu_devices} simulates devices"
     if "JAX_PLATFORMS" in os.environ:
         return "auto", f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']} is set"
-    if _libtpu() and not _tpu_attached() and not _cuda_plugin():
-        # `plan` installs libtpu where no TPU is: jax would try it and print errors.
-        return "cpu", "libtpu is installed and no TPU is attached"
+    if (_libtpu() or plugins.installed()) and not _tpu_attached() and not _cuda():
+        # `plan` installs compilers where no such device is: jax would try them and print errors.
+        return "cpu", "what `plan` compiles with is installed, and neither a TPU nor CUDA is there"
     return "auto", "nothing asks for another one"
 
 
@@ -105,8 +108,10 @@ def _gpus() -> int:
     return len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdecimal()])
 
 
-def _cuda_plugin() -> bool:
-    return any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
+def _cuda() -> bool:
+    """Whether jax may find GPUs, or should say why it does not: a device (or WSL's), or CUDA."""
+    there = _gpus() or Path("/dev/dxg").exists() or importlib.util.find_spec("nvidia")
+    return bool(plugins.installed() and there)
 
 
 def _set_compilation_cache(folder: str) -> None:

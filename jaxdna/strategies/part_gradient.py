@@ -44,7 +44,7 @@ class PartGradient:
         devices = start_backend(config, Console(quiet=True))
         mesh, dataset = make_mesh(config, devices), load_dataset(config)
         self._split = dataset.splits["train"]
-        self.program = Program.of(config, mesh, dataset)
+        self.program = Program.of(config, mesh, dataset.spec)
         self._gradient = jax.jit(
             make_part_gradient(self.program, parts),
             compiler_options=self.program.compiler_options,

@@ -65,7 +65,7 @@ def prepare(
             f"--config.train.batch_size={config.train.batch_size} is more than the {examples} "
             f"training examples; legal: 1 to {examples}"
         )
-    program = kind.of(config, mesh, dataset)
+    program = kind.of(config, mesh, dataset.spec)
     return Prepared(program.mesh, dataset, program)
 
 

@@ -10,12 +10,15 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 MATMULS = frozenset({"convolution", "dot"})
 
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<= ]*)\]")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
+_LIBRARY_MATMUL = re.compile(r"^__(cudnn\$conv|cublas\$)")
 _CALLED = re.compile(
     r"\b(?:calls|to_apply|body|branch_computations|true_computation|false_computation)="
     r"(\{[^}]*\}|%?[\w.\-]+)"
@@ -79,7 +82,7 @@ class Module:
 
     def matmul_flops(self, op: Op) -> int:
         """Counts the operations of the convolutions and matrix products in ``op``."""
-        if op.opcode in MATMULS:
+        if op.opcode in MATMULS or _LIBRARY_MATMUL.search(op.attribute("custom_call_target")):
             return _matmul_flops(op)
         inner = (o for name in op.called for o in self.computations.get(name, ()))
         return op.trips * sum(map(self.matmul_flops, inner))
@@ -119,6 +122,37 @@ def size_in_bytes(shape: str) -> int:
             _numbers(dims)
         )
     return -(-bits // 8)
+
+
+def entries(shape: str) -> int:
+    """The number of entries of the first array of a shape."""
+    return math.prod(_dims(shape))
+
+
+def device_groups(op: Op) -> list[list[int]]:
+    """The devices that a collective joins, by their place in the mesh.
+
+    XLA writes them out, ``{{0,1},{2,3}}``; or as rows of counted-up numbers, ``[2,2]<=[4]``, which
+    may be transposed, ``[2,2]<=[2,2]T(1,0)``; or as axes of a mesh, ``mesh['a'=2,'b'=2] {'b'}``.
+
+    Returns:
+      One list for each group; of a permutation one for each pair; none where all devices are meant.
+    """
+    text = op.attributes
+    if found := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}", text):
+        return [_numbers(group) for group in re.findall(r"\{([\d,]*)\}", found.group(1))]
+    if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        shape, dims, order = (_numbers(part or "") for part in found.groups())
+        numbers = np.arange(math.prod(dims)).reshape(dims)
+        return numbers.transpose(order or None).reshape(shape).tolist()
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
+        axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found.group(1))}
+        joined = re.findall(r"'(\w+)'", found.group(2))
+        order = [name for name in axes if name not in joined] + joined
+        numbers = np.arange(math.prod(axes.values())).reshape(list(axes.values()))
+        rows = numbers.transpose([list(axes).index(name) for name in order])
+        return rows.reshape(-1, math.prod(axes[name] for name in joined)).tolist()
+    return []
 
 
 def _parse_instruction(line: str, shapes: dict[str, str]) -> Op | None:
@@ -170,11 +204,17 @@ def _dims(shape: str) -> list[int]:
 def _matmul_flops(op: Op) -> int:
     """Two operations for each multiplication whose factors are both in their arrays."""
     result = _dims(op.shape)
-    left, right = (_dims(shape) for shape in op.operand_shapes)
-    if op.opcode == "dot":
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", op.attributes)
+    left, right = (_dims(shape) for shape in op.operand_shapes[:2])
+    target = op.attribute("custom_call_target")
+    if op.opcode == "dot" or target.startswith("__cublas"):
+        contracted = re.search(r"lhs_contracting_dim\w+\W+([\d,\" ]*)[}\]]", op.attributes)
         axes = _numbers(contracted.group(1)) if contracted else []
         return 2 * math.prod(result) * math.prod(left[axis] for axis in axes)
+    # cuDNN's derivatives have the labels and the window of the convolution that they derive.
+    if target.endswith("BackwardInput"):
+        left, result = result, left
+    elif target.endswith("BackwardFilter"):
+        right, result = result, right
     # dim_labels=b01f_01io->b01f names the dimensions of the input, the kernel and the result.
     of_left, of_right, of_result = re.split("_|->", op.attribute("dim_labels"))
     text = re.search(r"window=\{([^}]*)\}", op.attributes)

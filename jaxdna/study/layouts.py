@@ -109,7 +109,7 @@ def legal_layouts(
     """Yields the program of every layout of all `devices` that fits the model and the batch."""
     for flags in layout_flags(len(devices)):
         try:
-            yield program_on(config, dataset, devices, flags)
+            yield program_on(config, dataset.spec, devices, flags)
         except UserError:
             continue  # this layout does not divide something
 
@@ -222,7 +222,7 @@ def compare_layouts(
       UserError: the steps cannot tell layouts apart; see `rounding_bound`.
     """
     config = comparable(config)
-    program = program_on(config, dataset, devices[:1])
+    program = program_on(config, dataset.spec, devices[:1])
     alone = train_steps(program, dataset, steps)
     bound = rounding_bound(program, dataset, steps, alone)
     for program in legal_layouts(config, dataset, devices):

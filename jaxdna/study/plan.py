@@ -1,6 +1,7 @@
 """What a training step would do on devices: memory, operations, collectives and their overlap."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,12 +9,14 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxdna.config import flat, validate
-from jaxdna.data.dataset import Dataset
+from jaxdna.data.dataset import Spec
 from jaxdna.errors import UserError
-from jaxdna.parallel.mesh import factorisations, make_mesh
+from jaxdna.parallel.mesh import factorisations, granule, make_mesh
 from jaxdna.strategies.prepare import program_of
+from jaxdna.study.kernels import Kernel, bytes_moved, kernels
+from jaxdna.study.machines import MACHINES
+from jaxdna.study.roofline import roofline
 from jaxdna.study.schedule import Collective, collectives, overlap_fraction
-from jaxdna.study.traffic import bytes_moved
 from jaxdna.training.program import Program
 
 PLAN_AXES = ("data", "fsdp", "seq", "model")
@@ -34,20 +37,22 @@ def check_one_program(strategy: str) -> None:
         )
 
 
-def plan(program: Program) -> dict[str, Any]:
+def plan(program: Program, price_per_hour: float | None = None) -> dict[str, Any]:
     """Compiles the training step for the program's devices, which need not be there.
 
     Args:
       program: what `train` would run.
+      price_per_hour: of one device.
 
     Returns:
       The object of `plan --json`, without the topology's name: devices, mesh, flops_per_step (per
-      device, as XLA counts them), bytes per device (arguments, temporaries, output, peak),
-      bytes_moved_per_step (from and to a device's main memory, see `traffic`; of the loop over
-      train.steps_per_call steps where the config gives more than one), the collectives of
-      one step, overlapped (share of their bytes under way while a convolution or
-      matrix product runs) and compile_seconds. All of it is read from the compiled program;
-      nothing is timed.
+      device, as XLA counts them, or as the program's text shows them where it does not), bytes per
+      device (arguments, temporaries, output, peak), bytes_moved_per_step (from and to a device's
+      main memory, see `kernels`; of the loop over train.steps_per_call steps where the config
+      gives more than one), kernels (of one step), libraries (what they call, with how often), the
+      collectives of one step, overlapped (share of their bytes under way while a convolution or
+      matrix product runs), roofline (see `roofline`; None for devices whose rates are not known)
+      and compile_seconds. All of it is read from the compiled program; nothing is timed.
     """
     start = time.perf_counter()
     # One step without the loop round it: the loop's body is the same step.
@@ -56,25 +61,64 @@ def plan(program: Program) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     text = compiled.as_text()
-    found = collectives(text)
+    found, launched = collectives(text), kernels(text)
+    counted = compiled.cost_analysis()  # XLA has none for GPUs that are not there
+    told = sum(kernel.flops * kernel.launches for kernel in launched)
+    flops = counted["flops"] if counted else told
+    bytes_of = {
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "output": memory.output_size_in_bytes,
+        # Donated arguments are the outputs' memory, so they count once.
+        "peak": memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes,
+    }
     return {
         "devices": program.mesh.size,
         "mesh": dict(program.mesh.shape),
-        "flops_per_step": compiled.cost_analysis()["flops"],
-        "bytes": {
-            "arguments": memory.argument_size_in_bytes,
-            "temporaries": memory.temp_size_in_bytes,
-            "output": memory.output_size_in_bytes,
-            # Donated arguments are the outputs' memory, so they count once.
-            "peak": memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            + memory.temp_size_in_bytes
-            - memory.alias_size_in_bytes,
-        },
+        "flops_per_step": flops,
+        "bytes": bytes_of,
         "bytes_moved_per_step": round(_moved(program, text)),
+        "kernels": sum(kernel.launches for kernel in launched),
+        "libraries": dict(Counter(kernel.library for kernel in launched if kernel.library)),
         "collectives": [_row(collective) for collective in found],
         "overlapped": overlap_fraction(found, matmuls_only=True),
+        "roofline": _roofline(
+            program, launched, found, price_per_hour, footprint=bytes_of["peak"], flops=flops
+        ),
         "compile_seconds": round(seconds, 2),
+    }
+
+
+def _roofline(
+    program: Program,
+    launched: list[Kernel],
+    found: list[Collective],
+    price_per_hour: float | None,
+    **step: Any,
+) -> dict[str, Any] | None:
+    """The bound of a step, and what it means for a run of the config's epochs."""
+    devices = list(program.mesh.devices.flat)
+    machine = MACHINES.get(devices[0].device_kind)
+    if machine is None:
+        return None
+    train = program.config.train
+    bound = roofline(
+        machine,
+        launched,
+        found,
+        [granule(device) for device in devices],
+        precision=train.precision,
+        **step,
+    )
+    seconds = bound["step_seconds_at_least"]
+    run = seconds * program.steps_per_epoch * train.epochs
+    return bound | {
+        "examples_per_second_at_most": train.batch_size / seconds,
+        "run_seconds": run,
+        "cost": price_per_hour and price_per_hour * len(devices) * run / 3600,
     }
 
 
@@ -103,20 +147,18 @@ def exposed_bytes(planned: dict[str, Any]) -> int:
     return sum(row["bytes"] for row in planned["collectives"] if not row["matmul_ops_overlapped"])
 
 
-def every_mesh(
-    config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device]
-) -> Iterator[Program]:
+def every_mesh(config: ConfigDict, spec: Spec, devices: Sequence[jax.Device]) -> Iterator[Program]:
     """Yields the program of every mesh of the devices that the model and the batch allow."""
     for sizes in factorisations(len(devices), PLAN_AXES):
         try:
-            yield program_on(config, dataset, devices, {f"mesh.{a}": n for a, n in sizes.items()})
+            yield program_on(config, spec, devices, {f"mesh.{a}": n for a, n in sizes.items()})
         except UserError:
             continue  # this mesh does not divide something
 
 
 def program_on(
     config: ConfigDict,
-    dataset: Dataset,
+    spec: Spec,
     devices: Sequence[jax.Device],
     changes: dict[str, Any] | None = None,
 ) -> Program:
@@ -128,4 +170,4 @@ def program_on(
     check_one_program(config.strategy)
     changed = validate(flat(config) | (changes or {}))
     mesh = make_mesh(changed, devices)
-    return program_of(changed.strategy).of(changed, mesh, dataset)
+    return program_of(changed.strategy).of(changed, mesh, spec)

@@ -69,7 +69,8 @@ class Collective:
       compute_ops: names of the kernels that are issued between start and done.
       matmul_ops: those of ``compute_ops`` which hold a convolution or a matrix product.
       flops: floating-point operations of these convolutions and matrix products; a multiplication
-        and an addition are two. Those of custom calls are not known and not counted.
+        and an addition are two. Those of custom calls are counted where they are a library's.
+      groups: the devices that it joins, by their place in the mesh; empty where all are meant.
     """
 
     kind: str
@@ -82,6 +83,7 @@ class Collective:
     compute_ops: tuple[str, ...] = ()
     matmul_ops: tuple[str, ...] = ()
     flops: int = 0
+    groups: tuple[tuple[int, ...], ...] = ()
 
     @property
     def compute_ops_overlapped(self) -> int:
@@ -154,6 +156,7 @@ def _walk(module: hlo.Module, computation: str, executions: int) -> Iterator[Col
             compute_ops=tuple(o.name for o in kernels),
             matmul_ops=tuple(o.name for o in matmuls),
             flops=sum(map(module.matmul_flops, matmuls)),
+            groups=tuple(map(tuple, hlo.device_groups(issued))),
         )
 
 

@@ -15,13 +15,14 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxdna.data.batches import steps_per_epoch
-from jaxdna.data.dataset import Dataset, Split
+from jaxdna.data.dataset import Spec, Split
 from jaxdna.models.layers import Conv2D
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
@@ -75,11 +76,11 @@ class Program:
     class_weights: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, config: ConfigDict, mesh: Mesh, dataset: Dataset) -> Self:
-        """Returns the program that trains on a data set."""
-        labels = dataset.splits["train"].y
-        weights = CLASS_WEIGHTS[config.train.class_weight](labels, dataset.classes)
-        return cls(config, mesh, dataset.example_shape, dataset.logits, len(labels), weights)
+    def of(cls, config: ConfigDict, mesh: Mesh, spec: Spec) -> Self:
+        """Returns the program that trains on a data set; its labels only a weighted loss needs."""
+        labels = np.empty(0, np.int32) if spec.labels is None else spec.labels
+        weights = CLASS_WEIGHTS[config.train.class_weight](labels, spec.classes)
+        return cls(config, mesh, spec.example_shape, spec.logits, spec.train_examples, weights)
 
     def __post_init__(self) -> None:
         """Raises UserError where the mesh cannot split the examples or the parameters."""

@@ -1,4 +1,4 @@
-"""Names of TPU slices become devices, quietly, and wrong names one helpful sentence."""
+"""Names of TPU slices and GPUs become devices, and wrong names one helpful sentence."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ import pytest
 from jaxdna.config import load_config
 from jaxdna.errors import UserError
 from jaxdna.parallel.mesh import AXES, describe_mesh, make_mesh
-from jaxdna.study import topology
+from jaxdna.study import topology, tpus
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs the extra [plan]"
@@ -30,7 +30,15 @@ needs_libtpu = pytest.mark.skipif(
         ("v4:64x64x64", "v4:16x16x16"),
         ("v6:2x4", "v6e"),
         ("v7x:2x2x1", "tpu7x"),
-        ("h100", "v5e"),
+        ("h10:8", "h100"),
+        ("h100", "h100:8"),
+        ("h100:3", "h100:1, h100:2, h100:4, h100:8"),
+        ("h100:16", "h100:HOSTSx8"),
+        ("a6000:8", "a6000:4"),
+        ("h100:2x3", "h100:4"),
+        ("h100:0x8", "h100:8"),
+        ("b200:8x", "b200:8"),
+        ("rtx4090:1", "a6000:4"),
         ("v5e:-2x4", "2x4"),
     ],
 )
@@ -48,6 +56,17 @@ def test_slices_are_positive():
         topology.topology("v5e:2x4", slices=0)
 
 
+def test_hosts_of_gpus_are_no_slices():
+    with pytest.raises(UserError, match="--topology=h100:2x8"):
+        topology.topology("h100:8", slices=2)
+
+
+def test_missing_compiler_for_gpus_names_the_extra(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'jaxdna\[plan-gpu\]'"):
+        topology.topology("h100:8")
+
+
 def test_missing_libtpu_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "libtpu", None)  # what importing a missing module leaves
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
@@ -57,9 +76,9 @@ def test_missing_libtpu_names_the_extra(monkeypatch):
 
 
 @needs_libtpu
-@pytest.mark.parametrize("generation", topology.GENERATIONS)
+@pytest.mark.parametrize("generation", tpus.GENERATIONS)
 def test_every_listed_shape_is_one_that_libtpu_knows(generation):
-    for shape in topology.GENERATIONS[generation].shapes:
+    for shape in tpus.GENERATIONS[generation].shapes:
         name = f"{generation}:{'x'.join(map(str, shape))}"
         devices = topology.topology(name).devices
         assert len(devices) == topology.device_count(name)
@@ -77,12 +96,14 @@ def test_slices_multiply_the_devices():
 def test_loading_libtpu_prints_nothing_and_leaves_backend_and_environment_alone():
     program = """
 import os
+from jaxdna.parallel.plugins import held_back
 from jaxdna.study.topology import topology
 first = topology("v5e:2x2")
 import jax
 ours = {"TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES", "ALLOW_MULTIPLE_LIBTPU_LOAD"}
 assert not ours & set(os.environ)
-assert jax.default_backend() == "cpu"
+with held_back():
+    assert jax.default_backend() == "cpu"
 print(len(first.devices))
 """
     # Two at once: libtpu's lock lets one process in unless told otherwise.

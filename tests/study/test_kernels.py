@@ -9,8 +9,8 @@ import pytest
 
 from jaxdna.config import load_config
 from jaxdna.parallel.mesh import make_mesh
+from jaxdna.study.kernels import bytes_moved
 from jaxdna.study.topology import topology
-from jaxdna.study.traffic import bytes_moved
 from jaxdna.training.program import Program
 
 PARAMETERS = 993 * 4
