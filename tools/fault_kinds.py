@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,8 +121,15 @@ def _saved(run: Path) -> list[tuple[int, ...]]:
 
 
 def _wait_for_the_folder(scene: Scene) -> None:
-    """Until the run has written into its folder, and for a random part of the rest."""
-    if scene.one().until(lambda job: (scene.run / "config.json").exists()):
+    """Until the folder is this start's own, and for a random part of the rest."""
+
+    def owned(job: Job) -> bool:
+        with suppress(OSError):
+            owner = f'"pid": {job.pid},'
+            return owner in (scene.run / ".lock").read_text(errors="replace")
+        return False
+
+    if scene.jobs[0].until(owned):
         time.sleep(scene.chance.uniform(0, 0.5) * scene.moment)
 
 
@@ -179,7 +187,7 @@ def _failed(scene: Scene) -> str | None:
 
 def _refused(scene: Scene) -> str | None:
     scene.done = True
-    said = all("seed" in job.output for job in scene.jobs)
+    said = any("seed" in job.output for job in scene.jobs)
     return None if said else "nothing said of the seed"
 
 
@@ -191,7 +199,7 @@ KINDS: dict[str, Kind] = {
     "stop": Kind(frozenset({78, 0}), _signals(signal.SIGTERM)),
     "interrupt": Kind(frozenset({78, 0}), _signals(signal.SIGINT)),
     "second signal": Kind(frozenset({78, 0}), _signals(signal.SIGTERM, signal.SIGTERM)),
-    "moved folder": Kind(frozenset({1, 0} | _PEERS), _move, after=_move_back),
+    "moved folder": Kind(frozenset({0, 1, 2} | _PEERS), _move, after=_move_back),
     "power cut": Kind(
         frozenset({-signal.SIGKILL, 0, 1} | _PEERS), _cut_the_power, after=_restore_power
     ),

@@ -125,8 +125,11 @@ class RunLock:
             deadline = time.monotonic() + _WATCH_SECONDS
             while time.monotonic() < deadline:
                 time.sleep(0.5)
-                if _read_path(self._path) != before:
-                    raise self._refusal(_read_path(self._path))
+                now = _read_path(self._path)
+                if not now:  # released, or the folder is gone
+                    return False
+                if now != before:
+                    raise self._refusal(now)
         note(f"taking over the run folder from {_name(before)}, which has died")
         return True
 

@@ -114,6 +114,16 @@ def test_fault_30_of_two_that_take_a_free_lock_without_the_kernel_one_writes(tmp
     assert not (tmp_path / ".lock").exists()
 
 
+def test_fault_16_a_lock_that_is_released_while_it_is_watched_is_free(tmp_path):
+    path = tmp_path / ".lock"
+    foreign(path)
+    releasing = threading.Timer(0.2, path.unlink)
+    lock = RunLock(path)
+    lock.take(lambda note: releasing.start())
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+    lock.release()
+
+
 @pytest.mark.parametrize("content", [b"\xff\x00", b"[" * 9_000, b'{"pid": "\\u001b[31m"}', b"null"])
 def test_fault_16_a_garbled_lock_is_a_dead_one(tmp_path, monkeypatch, content):
     monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 0.5)
