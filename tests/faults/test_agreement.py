@@ -58,7 +58,7 @@ def test_fault_26_what_concerns_a_process_alone_may_differ(runner, tmp_path):
         ],
     )
     jobs = start_two(runner, "train", *SHORT, *ONE, f"--workdir={tmp_path / 'run'}", own=own)
-    assert [job.end() for job in jobs] == [0, 0], [job.output for job in jobs]
+    assert [job.end(300) for job in jobs] == [0, 0], [job.output for job in jobs]
 
 
 @pytest.fixture(scope="module")

@@ -262,7 +262,7 @@ def test_tal1_reaches_its_score_with_two_workers_and_leaves_its_metrics(crew, tm
     program, dataset, _ = crew
     folder, console = RunFolder(tmp_path / "run"), Console(quiet=True)
     prepared = Prepared(program.mesh, dataset, program)
-    with Guard(program.config.watchdog) as guard, folder.locked(lambda text: None):
+    with Guard(program.config.watchdog, False) as guard, folder.locked(lambda text: None):
         folder.open(program.config)
         folder.record_data(dataset)
         summary = train(prepared, folder, guard, console, write_run_report)

@@ -313,7 +313,7 @@ def trained(dataset, folder, *overrides):
     prepared = Prepared(mesh, dataset, PipelineProgram(config, mesh, (500,), 1, size))
     opened = RunFolder(folder)
     console = Console(quiet=True)
-    with Guard(config.watchdog) as guard, opened.locked(console):
+    with Guard(config.watchdog, owns_process=False) as guard, opened.locked(console):
         opened.open(prepared.program.config)
         opened.record_data(dataset)
         return train(prepared, opened, guard, console, write_run_report)
