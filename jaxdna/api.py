@@ -221,7 +221,8 @@ class Run:
             and `labels` (a table with columns id and label), or `table` (sequence, tab, 0 or 1).
 
         Returns:
-          `test` (loss in nats, accuracy, auroc, auprc), `measures` (each with its 95 % interval),
+          `test` (loss in nats, accuracy, auroc, auprc), `chance` (what the sizes of the classes
+          alone give, and these), `measures` (each with its 95 % interval),
           `ceiling` (the best that is possible, for simulated data), and what it was measured on.
 
         Raises:
@@ -234,7 +235,8 @@ class Run:
             return evaluate_test_split(self.folder, self.config, strands, self._console)
         check_files(files)
         paths = {key: str(_path(key, value)) for key, value in files.items()}
-        return evaluate_files(self.model, paths, strands, self._console)
+        inputs = (self.folder.read_data() or {}).get("inputs", [])
+        return evaluate_files(self.model, paths, strands, self._console, inputs)
 
     @own_settings()
     def filters(

@@ -1,4 +1,8 @@
-"""The consoles for people and for results, and the tables on them."""
+"""The consoles for people and for results, and the tables on them.
+
+All text on them is plain: names of files, ids and motifs come from users, and brackets, colons and
+control characters in them are shown as they are, never obeyed. Emphasis is a style beside the text.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -6,8 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jaxdna.errors import visible
+
 
 class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(
+            *(visible(one) if isinstance(one, str) else one for one in objects), **options
+        )
+
     def on_broken_pipe(self) -> None:
         raise
 
@@ -19,7 +30,7 @@ def make_console() -> Console:
 
 def results_console(json: bool = False) -> Console:
     """Returns the console for results: stdout, or stderr where stdout is for the JSON object."""
-    console = _Console(stderr=json, highlight=False)
+    console = _Console(stderr=json, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 120
     return console
@@ -27,14 +38,14 @@ def results_console(json: bool = False) -> Console:
 
 def loud(console: Console) -> Callable[[str], None]:
     """Returns a function that shows a sentence which must not be overlooked."""
-    return lambda text: console.print(text, style="bold red", markup=False)
+    return lambda text: console.print(text, style="bold red")
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
     """Returns a table whose first column is left-aligned and whose others are right-aligned."""
-    made = Table(title=title, title_justify="left", title_style="bold")
+    made = Table(title=visible(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        made.add_column(column, justify="left" if i == 0 else "right")
+        made.add_column(visible(column), justify="left" if i == 0 else "right")
     for row in rows:
         made.add_row(*(_text(cell) for cell in row))
     return made
@@ -45,4 +56,4 @@ def _text(cell: Any) -> str:
         return "-"
     if isinstance(cell, float):
         return f"{cell:.4f}"
-    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+    return f"{cell:,}" if isinstance(cell, int) else visible(str(cell))

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import shutil
 import sys
 import traceback
@@ -19,6 +20,18 @@ EXIT_NOT_FINITE = 76  # the loss became NaN or infinite
 EXIT_NO_CHECKPOINT = 77  # a checkpoint is needed and none is usable
 EXIT_PREEMPTED = 78  # asked to stop; the state is saved
 EXIT_INTERRUPTED = 130  # a second Ctrl-C: nothing was saved; the shell's own code for SIGINT
+
+
+# Control characters but tab and line feed, what turns the direction of text, line separators that
+# are none to us, and halves of characters: a terminal obeys them, and a reader is deceived.
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    r"""Returns text as a person may be shown it: what a terminal obeys is spelled as `\x1b`."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class JaxdnaError(Exception):
@@ -97,7 +110,7 @@ def report(error: BaseException) -> int:
     What we foresaw is one sentence; what we did not is our mistake, and has its traceback.
     """
     if isinstance(error, JaxdnaError):
-        last_words(f"jaxdna: {error}")
+        last_words(f"jaxdna: {visible(str(error))}")
         return error.exit_code
     if memory := _lack_of_memory(error):
         last_words(f"jaxdna: {memory}")

@@ -1,5 +1,6 @@
 """Scores of a trained model: on its own test split, or on labelled files."""
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from jaxdna.analysis.labelled_scores import score_labelled
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.console import loud
+from jaxdna.data.digests import file_digest
 from jaxdna.errors import UserError
 from jaxdna.models.network import parameter_count
 from jaxdna.parallel.peers import meet, one_fate
@@ -19,7 +21,7 @@ from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained
 from jaxdna.strategies.prepare import prepare
 from jaxdna.tasks.measures import measure
-from jaxdna.tasks.metrics import scores
+from jaxdna.tasks.metrics import chance_scores, scores
 from jaxdna.training.checkpoint import load_best, params_sha256
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.versions import versions
@@ -61,6 +63,7 @@ def evaluate_test_split(
         "params": parameter_count(best),
         "params_sha256": params_sha256(prepared.program.gather(best)),
         "test": scores(labels, logits),
+        "chance": chance_scores(labels, logits.shape[1]),
         "measures": _measures(labels, logits[:, 0]) if logits.shape[1] == 1 else None,
         "ceiling": dataset.ceiling("test") if dataset.ceiling else None,
         "mesh": dict(prepared.mesh.shape),
@@ -80,7 +83,11 @@ def check_files(files: Iterable[str]) -> None:
 
 
 def evaluate_files(
-    trained: Trained, files: Mapping[str, str], strands: str | None, console: Console
+    trained: Trained,
+    files: Mapping[str, str],
+    strands: str | None,
+    console: Console,
+    inputs: Iterable[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """Scores a trained model on labelled files; see `labelled_scores.score_labelled`.
 
@@ -89,13 +96,30 @@ def evaluate_files(
       files: paths by the arguments of `score_labelled`, which `check_files` accepts.
       strands: how both strands make one prediction; as it was trained if None.
       console: where notes go.
+      inputs: the files that it was trained on, with their `sha256`.
 
     Returns:
-      The parts of the summary that apply, and `measures`.
+      The parts of the summary that apply, `measures`, and `trained_on`: which of the files, byte by
+      byte, the model was trained on.
 
     Raises:
       UserError: a file is wrong, or holds one class only.
     """
+    # A pipe can be read once only, and is left alone.
+    read = [path for key, path in files.items() if key != "labels" and os.path.isfile(path)]
+    digests = {path: file_digest(path) for path in read}
+    if "positives" in files and len(read) == 2 and len(set(digests.values())) == 1:
+        raise UserError(
+            f"--positives={files['positives']} and --negatives={files['negatives']} hold the same "
+            "bytes; legal: bound sequences in one and unbound ones in the other"
+        )
+    trained_on = {one["sha256"] for one in inputs}
+    known = [path for path, digest in digests.items() if digest in trained_on]
+    if known:
+        loud(console)(
+            f"note     this run was trained on {' and '.join(known)}: the scores tell how well it "
+            "remembers them, not how well it knows new sequences"
+        )
     labels, logits, notes = score_labelled(trained, Scorer(trained, strands), **files)
     for note in notes:
         console.print(f"note     {note}")
@@ -109,6 +133,8 @@ def evaluate_files(
         "params_sha256": params_sha256(trained.params),
         "examples": len(labels),
         "test": scores(labels, logits[:, None]),
+        "chance": chance_scores(labels, 1),
+        "trained_on": known,
         "measures": _measures(labels, logits),
         "ceiling": None,
         "devices": trained.mesh.size,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from jaxdna.analysis.filters import FilterMotif, filter_motifs, found_share
 from jaxdna.analysis.logos import write_logos
+from jaxdna.analysis.motif_match import likely
 from jaxdna.analysis.mutagenesis import Mutated, draw, mutate, write_table
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.analysis.windows import find_windows
@@ -144,6 +145,7 @@ def interpret(
 
 
 def _row(one: FilterMotif) -> dict[str, Any]:
+    found = likely(one.hits)
     return {
         "filter": one.number,
         "weight": one.weight,
@@ -151,6 +153,7 @@ def _row(one: FilterMotif) -> dict[str, Any]:
         "sites": one.sites,
         "consensus": one.core.consensus if one.core else "",
         "match": asdict(one.hits[0]) if one.hits else None,
+        "resembles": found.target if found else None,
     }
 
 

@@ -34,7 +34,7 @@ def logo_figure(motif: Motif, title: str = "") -> Any:
     axes.set_xticks(range(motif.width), [str(i + 1) for i in range(motif.width)], fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     if title:
-        axes.set_title(title, fontsize=8)
+        axes.set_title(title, fontsize=8, parse_math=False)
     return figure
 
 

@@ -91,6 +91,15 @@ def match_motif(
     ]
 
 
+def likely(hits: Sequence[Hit]) -> Hit | None:
+    """Returns the hit that a motif is named after, of `match_motif`'s; None where all are chance.
+
+    Every output follows this rule: no name where more than `LIKELY_E_VALUE` of the library's motifs
+    would fit as well by chance.
+    """
+    return hits[0] if hits and hits[0].e_value <= LIKELY_E_VALUE else None
+
+
 def library_note(library: Sequence[Motif]) -> str:
     """Returns a sentence where the library is too small for its p-values to mean much, else ''."""
     if len(library) >= FEW_TARGETS:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.sequences import LETTERS, Codes, decode
+from jaxdna.errors import visible
 from jaxdna.storage.files import picture
 
 _AT_ONCE_BASES = 2**25  # of the mutants that are scored at once
@@ -89,7 +90,7 @@ def draw(sequences: Sequence[Mutated]) -> bytes:
         bases = len(one.codes)
         whole.plot(np.arange(bases) + one.first, strongest, linewidth=0.8, color="0.2")
         whole.set(xlim=(one.first, one.first + bases - 1), ylim=(0, limit), ylabel="|change|")
-        whole.set_title(one.id, fontsize=9, loc="left")
+        whole.set_title(visible(one.id), fontsize=9, loc="left", parse_math=False)
         first = max(0, min(int(strongest.argmax()) - _ZOOM, bases - 2 * _ZOOM - 1))
         part = slice(first, first + 2 * _ZOOM + 1)
         image = zoomed.imshow(

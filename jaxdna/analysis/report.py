@@ -1,8 +1,8 @@
 """report.html: one page that shows a finished run, and asks nobody for anything."""
 
+import html
 from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,13 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from jaxdna.analysis.filters import FilterMotif
-from jaxdna.analysis.motif_match import LIKELY_E_VALUE
+from jaxdna.analysis.motif_match import LIKELY_E_VALUE, likely
 from jaxdna.analysis.report_figures import curve_svgs, logo_svg, roc_and_pr_svgs
 from jaxdna.config import flat
+from jaxdna.errors import visible
+from jaxdna.runs.display import class_sizes
 from jaxdna.tasks.measures import NAMES, measure
+from jaxdna.tasks.metrics import chance_scores
 from jaxdna.tasks.verdict import LEARNT_NOTHING
 
 MOST_LOGOS = 8
@@ -71,6 +74,11 @@ class ReportData:
     devices: str
 
 
+def escape(text: str) -> str:
+    """Returns text for a page, as plain as on a terminal."""
+    return html.escape(visible(text))
+
+
 def report_html(report: ReportData) -> str:
     """Returns the page."""
     summary, name = report.summary, escape(report.name)
@@ -114,6 +122,8 @@ def folds_html(
     ]
     rows += [[over, "", *(summary[over][key] for key in keys)] for over in ("mean", "sd")]
     rows.append(["pooled", len(labels), *(summary["test"][key] for key in keys)])
+    chance = chance_scores(labels, 1)
+    rows.append(["chance", "", *(chance[key] for key in keys)])
     links = ", ".join(
         f'<a href="fold{fold["fold"]}/report.html">fold {fold["fold"]}</a>' for fold in folds
     )
@@ -122,7 +132,7 @@ def folds_html(
         f"<h1>{escape(name)}</h1>",
         f"<p>Cross-validation: each of {len(labels):,} examples is scored by the model that has "
         f"not seen it. The folds' own pages: {links}</p>",
-        _section("Scores", _table(["", "examples", *keys], rows)),
+        _section("Scores", _sizes(chance) + _table(["", "examples", *keys], rows)),
         _section("ROC, precision and recall, pooled", _figures(pooled)),
         _section("Confusion table, pooled", _confusion(labels, logits)),
     ]
@@ -158,20 +168,28 @@ def _headline(report: ReportData) -> str:
 
 def _scores(report: ReportData) -> str:
     ceiling = report.summary["ceiling"] or {}
+    chance = chance_scores(report.labels, report.logits.shape[1])
     if report.logits.shape[1] > 1 or not 0 < report.labels.sum() < len(report.labels):
         test = report.summary["test"]
-        return _table(["", "value"], [[key, test[key]] for key in ("loss", "accuracy")])
+        rows = [[key, test[key], chance[key]] for key in ("loss", "accuracy")]
+        return _sizes(chance) + _table(["", "value", "chance"], rows)
     found = measure(report.labels, report.logits[:, 0])
     rows = [
         [
             label,
             found[key].value,
             f"{found[key].low:.4f} to {found[key].high:.4f}",
+            chance.get(key),
             *([ceiling.get(key)] if ceiling else []),
         ]
         for key, label in NAMES.items()
     ]
-    return _table(["", "value", "95 % interval", *(["Bayes ceiling"] if ceiling else [])], rows)
+    columns = ["", "value", "95 % interval", "chance", *(["Bayes ceiling"] if ceiling else [])]
+    return _sizes(chance) + _table(columns, rows)
+
+
+def _sizes(chance: dict[str, Any]) -> str:
+    return f"<p>Examples{class_sizes(chance)}.</p>"
 
 
 def _curves(report: ReportData) -> list[str]:
@@ -194,10 +212,10 @@ def _logos(filters: list[FilterMotif], caveat: str) -> str:
     cards = []
     for one in shown:
         assert one.core is not None
-        best = one.hits[0] if one.hits else None
+        best = likely(one.hits)
         match = (
             f"resembles {escape(best.target)} ({best.strand} {best.offset}, p {best.p_value:.1g})"
-            if best and best.e_value <= LIKELY_E_VALUE
+            if best
             else "resembles none of the known motifs"
         )
         cards.append(

@@ -76,13 +76,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         rows = [*seen["versions"].items(), *((key, seen[key]) for key in shown)]
         console.print(table("Versions and system", ("", ""), rows))
         console.print(f"platform  {seen['platform'] or 'none'}: {reason}")
-        console.print(f"devices   {describe_devices(devices) if devices else error}", markup=False)
+        console.print(f"devices   {describe_devices(devices) if devices else error}")
         console.print(f"processes {seen['processes']}")
         console.print(f"cache     {seen['compilation_cache'] or 'off'}")
         for what, how in seen["others_can_write"].items():
-            console.print(f"warning   others can write the folder of {what}: {how}", markup=False)
+            console.print(f"warning   others can write the folder of {what}: {how}")
         for name, value in settings.items():
-            console.print(f"variable  {name}={value}", markup=False)
+            console.print(f"variable  {name}={value}")
     return seen
 
 

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from rich.progress import track
 
     from jaxdna.analysis import interpretation
-    from jaxdna.analysis.motif_match import library_note
+    from jaxdna.analysis.motif_match import LIKELY_E_VALUE, library_note
     from jaxdna.cli.common import open_trained
     from jaxdna.console import make_console, results_console, table
     from jaxdna.data.motifs import LIBRARY, library, read_motifs
@@ -73,10 +73,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     console = results_console(arguments.json)
     rows = []
     for row in found["filters"][:20]:
-        best = row["match"] or {}
+        best = row["match"] if row["resembles"] else {}
         place = f"{best['strand']} {best['offset']}" if best else None
         p_value = f"{best['p_value']:.1e}" if best else None
-        cells = (row["weight"], row["sites"], row["consensus"], best.get("target"), place, p_value)
+        cells = (row["weight"], row["sites"], row["consensus"], row["resembles"], place, p_value)
         rows.append([f"filter{row['filter']}", *cells])
     columns = ("", "weight", "sites", "consensus", "resembles", "strand, offset", "p")
     console.print(table("Filters, the most influential first", columns, rows))
@@ -86,7 +86,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             f"the window that adds most to the logit holds the embedded motif in {share:.1%} of "
             f"the bound sequences ({chance:.1%} by chance)"
         )
-    compared = f"compared with {len(known):,} known motifs: {arguments.motifs or LIBRARY}"
-    console.print(compared, markup=False)
+    console.print(
+        f"compared with {len(known):,} known motifs: {arguments.motifs or LIBRARY}; named is what "
+        f"fewer than {LIKELY_E_VALUE:g} of them would resemble as much by chance"
+    )
     console.print(f"tables, motif files, logos and the heat-map are in {output.path}")
     return found | {"output": str(output.path)}

@@ -23,6 +23,7 @@ from jaxdna.errors import (
     nearest,
     report,
     unheard,
+    visible,
 )
 from jaxdna.parallel.settings import set_aside
 
@@ -81,7 +82,7 @@ class _Parser(argparse.ArgumentParser):
     """Ends with one sentence instead of a usage block."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"jaxdna: {message} (`{self.prog} --help` lists the flags)", file=sys.stderr)
+        print(f"jaxdna: {visible(message)} (`{self.prog} --help` lists the flags)", file=sys.stderr)
         raise SystemExit(EXIT_USER)
 
 
@@ -159,7 +160,7 @@ def _answer(arguments: list[str]) -> int:
     _require_files()
     verb, *rest = arguments
     if verb not in VERBS:
-        print(f"jaxdna: no verb '{verb}'; {nearest(verb, VERBS)}", file=sys.stderr)
+        print(f"jaxdna: no verb '{visible(verb)}'; {nearest(verb, VERBS)}", file=sys.stderr)
         return EXIT_USER
     rest, command = split_command(rest)
     overrides, others = split_overrides(rest)

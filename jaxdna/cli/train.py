@@ -49,8 +49,9 @@ def _closing_notes(summary: dict[str, Any], workdir: Path, console: Any) -> None
 
         verdict = summary.get("verdict", LEARNT_NOTHING)  # a run of an older version has none
         console.print(
-            f"[bold]{verdict} Try another --config.seed, a higher "
-            "--config.optimizer.learning_rate, or more examples.[/bold]"
+            f"{verdict} Try another --config.seed, a higher "
+            "--config.optimizer.learning_rate, or more examples.",
+            style="bold",
         )
     console.print(
         f"{seconds['total']:.1f} s in all: compile {seconds['compile']:.1f}, "

@@ -98,6 +98,13 @@ def read_labelled(config: ConfigDict) -> Labelled:
     cache = cache_folder(config.runtime.data_cache)
     memory = cache / "digests"
     inputs = [Input(path, file_digest(path, memory)) for path in source.inputs]
+    digests = {one.path: one.sha256 for one in inputs}
+    if len({digests.get(part, part) for part in source.parts}) < len(source.parts):
+        raise UserError(
+            f"--config.data.{'bed' if data.bed else 'positives'}={source.parts[0]} and "
+            f"--config.data.negatives={source.parts[1]} hold the same bytes; legal: bound "
+            "sequences in one and unbound ones in the other"
+        )
     key = [[one.sha256 for one in inputs], source.key, data.ambiguous, data.similarity]
     width = config.model.get("width", 1)
 

@@ -38,7 +38,7 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
       PeerError: the others did not come in time.
     """
     if start.note:
-        console.print(f"note     {start.note}", markup=False)
+        console.print(f"note     {start.note}")
     if jax.distributed.is_initialized():  # by us before, or by the user's own script
         _joined.set()
     if start.how == "single" or _joined.is_set():

@@ -11,7 +11,7 @@ from rich.table import Table
 from jaxdna.config import flat, validate
 from jaxdna.console import table
 from jaxdna.runs.run_folder import RunFolder
-from jaxdna.tasks.metrics import scores
+from jaxdna.tasks.metrics import chance_scores, scores
 
 TrainOne = Callable[[ConfigDict, RunFolder], dict[str, Any]]
 _SCORES = ("loss", "accuracy", "auroc", "auprc")
@@ -54,6 +54,7 @@ def cross_validate(config: ConfigDict, whole: RunFolder, train_one: TrainOne) ->
         "mean": {key: float(values.mean()) for key, values in over.items()},
         "sd": {key: float(values.std(ddof=1)) for key, values in over.items()},
         "test": scores(labels, logits),
+        "chance": chance_scores(labels, logits.shape[1]),
         "versions": summary["versions"],
     }
     whole.write_summary(result)
@@ -70,5 +71,7 @@ def folds_table(summary: dict[str, Any]) -> Table:
         rows.append([name, "", *(summary[name][key] for key in _SCORES)])
     examples = sum(row["examples"] for row in summary["folds"])
     rows.append(["pooled", examples, *(summary["test"][key] for key in _SCORES)])
+    if chance := summary.get("chance"):  # a run of an older version has none
+        rows.append(["chance", "", *(chance[key] for key in _SCORES)])
     columns = ("", "examples", "loss (nats)", "accuracy", "AUROC", "AUPRC")
     return table("Cross-validation", columns, rows)

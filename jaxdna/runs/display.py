@@ -1,6 +1,7 @@
 """What a person sees of a run: one live line, and tables of its scores."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -54,13 +55,26 @@ def results(summary: dict[str, Any]) -> Table:
     """Returns the closing table: the test scores and, for simulated data, the Bayes ceiling."""
     ceiling = summary.get("ceiling") or {}
     names = {"loss": "loss (nats)", "accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
-    columns = ["", "test", *(["Bayes ceiling"] if ceiling else [])]
+    chance = summary.get("chance") or {}  # a run of an older version has none
+    columns = ["", "test", *_beside(chance, ceiling)]
     rows = [
-        [label, summary["test"][key], *([ceiling.get(key)] if ceiling else [])]
+        [label, summary["test"][key], *(one.get(key) for one in (chance, ceiling) if one)]
         for key, label in names.items()
         if summary["test"][key] is not None
     ]
-    return table("Test split", columns, rows)
+    return table(f"Test split{class_sizes(chance)}", columns, rows)
+
+
+def class_sizes(chance: Mapping[str, Any]) -> str:
+    """Returns how many examples each class has, as the end of a title; '' where it is unknown."""
+    sizes = chance.get("examples", [])
+    if len(sizes) == 2:
+        return f": {sizes[1]:,} bound, {sizes[0]:,} unbound"
+    return f": {sum(sizes):,} examples of {len(sizes)} classes" if sizes else ""
+
+
+def _beside(chance: Mapping[str, Any], ceiling: Mapping[str, Any]) -> list[str]:
+    return [*(["chance"] if chance else []), *(["Bayes ceiling"] if ceiling else [])]
 
 
 def measures_table(summary: dict[str, Any]) -> Table:
@@ -68,15 +82,15 @@ def measures_table(summary: dict[str, Any]) -> Table:
     found = summary["measures"]
     if found is None:
         return results(summary)
-    ceiling = summary["ceiling"] or {}
+    ceiling, chance = summary["ceiling"] or {}, summary["chance"]
     rows = [
         [
             label,
             found[name]["value"],
             f"{found[name]['low']:.4f} to {found[name]['high']:.4f}",
-            *([ceiling.get(name)] if ceiling else []),
+            *(one.get(name) for one in (chance, ceiling) if one),
         ]
         for name, label in NAMES.items()
     ]
-    columns = ["", "value", "95 % interval", *(["Bayes ceiling"] if ceiling else [])]
-    return table("Measures", columns, rows)
+    columns = ["", "value", "95 % interval", *_beside(chance, ceiling)]
+    return table(f"Measures{class_sizes(chance)}", columns, rows)

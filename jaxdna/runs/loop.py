@@ -23,7 +23,7 @@ from jaxdna.runs.guard import Guard, StopRequested
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.stopwatch import Stopwatch
 from jaxdna.strategies.prepare import Prepared
-from jaxdna.tasks.metrics import chance_loss, scores
+from jaxdna.tasks.metrics import chance_loss, chance_scores, scores
 from jaxdna.tasks.verdict import chance_auroc, verdict
 from jaxdna.training import class_weights
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
@@ -327,6 +327,7 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
         "verdict": verdict(stopping.left_plateau, dataset.splits["validation"].y, labels, logits),
         "data": dataset.describe,
         "test": scores(labels, logits),
+        "chance": chance_scores(labels, logits.shape[1]),
         "ceiling": ceiling,
         "samples_per_second": None,
         "seconds": run.watch.read(),

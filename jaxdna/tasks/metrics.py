@@ -1,6 +1,7 @@
 """Scores of a set of predictions, exact and in float64 on the host."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -94,6 +95,28 @@ def scores(labels: NDArray, logits: NDArray) -> dict[str, float | None]:
         "accuracy": float((guess == labels).mean()),
         "auroc": auroc(labels, logits[:, 0]) if binary else None,
         "auprc": auprc(labels, logits[:, 0]) if binary else None,
+    }
+
+
+def chance_scores(labels: NDArray, outputs: int) -> dict[str, Any]:
+    """Returns the scores of who knows how large the classes are and nothing else.
+
+    Args:
+      labels: integer [examples].
+      outputs: logits of one example; 1 for two classes.
+
+    Returns:
+      `examples` of each class, `loss` (nats) of predicting their shares, `accuracy` of always
+      saying the largest one, and for two classes `auroc` 0.5 and `auprc`, the share of positives.
+    """
+    binary = outputs == 1
+    sizes = np.bincount(labels, minlength=2 if binary else outputs)
+    return {
+        "examples": sizes.tolist(),
+        "loss": chance_loss(labels),
+        "accuracy": float(sizes.max() / sizes.sum()),
+        "auroc": 0.5 if binary else None,
+        "auprc": float(sizes[1] / sizes.sum()) if binary else None,
     }
 
 

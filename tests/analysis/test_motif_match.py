@@ -6,7 +6,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from jaxdna.analysis.motif_match import _integer_scores, _Null, library_note, match_motif
+from jaxdna.analysis.motif_match import _integer_scores, _Null, library_note, likely, match_motif
 from jaxdna.data.motifs import Motif, library, presets
 from jaxdna.errors import UserError
 
@@ -153,3 +153,10 @@ def test_the_library_of_the_package_has_its_licence_beside_it_and_the_presets_in
     assert "https://jaspar.elixir.no" in licence and "Licence" in licence
     assert [motif.name for motif in library()[:14]] == list(presets())
     assert len(library()) == 14 + 182 and library_note(library()) == ""
+
+
+def test_a_match_by_chance_names_no_motif():
+    hits = match_motif(TAL1, LIBRARY)
+    assert likely(hits) is hits[0]
+    assert likely(hits[-1:]) is None  # p 0.17 or so
+    assert likely([]) is None

@@ -233,7 +233,49 @@ def test_evaluate_on_labelled_files_equals_the_summary(call, trained, tmp_path):
             assert found["test"][key] == pytest.approx(value, abs=1e-5)
             assert found["measures"][key]["low"] <= value <= found["measures"][key]["high"]
         assert set(found["measures"]) >= {"balanced_accuracy", "recall_at_5_fdr"}
-    assert "recall at 10% FDR" in call("evaluate", *flags)
+        assert not found.get("trained_on")
+        sizes = [len(letters[0]), len(letters[1])]
+        assert found["chance"]["examples"] == summary["chance"]["examples"] == sizes
+        assert found["chance"]["auprc"] == pytest.approx(sizes[1] / sum(sizes))
+        assert found["chance"]["accuracy"] == pytest.approx(max(sizes) / sum(sizes))
+    shown = call("evaluate", *flags)
+    assert "recall at 10% FDR" in shown
+    assert f"Measures: {sizes[1]} bound, {sizes[0]} unbound" in shown
+    assert "chance" in shown
+
+
+def test_scores_on_files_of_the_training_are_said_to_be_so(trained, tmp_path, capsys):
+    folder, _ = trained
+    positives = shutil.copy(folder / "sim/positives.fa", tmp_path / "renamed.fa")
+    flags = [f"--positives={positives}", f"--negatives={folder}/sim/negatives.fa"]
+    assert main(["evaluate", f"--workdir={folder}/run", *flags, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["trained_on"] == [part.split("=")[1] for part in flags]
+    assert "this run was trained on" in err
+    flags[1] = f"--negatives={folder}/sim/positives.fa"
+    assert main(["evaluate", f"--workdir={folder}/run", *flags]) == 2
+    assert "hold the same bytes; legal: bound sequences in one" in capsys.readouterr().err
+
+
+def test_user_text_that_looks_like_markup_or_mathematics_is_shown_as_it_is(
+    trained, tmp_path, capsys
+):
+    folder, _ = trained
+    motif = "letter-probability matrix: alength= 4 w= 5\n" + "0.25 0.25 0.25 0.25\n" * 5
+    meme = tmp_path / "[b]motifs[red].meme"
+    meme.write_text(f"MEME version 4\n\nALPHABET= ACGT\n\nMOTIF [/b] x[red]\n{motif}")
+    lines = (folder / "sim/positives.fa").read_text().split()[:40]
+    fasta = tmp_path / "x[red].fa"
+    names = [r">$\frac$", ">chr1[/dup]", ">\u202egpj", *lines[6::2]]
+    fasta.write_text("".join(f"{a}\n{b}\n" for a, b in zip(names, lines[1::2], strict=True)))
+    flags = [f"--sequences={fasta}", f"--motifs={meme}", f"--output={tmp_path}/out[dim]"]
+    assert main(["interpret", f"--workdir={folder}/run", *flags, "--mutate=20"]) == 0
+    out, err = capsys.readouterr()
+    shown = "".join((out + err).split())
+    assert "[b]motifs[red].meme" in shown
+    assert "out[dim]" in shown
+    assert main(["predict", f"--workdir={folder}/run", f"--sequences={fasta}\x1b[31m"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
 
 
 def test_interpret_finds_the_motif(call, trained, tmp_path):

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from jaxdna.tasks.metrics import auprc, auroc, auroc_noise, chance_loss, losses, scores
+from jaxdna.tasks.metrics import (
+    auprc,
+    auroc,
+    auroc_noise,
+    chance_loss,
+    chance_scores,
+    losses,
+    scores,
+)
 
 
 @pytest.mark.parametrize("decimals", [1, 6])  # one decimal: many ties
@@ -59,3 +67,16 @@ def test_noise_of_the_auroc_is_that_of_all_orders(positives, negatives):
         areas.append(auroc(labels, np.arange(examples)))
     assert auroc_noise(labels) == pytest.approx(np.std(areas))
     assert auroc_noise(np.ones(3)) == np.inf
+
+
+def test_chance_scores_are_those_of_the_class_sizes_alone():
+    labels = np.repeat([0, 1], [90, 10])
+    constant = np.full((100, 1), np.log(10 / 90))
+    known = scores(labels, constant)  # always the base rate
+    chance = chance_scores(labels, 1)
+    assert chance.pop("examples") == [90, 10]
+    assert chance == pytest.approx(known)
+    assert known["accuracy"] == 0.9
+    assert chance_scores(np.array([0, 2, 2]), 3) | {"loss": 0} == {
+        "examples": [1, 0, 2], "loss": 0, "accuracy": 2 / 3, "auroc": None, "auprc": None,
+    }  # fmt: skip
