@@ -19,7 +19,7 @@ _SCORES = ("loss", "accuracy", "auroc", "auprc")
 
 def fold_folder(workdir: Path, fold: int) -> RunFolder:
     """Returns the run folder of one fold, from 0."""
-    return RunFolder(workdir / f"fold{fold}")
+    return RunFolder(workdir / f"fold{fold}", workdir)
 
 
 def cross_validate(config: ConfigDict, whole: RunFolder, train_one: TrainOne) -> dict[str, Any]:

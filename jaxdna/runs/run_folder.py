@@ -107,8 +107,12 @@ class RunFolder:
       report: the page that shows the run.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, root: Path | None = None):
         """Names the folder; nothing is touched.
+
+        Args:
+          path: the folder.
+          root: as that of `Folder`.
 
         Raises:
           UserError: the name is no UTF-8 text, as which the libraries below take it.
@@ -121,7 +125,7 @@ class RunFolder:
                 "give another folder"
             ) from None
         self.path = path
-        self.files = Folder(path)
+        self.files = Folder(path, root)
         self.writes = True
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"

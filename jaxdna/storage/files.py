@@ -135,13 +135,13 @@ class Folder:
 
 
 @contextmanager
-def writing(output: Folder) -> Iterator[None]:
-    """Raises UserError where the folder that a verb was given for its results cannot be written."""
+def writing(output: Folder, flag: str = "--output") -> Iterator[None]:
+    """Raises UserError where the folder that `flag` gives a verb for results cannot be written."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"--output={output.path} cannot be written ({(error.strerror or str(error)).lower()})"
+            f"{flag}={output.path} cannot be written ({(error.strerror or str(error)).lower()})"
         ) from error
 
 

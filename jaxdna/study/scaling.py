@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from jaxdna.config import flat, validate
 from jaxdna.errors import EXIT_USER, JaxdnaError, UserError
 from jaxdna.parallel.mesh import batch_shards, check_across, check_batch, resolve_axes
-from jaxdna.storage.files import Folder
+from jaxdna.storage.files import Folder, writing
 from jaxdna.strategies.pipeline import check_microbatches
 from jaxdna.versions import versions
 
@@ -187,7 +187,8 @@ def measure_all(
         else:
             note(f"{label}: measuring")
             kept[key] = ask(request)
-            folder.write(_MEASURED, json.dumps(kept, indent=1) + "\n")
+            with writing(folder, "--workdir"):
+                folder.write(_MEASURED, json.dumps(kept, indent=1) + "\n")
         yield part, kept[key]
 
 

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from jaxdna.storage.files import Folder, picture
+from jaxdna.storage.files import Folder, picture, writing
 from jaxdna.study.scaling import Row, place
 
 _OUTWEIGHS = 0.5  # of a step: from here on communication takes longer than the work
@@ -104,9 +104,10 @@ def sentences(rows: Sequence[Row], cores: int | None) -> list[str]:
 
 def write_files(folder: Folder, rows: Sequence[Row], cores: int | None) -> None:
     """Writes scaling.csv, scaling.md and scaling.png."""
-    folder.write("scaling.csv", comma_separated(rows))
-    folder.write("scaling.md", markdown(rows, cores))
-    folder.write("scaling.png", draw(rows))
+    with writing(folder, "--workdir"):
+        folder.write("scaling.csv", comma_separated(rows))
+        folder.write("scaling.md", markdown(rows, cores))
+        folder.write("scaling.png", draw(rows))
 
 
 def draw(rows: Sequence[Row]) -> bytes:

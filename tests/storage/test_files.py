@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from jaxdna.errors import UserError
+from jaxdna.runs.cross_validation import fold_folder
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage.files import Folder, FolderLost
 from tools.lossy_disk import LossyDisk
@@ -94,6 +95,17 @@ def test_training_refuses_a_link_before_any_work(tmp_path, name):
     with pytest.raises(UserError, match=f"{name} is a symbolic link"), run.locked(print):
         pass
     assert target.read_text() == "theirs"
+
+
+def test_the_folder_of_a_fold_is_inside_of_the_run_folder(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "fold1").symlink_to(outside)
+    fold = fold_folder(tmp_path / "run", 1)
+    with pytest.raises(UserError, match="fold1 is a symbolic link"), fold.locked(print):
+        pass
+    assert not any(outside.iterdir())
 
 
 def leave(path):
