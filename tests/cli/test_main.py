@@ -1,7 +1,6 @@
 import json
 import os
 import pty
-import resource
 import signal
 import subprocess
 import sys
@@ -89,12 +88,10 @@ def test_few_open_files_are_refused_and_more_are_taken_where_they_may_be():
     def run(soft, hard):
         code = (
             "import resource\nfrom jaxdna.cli.main import main\n"
+            f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
             "code = main(['simulate'])\nprint(code, *resource.getrlimit(resource.RLIMIT_NOFILE))"
         )
-        return subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),
-        )  # fmt: skip
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     few = run(32, 32)
     assert few.stdout == "2 32 32\n"
