@@ -145,7 +145,7 @@ def _print_roofline(bound: dict[str, Any], console: Any) -> None:
         ["training of all epochs, at least", _seconds(bound["run_seconds"])],
         *([["cost of it, at least", f"{bound['cost']:.4g}"]] if bound["cost"] else []),
     ]
-    title = f"Roofline: bound by {bound['bound']} (a bound by data sheets, not a prediction)"
+    title = f"Roofline: bound by {bound['bound']}"
     console.print(table(title, ("", ""), rows))
 
 
