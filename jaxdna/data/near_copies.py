@@ -119,8 +119,13 @@ def _neighbours(
 
     Only those that have `agreeing` hashes in common at least.
     """
-    record, place = np.nonzero((sketch % _ROUNDS == one) & (sketch != _NONE))
-    value = sketch[record, place]
+    records, values = [np.arange(0)], [sketch[:0, 0]]
+    for start in range(0, len(sketch), _CHUNK_KMERS):  # the sketches of many are the most there is
+        some = sketch[start : start + _CHUNK_KMERS]
+        row, place = np.nonzero((some % _ROUNDS == one) & (some != _NONE))
+        records.append(row + start)
+        values.append(some[row, place])
+    record, value = np.concatenate(records), np.concatenate(values)
     # Among many that have it, those with the same smallest hash stand side by side.
     order = np.lexsort((sketch[record, 0], value))
     record, value = record[order], value[order]
