@@ -45,6 +45,7 @@ CONFIG = [
     "--config.train.steps_per_call=4",
     "--config.runtime.platform=cpu",
     "--config.cluster.heartbeat_seconds=5",
+    "--config.cluster.start_seconds=120",
 ]
 FAULTS_PER_RUN = 5
 _RARE = {
@@ -136,8 +137,9 @@ def campaign(
             report.runs += 1
             if loss:
                 report.losses.append(f"{run.name}: {loss}")
-            if loss and disk and run.exists():
-                shutil.copytree(run, folder / run.name, symlinks=True, dirs_exist_ok=True)
+            if loss and disk:
+                with suppress(OSError):
+                    shutil.copytree(run, folder / run.name, symlinks=True, dirs_exist_ok=True)
             if disk or not loss:
                 shutil.rmtree(run, ignore_errors=True)
             report.seconds = before + time.monotonic() - begin

@@ -192,7 +192,8 @@ def _refused(scene: Scene) -> str | None:
 
 
 # A killed process leaves 70 or SIGABRT to the other one of two; a stop comes too late for 78 once
-# the last parameters are saved.
+# the last parameters are saved. One of two that finds out by itself that its settings are not those
+# of the folder ends before it has joined, and is waited for.
 _PEERS = {70, -signal.SIGABRT}
 KINDS: dict[str, Kind] = {
     "kill": Kind(frozenset({-signal.SIGKILL, 0} | _PEERS), _signals(signal.SIGKILL)),
@@ -209,7 +210,7 @@ KINDS: dict[str, Kind] = {
     "stopped lock holder": Kind(
         frozenset({0, 2}), _stop_the_holder, environment=lambda scene: {"FAIL_FLOCK": "1"}
     ),
-    "disagreeing processes": Kind(frozenset({2}), changes=("--config.seed=1",), after=_refused),
+    "disagreeing processes": Kind(frozenset({2, 70}), changes=("--config.seed=1",), after=_refused),
 } | {
     # Where nothing can be read no checkpoint is intact.
     f"failing {call}": Kind(

@@ -48,8 +48,15 @@ class LossyDisk:
             os.close(handle)
 
     def start_again(self) -> None:
-        """Mounts what has reached the disk; no process may have it open any more."""
+        """Mounts what has reached the disk; no process may have it open any more.
+
+        A copy of it: a process with mounts of its own may keep the failed file system from ending,
+        and would then be given it once more.
+        """
         self._unmount()
+        failed, self._image = self._image, self._image.with_name(f"{time.monotonic_ns()}.img")
+        _run("cp", "--sparse=always", str(failed), str(self._image))
+        failed.unlink()
         self._mount()
 
     def _mount(self) -> None:
