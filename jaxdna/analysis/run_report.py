@@ -12,7 +12,8 @@ from jaxdna.analysis.windows import find_windows
 from jaxdna.data.motifs import LIBRARY, library
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.parallel.runtime import describe_devices
-from jaxdna.runs.run_folder import RunFolder, data_record
+from jaxdna.runs.records import data_record
+from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained
 from jaxdna.strategies.prepare import Prepared
 from jaxdna.training.state import Params

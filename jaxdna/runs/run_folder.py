@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from jaxdna import config as configs
 from jaxdna.data.dataset import Dataset
 from jaxdna.errors import JaxdnaError, UserError, storage_error
+from jaxdna.runs.records import data_record, is_data, is_summary
 from jaxdna.storage.files import UNFINISHED, Folder
 from jaxdna.storage.manifest import read_small_json
 from jaxdna.storage.run_lock import RunLock
@@ -28,68 +29,6 @@ _WRITTEN = (
 )  # fmt: skip
 _MOST_CONFIG_BYTES = 2**20
 _MOST_SUMMARY_BYTES = 2**20
-
-
-def _is_summary(value: Any) -> bool:
-    """Whether `value` has what is shown of the summary of a finished run."""
-    if not isinstance(value, dict):
-        return False
-    kinds = {
-        "params_sha256": str,
-        "best_epoch": int,
-        "epochs": int,
-        "stopped_early": bool,
-        "left_plateau": bool,
-        "test": dict,
-        "ceiling": dict | None,
-        "samples_per_second": int | None,
-        "seconds": dict,
-    }
-    parts = {
-        "test": ("loss", "accuracy", "auroc", "auprc"),
-        "seconds": ("total", "compile", "train", "eval", "checkpoint"),
-    }
-    return all(isinstance(value.get(key, ...), kind) for key, kind in kinds.items()) and all(
-        isinstance(value[key].get(name, ...), float | int | None)
-        for key, names in parts.items()
-        for name in names
-    )
-
-
-def _is_data(value: Any) -> bool:
-    """Whether `value` has what is read of data.json."""
-    if not isinstance(value, dict) or not isinstance(value.get("inputs"), list):
-        return False
-    shape = value.get("example_shape")
-    return (
-        type(value.get("classes")) is int
-        and 2 <= value["classes"] < 2**20
-        and isinstance(shape, list)
-        and shape != []
-        and all(type(size) is int and 0 < size < 2**31 for size in shape)
-        and all(
-            isinstance(source, dict)
-            and isinstance(source.get("path"), str)
-            and isinstance(source.get("sha256"), str)
-            and isinstance(source.get("absolute", ""), str)
-            for source in value["inputs"]
-        )
-    )
-
-
-def data_record(dataset: Dataset) -> dict[str, Any]:
-    """Returns what data.json holds: what the data are, their files' digests among it."""
-    return {
-        "describe": dataset.describe,
-        "example_shape": list(dataset.example_shape),
-        "classes": dataset.classes,
-        "splits": {name: len(split) for name, split in dataset.splits.items()},
-        "inputs": [
-            source._asdict() | {"absolute": str(Path(source.path).absolute())}
-            for source in dataset.inputs
-        ],
-        "notes": list(dataset.notes),
-    }
 
 
 class RunFolder:
@@ -297,7 +236,7 @@ class RunFolder:
             value = read_small_json(self._data, _MOST_CONFIG_BYTES)
         except (OSError, ValueError):
             return None
-        return value if _is_data(value) else None
+        return value if is_data(value) else None
 
     def read_config(self) -> ConfigDict:
         """Returns the configuration that the run was begun with.
@@ -357,7 +296,7 @@ class RunFolder:
             value = read_small_json(self._summary, _MOST_SUMMARY_BYTES)
         except (OSError, ValueError):
             return None
-        return value if _is_summary(value) else None
+        return value if is_summary(value) else None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Marks the run as finished."""

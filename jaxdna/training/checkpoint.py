@@ -11,32 +11,26 @@ import hashlib
 import json
 import logging
 import math
-import re
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxdna.errors import JaxdnaError, NoCheckpointError, storage_error
-from jaxdna.parallel.cluster import is_primary, own_id
-from jaxdna.parallel.peers import all_accept
+from jaxdna.parallel.cluster import is_primary
 from jaxdna.storage.files import UNFINISHED, Folder, FolderLost
-from jaxdna.storage.manifest import NAME as MANIFEST
-from jaxdna.storage.manifest import damage, read_small_json, write_manifest
+from jaxdna.storage.manifest import read_small_json, write_manifest
+from jaxdna.training.positions import Note, Position, name_of, newest_intact, position_of, positions
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
-
-Note = Callable[[str], None]
-Position = tuple[int, int]  # epochs done, and steps done in the next one
-T = TypeVar("T")
 
 # Orbax logs each failure with a traceback; all of them reach us as exceptions too.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -97,7 +91,7 @@ class Checkpoints:
         position = (progress.epoch, progress.epoch_step)
         if position in self._good:
             return
-        unfinished = f"{_FOLDER}/{_name(position)}{UNFINISHED}"
+        unfinished = f"{_FOLDER}/{name_of(position)}{UNFINISHED}"
         try:
             if is_primary():
                 self._run.make()
@@ -160,14 +154,14 @@ class Checkpoints:
         def read(folder: Path) -> tuple[TrainState, Params, Progress]:
             value = read_small_json(folder / _PROGRESS, _MOST_PROGRESS_BYTES)
             progress = Progress.from_json(value)
-            if _name((progress.epoch, progress.epoch_step)) != folder.name:
+            if name_of((progress.epoch, progress.epoch_step)) != folder.name:
                 raise ValueError(f"it is of epoch {progress.epoch}, step {progress.epoch_step}")
             arrays = _restore(
                 folder / _ARRAYS, {"state": abstract_state, "best": abstract_state.params}
             )
             return arrays["state"], arrays["best"], progress
 
-        found = _newest_intact(self._folder, read, note)
+        found = newest_intact(self._folder, read, note)
         if found is None:
             if (self._run.path / _SAVED).exists():
                 raise NoCheckpointError(
@@ -191,7 +185,7 @@ class Checkpoints:
                 run.write(f"{unfinished}/{_PROGRESS}", progress)
                 write_manifest(run.place(unfinished))
                 run.flush(unfinished)
-                final = f"{_FOLDER}/{_name(position)}"
+                final = f"{_FOLDER}/{name_of(position)}"
                 run.remove(final)  # damaged, or it would have been restored
                 run.rename(unfinished, final)
                 self._leave_mark(position)
@@ -205,12 +199,12 @@ class Checkpoints:
         """Beside the folder: whoever removes that leaves it."""
         if not (self._run.path / _SAVED).exists():
             rule = "without any checkpoint this run does not start anew"
-            self._run.write(_SAVED, f"{_name(position)} is saved: {rule}\n")
+            self._run.write(_SAVED, f"{name_of(position)} is saved: {rule}\n")
 
     def _tidy(self) -> None:
         """Removes all that is not to be kept: old, damaged, and what killed saves left behind."""
         for name in self._run.names(_FOLDER):
-            found = _position(name.removesuffix(UNFINISHED))
+            found = position_of(name.removesuffix(UNFINISHED))
             if found is not None and (name.endswith(UNFINISHED) or found not in self._good):
                 self._run.remove(f"{_FOLDER}/{name}")
 
@@ -243,7 +237,7 @@ def load_best(
     Raises:
       NoCheckpointError: there is none.
     """
-    found = _newest_intact(
+    found = newest_intact(
         folder.absolute(),
         lambda path: _restore(path / _ARRAYS, {"best": abstract_params})["best"],
         note,
@@ -261,12 +255,6 @@ def params_sha256(params: Params) -> str:
     for _, leaf in named:
         digest.update(np.ascontiguousarray(np.asarray(leaf), dtype="<f4").tobytes())
     return digest.hexdigest()
-
-
-def positions(folder: Path) -> list[Position]:
-    """Returns the positions of the checkpoints on disk, oldest first, whether intact or not."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(position for position in map(_position, names) if position is not None)
 
 
 def _check_room(folder: Path, arrays: Any) -> None:
@@ -306,112 +294,6 @@ def _remove_strays(unfinished: Path) -> None:
             _remove_for_good(unfinished, quiet_seconds=3)
             checkpoints.rmdir()  # where there was none, or it has something else in it, no more
             run.rmdir()
-
-
-def _name(position: Position) -> str:
-    """`epoch-4` after four epochs, `epoch-4-step-20` after 20 steps of the fifth."""
-    epoch, step = position
-    return f"epoch-{epoch}-step-{step}" if step else f"epoch-{epoch}"
-
-
-def _position(name: str) -> Position | None:
-    found = re.fullmatch(r"epoch-([0-9]{1,18})(?:-step-([0-9]{1,18}))?", name)
-    position = (int(found[1]), int(found[2] or 0)) if found else None
-    return position if position is not None and _name(position) == name else None
-
-
-def _newest_intact(
-    folder: Path, read: Callable[[Path], T], note: Note
-) -> tuple[Position, T] | None:
-    """Returns the newest position whose digests are right and which `read` can read.
-
-    Of several processes the first one looks at the digests, and all read what it has chosen.
-
-    Raises:
-      NoCheckpointError: there are checkpoints, and none of them is intact.
-    """
-    causes: dict[Position, str] = {}
-    while True:
-        chosen = _newest_undamaged(folder, causes, note) if is_primary() else None
-        position = _agreed(folder, chosen)
-        if position is None:
-            break
-        path = folder / _name(position)
-        try:
-            restored = read(path)
-        except Exception as error:  # whatever a file that is not ours makes Orbax raise
-            if jax.process_count() > 1:  # the others may have read it; they end when this one does
-                raise
-            cause = " ".join(str(error).split())[:300] or repr(error)
-            _reject(folder, position, cause, causes, note)
-        else:
-            if causes:
-                note(f"falling back to the newest intact checkpoint, {path.name}")
-            return position, restored
-    if not positions(folder):
-        return None
-    found = "; ".join(f"{_name(position)}: {cause}" for position, cause in causes.items())
-    raise NoCheckpointError(
-        f"no checkpoint in {folder} is intact ({found}); bring the folder back from a "
-        "copy, or train anew with another --workdir"
-    )
-
-
-def _agreed(folder: Path, chosen: Position | None) -> Position | None:
-    """Returns what process 0 has chosen, where the others find the very same in their folder.
-
-    Raises:
-      Disagreement: one of them finds another checkpoint of that name, or none.
-    """
-
-    def found(position: Position | None) -> str:
-        if position is None:
-            return ""
-        try:
-            with (folder / _name(position) / MANIFEST).open("rb") as manifest:
-                return hashlib.file_digest(manifest, "sha256").hexdigest()[:16]
-        except OSError as error:
-            return f"not there ({error.strerror})"
-
-    def objection(offer: str) -> str | None:
-        position, theirs = json.loads(offer)
-        mine = found(position)
-        if mine == theirs:
-            return None
-        return (
-            f"the processes disagree: the manifest of the checkpoint {folder / _name(position)} is "
-            f"{theirs} in process 0 and {mine} in process {own_id()}; they need a folder "
-            "that all hosts share, or the same copy of it"
-        )
-
-    position, _ = json.loads(all_accept(json.dumps([chosen, found(chosen)]), objection))
-    return None if position is None else tuple(position)
-
-
-def _left(folder: Path, causes: Collection[Position]) -> list[Position]:
-    """The positions on disk now, without those that were rejected."""
-    return [position for position in positions(folder) if position not in causes]
-
-
-def _newest_undamaged(folder: Path, causes: dict[Position, str], note: Note) -> Position | None:
-    while left := _left(folder, causes):
-        cause = damage(folder / _name(left[-1]))
-        if cause is None:
-            return left[-1]
-        _reject(folder, left[-1], cause, causes, note)
-    return None
-
-
-def _reject(
-    folder: Path, position: Position, cause: str, causes: dict[Position, str], note: Note
-) -> None:
-    """Takes a checkpoint for damaged if it is the newest still.
-
-    Otherwise a job that trains here has saved a newer one meanwhile, and removed this one.
-    """
-    if _left(folder, causes)[-1:] == [position]:
-        causes[position] = cause
-        note(f"DAMAGED: the checkpoint {folder / _name(position)} cannot be used ({cause})")
 
 
 def _restore(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:

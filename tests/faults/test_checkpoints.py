@@ -21,8 +21,9 @@ import pytest
 from jaxdna.errors import NoCheckpointError, StorageError
 from jaxdna.storage.files import Folder
 from jaxdna.storage.manifest import damage, write_manifest
-from jaxdna.training.checkpoint import Checkpoints, load_best, positions
+from jaxdna.training.checkpoint import Checkpoints, load_best
 from jaxdna.training.early_stopping import EarlyStopping
+from jaxdna.training.positions import positions
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import TrainState
 from tests.faults.conftest import SHORT

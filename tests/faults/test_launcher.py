@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from jaxdna.parallel.launcher import Ended, supervise
-from jaxdna.training.checkpoint import positions
+from jaxdna.training.positions import positions
 from tests.faults.conftest import SHORT, afresh
 
 # Only a stop saves.

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from jaxdna.storage.run_lock import RunLock
-from jaxdna.training.checkpoint import positions
+from jaxdna.training.positions import positions
 from tests.faults.conftest import (
     NO_CACHE,
     SHORT,

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from jaxdna.runs.guard import Guard
-from jaxdna.training.checkpoint import positions
+from jaxdna.training.positions import positions
 from tests.faults.conftest import NO_CACHE, SHORT, a_moment_after_compiling, afresh, rows, sha
 
 

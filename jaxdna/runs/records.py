@@ -1,0 +1,68 @@
+"""What stands in the JSON files of a run folder, and whether what is read is such a thing."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxdna.data.dataset import Dataset
+
+
+def is_summary(value: Any) -> bool:
+    """Whether `value` has what is shown of the summary of a finished run."""
+    if not isinstance(value, dict):
+        return False
+    kinds = {
+        "params_sha256": str,
+        "best_epoch": int,
+        "epochs": int,
+        "stopped_early": bool,
+        "left_plateau": bool,
+        "test": dict,
+        "ceiling": dict | None,
+        "samples_per_second": int | None,
+        "seconds": dict,
+    }
+    parts = {
+        "test": ("loss", "accuracy", "auroc", "auprc"),
+        "seconds": ("total", "compile", "train", "eval", "checkpoint"),
+    }
+    return all(isinstance(value.get(key, ...), kind) for key, kind in kinds.items()) and all(
+        isinstance(value[key].get(name, ...), float | int | None)
+        for key, names in parts.items()
+        for name in names
+    )
+
+
+def is_data(value: Any) -> bool:
+    """Whether `value` has what is read of data.json."""
+    if not isinstance(value, dict) or not isinstance(value.get("inputs"), list):
+        return False
+    shape = value.get("example_shape")
+    return (
+        type(value.get("classes")) is int
+        and 2 <= value["classes"] < 2**20
+        and isinstance(shape, list)
+        and shape != []
+        and all(type(size) is int and 0 < size < 2**31 for size in shape)
+        and all(
+            isinstance(source, dict)
+            and isinstance(source.get("path"), str)
+            and isinstance(source.get("sha256"), str)
+            and isinstance(source.get("absolute", ""), str)
+            for source in value["inputs"]
+        )
+    )
+
+
+def data_record(dataset: Dataset) -> dict[str, Any]:
+    """Returns what data.json holds: what the data are, their files' digests among it."""
+    return {
+        "describe": dataset.describe,
+        "example_shape": list(dataset.example_shape),
+        "classes": dataset.classes,
+        "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "inputs": [
+            source._asdict() | {"absolute": str(Path(source.path).absolute())}
+            for source in dataset.inputs
+        ],
+        "notes": list(dataset.notes),
+    }
