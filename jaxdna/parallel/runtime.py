@@ -33,19 +33,8 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
       PeerError: the other processes did not come.
       Disagreement: they have come with other settings, or other versions of packages.
     """
-    apply_settings()
     runtime = config.runtime
-    platform, _ = _choose_platform(runtime)
-    if platform != "auto":
-        jax.config.update("jax_platforms", platform)
-    if runtime.cpu_devices:
-        _simulate(runtime.cpu_devices)
-    _set_compilation_cache(runtime.compilation_cache)
-    asked = (jax.config.values["jax_platforms"] or "tpu,cuda").split(",")
-    tpu = "tpu" in asked and _libtpu() and _tpu_attached()
-    gpus = _gpus() if {"cuda", "gpu"} & set(asked) and plugins.installed() and not tpu else 0
-    join(config.cluster, decide(config.cluster, os.environ, tpu, gpus), console)
-    agree_on_settings(config)
+    platform = join_others(config, console)
     try:
         with plugins.held_back() if platform == "cpu" else nullcontext():
             devices = jax.devices()
@@ -63,6 +52,37 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
             "jaxdna[tpu], [cuda12] or [cuda13] for the devices of this machine, or drop the flag"
         )
     return devices
+
+
+def join_others(config: ConfigDict, console: Console) -> str:
+    """Chooses the platform, and joins the processes of `config.cluster`; starts no backend.
+
+    Args:
+      config: a whole configuration.
+      console: says whom it waits for.
+
+    Returns:
+      The platform that jax is asked for, or `auto`.
+
+    Raises:
+      UserError: what is asked for contradicts itself, or comes too late.
+      PeerError: the other processes did not come.
+      Disagreement: they have come with other settings, or other versions of packages.
+    """
+    apply_settings()
+    runtime = config.runtime
+    platform, _ = _choose_platform(runtime)
+    if platform != "auto":
+        jax.config.update("jax_platforms", platform)
+    if runtime.cpu_devices:
+        _simulate(runtime.cpu_devices)
+    _set_compilation_cache(runtime.compilation_cache)
+    asked = (jax.config.values["jax_platforms"] or "tpu,cuda").split(",")
+    tpu = "tpu" in asked and _libtpu() and _tpu_attached()
+    gpus = _gpus() if {"cuda", "gpu"} & set(asked) and plugins.installed() and not tpu else 0
+    join(config.cluster, decide(config.cluster, os.environ, tpu, gpus), console)
+    agree_on_settings(config)
+    return platform
 
 
 def _simulate(devices: int) -> None:

@@ -12,7 +12,7 @@ from jaxdna.console import loud
 from jaxdna.errors import UserError
 from jaxdna.parallel.cluster import is_primary, reached_stop
 from jaxdna.parallel.peers import one_fate
-from jaxdna.parallel.runtime import start_backend
+from jaxdna.parallel.runtime import join_others, start_backend
 from jaxdna.runs.common_folder import check_common
 from jaxdna.runs.cross_validation import cross_validate
 from jaxdna.runs.guard import Guard
@@ -73,7 +73,12 @@ def _train_one(
 ) -> dict[str, Any]:
     """Trains, resumes, or finds the run finished."""
     config = folder.settle(config)
-    changes = folder.check(config)
+    try:
+        changes = folder.check(config)
+    except UserError:
+        with one_fate():  # of several processes this may be the only one: then all say what differs
+            join_others(config, console)
+            raise
     for change in changes:
         console.print(f"note     changed since this run began: {change}")
     summary = folder.read_summary()

@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from jaxdna.config import load_config
 from jaxdna.parallel.cluster import free_port
+from jaxdna.runs.run_folder import RunFolder
 from tests.faults.conftest import SHORT
 
 ONE = ["--config.train.epochs=1"]
@@ -46,6 +48,18 @@ def test_fault_26_processes_with_other_settings_end_with_the_key_and_both_values
         jobs,
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_fault_26_a_process_that_the_folder_refuses_says_so_to_those_that_wait(runner, tmp_path):
+    begun = tmp_path / "run"
+    begun.mkdir()
+    settings = [flag.removeprefix("--config.") for flag in SHORT if flag.startswith("--config.")]
+    RunFolder(begun).open(load_config("configs/tal1.py", settings))
+    own = ["--config.seed=0"], ["--config.seed=1"]
+    jobs = start_two(runner, "train", *SHORT, f"--workdir={begun}", own=own)
+    assert_all_end_with(
+        "the processes disagree: --config.seed is 0 in process 0 and 1 in process 1", jobs
+    )
 
 
 def test_fault_26_what_concerns_a_process_alone_may_differ(runner, tmp_path):
