@@ -130,10 +130,9 @@ def _lack_of_memory(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if not isinstance(error, MemoryError) and not text.startswith("RESOURCE_EXHAUSTED"):
         return ""
-    cause = text.removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")[:300] or "no more can be had"
+    cause = text.removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")[:300] or "no more is available"
     return (
-        f"memory does not suffice ({cause}); legal: a smaller batch, network or data set, or more "
-        "devices"
+        f"not enough memory ({cause}); legal: a smaller batch, network or data set, or more devices"
     )
 
 

@@ -120,7 +120,8 @@ DATA_SETS: dict[str, dict[str, Field]] = {
     "tal1": {
         "motif": _text(
             "TAL1_known4",
-            "a preset (`jaxdna simulate --list`), or a motif file of any usual format",
+            "a preset (`jaxdna simulate --list`), or a motif file: MEME, JASPAR, HOMER, gimme, "
+            "TRANSFAC or CIS-BP",
         ),
         "gc": Field(
             0.4, "GC fraction of the background", "a number between 0 and 1", lambda v: 0 < v < 1
@@ -164,8 +165,8 @@ DATA_SETS: dict[str, dict[str, Field]] = {
         ),
         "similarity": Field(
             0.25,
-            "share of their k-mers from which two sequences stay in one split, as do those whose "
-            "names say that they overlap; 0: each is by itself",
+            "sequences that share this fraction of their k-mers or more stay in one split, as do "
+            "those whose names say that they overlap; 0: neither is looked at",
             "a number, 0 to 1",
             lambda v: 0 <= v <= 1,
             before=0.0,
@@ -221,7 +222,7 @@ _IDENTITY = _identity(
         "train.class_weight": _choice(
             "none",
             ("none", "balanced"),
-            "what the examples of a class count in the loss; balanced: all classes the same in sum",
+            "how much examples count in the loss; balanced: all classes count the same in total",
         ),
         "train.precision": _choice(
             "float32",

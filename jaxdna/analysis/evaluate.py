@@ -117,8 +117,8 @@ def evaluate_files(
     known = [path for path, digest in digests.items() if digest in trained_on]
     if known:
         loud(console)(
-            f"note     this run was trained on {' and '.join(known)}: the scores tell how well it "
-            "remembers them, not how well it knows new sequences"
+            f"note     this run was trained on {' and '.join(known)}: the scores show how well it "
+            "remembers them, not how well it does on new sequences"
         )
     labels, logits, notes = score_labelled(trained, Scorer(trained, strands), **files)
     for note in notes:

@@ -15,7 +15,7 @@ from jaxdna.runs.curves import QUANTITIES, draw_quantity
 def curve_svgs(
     rows: list[dict[str, Any]], best_epoch: int, ceiling: dict[str, float | None] | None
 ) -> list[str]:
-    """Returns loss, and accuracy, over the epochs; see `training.curves.draw_curves`."""
+    """Returns loss, and accuracy, over the epochs; see `runs.curves.draw_curves`."""
     made = []
     for quantity in QUANTITIES:
         figure, axes = _panel()

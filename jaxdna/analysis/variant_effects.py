@@ -27,13 +27,13 @@ _KEYS = {  # what INFO gets, in the order of `_values`
     "ALT_PROB": ("Float", "Probability with this allele"),
     "REF_LOGIT": ("Float", "Logit with the reference allele"),
     "ALT_LOGIT": ("Float", "Logit with this allele"),
-    "CHANGE": ("Float", "ALT_LOGIT less REF_LOGIT"),
+    "CHANGE": ("Float", "ALT_LOGIT minus REF_LOGIT"),
 }
 _SLID_KEYS = {
-    "LARGEST_CHANGE": ("Float", "The largest such change of all windows with the allele in them"),
+    "LARGEST_CHANGE": ("Float", "Largest such change over all windows that contain the allele"),
     "WINDOW_START": ("Integer", "First base of that window"),
 }
-_NOTE_KEY = {"NOTE": ("String", "Why there is no score, or what is to be known of it")}
+_NOTE_KEY = {"NOTE": ("String", "Why there is no score, or what to know about it")}
 
 
 @dataclass(frozen=True)

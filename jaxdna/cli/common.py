@@ -33,7 +33,9 @@ def add_workdir(parser: argparse.ArgumentParser, default: str | None = None) -> 
 
 def add_price(parser: argparse.ArgumentParser) -> None:
     """Adds `--price-per-hour`."""
-    parser.add_argument("--price-per-hour", type=_price, help="of one device, in any currency")
+    parser.add_argument(
+        "--price-per-hour", type=_price, help="price of one device, in any currency"
+    )
 
 
 def _price(text: str) -> float:
@@ -47,7 +49,7 @@ def _price(text: str) -> float:
 
 
 def open_trained(arguments: argparse.Namespace) -> Any:
-    """Loads the trained model of `--workdir` onto all devices; see `training.trained`."""
+    """Loads the trained model of `--workdir` onto all devices; see `runs.trained`."""
     from jaxdna.api import open_run
 
     return open_run(arguments.workdir, arguments.overrides).model

@@ -87,8 +87,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             f"the bound sequences ({chance:.1%} by chance)"
         )
     console.print(
-        f"compared with {len(known):,} known motifs: {arguments.motifs or LIBRARY}; named is what "
-        f"fewer than {LIKELY_E_VALUE:g} of them would resemble as much by chance"
+        f"compared with {len(known):,} known motifs: {arguments.motifs or LIBRARY}; a filter is "
+        f"named only where {LIKELY_E_VALUE:g} of them or fewer would match as well by chance"
     )
     console.print(f"tables, motif files, logos and the heat-map are in {output.path}")
     return found | {"output": str(output.path)}

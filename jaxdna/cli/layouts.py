@@ -85,7 +85,7 @@ def _compare(config: Any, steps: int, notes: Any, console: Any) -> tuple[dict[st
     found = {"rows": [row._asdict() for row in rows], "same": not different}
     if different:
         loud(notes)(
-            f"{len(different)} of {len(rows)} layouts are different from one device by more than "
+            f"{len(different)} of {len(rows)} layouts differ from one device by more than "
             f"rounding explains; the first is {_name(different[0].mesh)}"
         )
     return found, EXIT_FAULT if different else EXIT_OK

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output", default="-", metavar="Y.tsv[.gz]",
-        help="TSV, with --variants .vcf as well, with --window .bed, .bedGraph or .bw; "
+        help="TSV; with --variants also .vcf; with --window also .bed, .bedGraph or .bw; "
         "- for stdout (default)",
     )  # fmt: skip
     parser.add_argument("--strands", choices=STRAND_CHOICES, help="default: as it was trained")
@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--genome", type=Path, metavar="G.fa", help="what the variants refer to")
     parser.add_argument(
         "--sites", choices=("center", "all"), default="center",
-        help="of each allele: the window with it in the middle, or also the one of all with it in "
-        "them where it changes most",
+        help="center: the window with the allele in its middle (default); all: also, of all "
+        "windows that contain it, the one whose score it changes most",
     )  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def _variants(
     seconds = time.perf_counter() - begin
     console.print(
         f"{counts['rows']:,} alleles ({counts['skipped']:,} without a score, "
-        f"{counts['mismatches']:,} with another reference than the genome's) in {seconds:.1f} s: "
+        f"{counts['mismatches']:,} whose REF differs from the genome) in {seconds:.1f} s: "
         f"{counts['rows'] / seconds:,.0f} a second"
     )
     return {**counts, "seconds": round(seconds, 3), "output": arguments.output}

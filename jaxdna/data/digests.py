@@ -37,7 +37,7 @@ def file_digest(path: str | Path, memory: Path | None = None) -> str:
         place = memory / f"{name}.json"
     try:
         if stat.S_ISFIFO(os.stat(path).st_mode):  # to open it would wait for a writer
-            raise UserError(f"{path} is a pipe, a rerun must find it again; legal: a file")
+            raise UserError(f"{path} is a pipe, but a rerun must find it again; legal: a file")
         with open(path, "rb") as file:
             now = time.time()
             state = _state(file.fileno())
@@ -66,7 +66,7 @@ def check_unchanged(path: str | Path, digest: str, memory: Path | None = None) -
       UserError: the file has another digest now.
     """
     if file_digest(path, memory) != digest:
-        raise UserError(f"{path} has changed while it was read; legal: the same command again")
+        raise UserError(f"{path} changed while it was being read; run the same command again")
 
 
 def _state(handle: int) -> list[int]:

@@ -257,8 +257,8 @@ class _Parser:
         if self.open_bases() > _MOST_WHOLE_BASES:
             raise UserError(
                 f"{self.name}, record '{record_id(self.header or b'', self.records + 1)}', line "
-                f"{self.header_line} has more than {_MOST_WHOLE_BASES:,} bases, and is needed as a "
-                "whole; legal: shorter records (cut it into windows)"
+                f"{self.header_line} has more than {_MOST_WHOLE_BASES:,} bases, but must be "
+                "read whole; legal: shorter records (cut it into windows)"
             )
 
     def open_bases(self) -> int:

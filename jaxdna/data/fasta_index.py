@@ -137,7 +137,7 @@ def _new_id(header: bytes, index: Index, path: Path) -> str:
     name = record_id(header[1:], len(index))
     if name in index:
         raise UserError(
-            f"genome {path} cannot be indexed ({name} is there twice); legal: FASTA with names "
+            f"genome {path} cannot be indexed ({name} occurs twice); legal: FASTA with names "
             "that differ"
         )
     return name

@@ -82,7 +82,9 @@ class Genome:
             )
         letters = self._letters.letters(chromosome, first, last)
         if len(letters) != last - first:
-            raise UserError(f"genome {self.path} has changed while it was read; begin again")
+            raise UserError(
+                f"genome {self.path} changed while it was being read; run the same command again"
+            )
         try:
             inside = encode(letters, self.ambiguous)
         except UserError as error:
@@ -206,7 +208,7 @@ def _indexed(path: Path, cache: Path) -> tuple[Path, Index]:
     except OSError as error:
         if index is None:
             raise UserError(
-                f"genome {path} is to be unpacked once into {folder.parent}, and cannot "
+                f"genome {path} must be unpacked once into {folder.parent}, which failed "
                 f"({(error.strerror or str(error)).lower()}); legal: a folder with enough free "
                 "space (XDG_CACHE_HOME, --config.runtime.data_cache), or plain FASTA with lines of "
                 "one length"
@@ -218,8 +220,8 @@ def _indexed(path: Path, cache: Path) -> tuple[Path, Index]:
 def _recall(folder: Path, path: Path) -> tuple[Path, Index]:
     if cause := damage(folder):
         raise UserError(
-            f"the index in {folder} is damaged ({cause}); legal: remove that folder, and it is "
-            "made anew"
+            f"the index in {folder} is damaged ({cause}); remove that folder, and it will be "
+            "made again"
         )
     entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     plain = folder / "genome.fa"

@@ -54,7 +54,7 @@ class Intervals:
         if not self.summits:
             why = "column 10 holds no summits" if self.others else "no summits"
             return [f"windows are centred on the midpoints of the intervals ({why})"]
-        rest = f" of {self.summits} intervals, on the midpoints of {midpoints}" * (midpoints > 0)
+        rest = f" of {self.summits} intervals, and the midpoints of {midpoints}" * (midpoints > 0)
         return [f"windows are centred on the summits (column 10){rest}"]
 
 
@@ -116,8 +116,8 @@ def read_intervals(path: str | Path) -> Intervals:
                 first_of.setdefault(has, number)
                 if other := first_of.get(not has):
                     raise ValueError(
-                        f"column 10 ({fields[_SUMMIT]!r}) is {'' if has else 'not '}a summit of "
-                        f"narrowPeak, and in line {other} it is {'not ' if has else ''}one"
+                        f"column 10 ({fields[_SUMMIT]!r}) is {'' if has else 'not '}a "
+                        f"narrowPeak summit, but in line {other} it is {'not ' if has else ''}one"
                     )
         except ValueError as error:
             raise UserError(

@@ -95,7 +95,7 @@ def _read_meme(lines: Lines) -> Iterator[Matrix]:
         declared = re.search(r"\bw=\s*(\d+)", inside[0][1])
         if declared and int(declared[1]) != len(rows):
             raise ValueError(
-                f"line {inside[0][0]}: motif {name} declares w={declared[1]} and has "
+                f"line {inside[0][0]}: motif {name} declares w={declared[1]} but has "
                 f"{len(rows)} rows"
             )
         yield Matrix(number, name, protein, _ordered(number, name, rows, order))
@@ -114,7 +114,7 @@ def _meme_alphabet(lines: Lines, order: str) -> str:
             given = "".join(sorted(set("".join(map(_core_symbols, definition)))))
         order = given.upper().replace("U", "T")
         if "".join(sorted(order)) != "ACGT":
-            raise ValueError(f"line {number}: alphabet {given[:40]} is neither of DNA nor of RNA")
+            raise ValueError(f"line {number}: alphabet {given[:40]} is neither DNA nor RNA")
     return order
 
 
@@ -232,7 +232,7 @@ def _ordered(number: int, name: str, rows: list[list[float]], order: str) -> NDA
     """Brings the columns into the order A C G T."""
     if not rows or {len(row) for row in rows} != {4}:
         raise ValueError(
-            f"line {number}: motif {name} has rows of other than four numbers, or none"
+            f"line {number}: motif {name} has rows without exactly four numbers, or no rows"
         )
     return np.array(rows)[:, [order.index(base) for base in "ACGT"]]
 

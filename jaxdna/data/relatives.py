@@ -48,7 +48,7 @@ class Relation:
             shown = ", ".join(
                 f"'{ids[inside[one]]}' and '{ids[inside[other]]}'" for one, other in across.examples
             )
-            why = "" if alone is None else "; kept together, they leave too few for a split"
+            why = "" if alone is None else "; kept together, they would leave too few for a split"
             return [
                 f"{across.across} sequences {self.how} in another split ({shown}{why}): the score "
                 "may be too good"

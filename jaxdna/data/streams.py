@@ -58,7 +58,7 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
                 if done > _MUCH_BYTES:  # whoever keeps what is read has little by little filled it
                     require_memory(
                         _SPARE_BYTES,
-                        f"{display(path)}: to read on after {done / 1e9:,.1f} GB of text",
+                        f"{display(path)}: reading on after {done / 1e9:,.1f} GB of text",
                         "a smaller file, or more memory",
                     )
                 yield block

@@ -163,8 +163,8 @@ def _windows(
     start = first + len(reference) // 2 - length // 2
     if not _reaches_change(reference, alternative, start - first, start - first + length):
         return (None, None), (
-            f"a window of {length} bases around the middle of the {len(reference)} of REF holds "
-            "nothing of the change"
+            f"a window of {length} bases around the middle of REF ({len(reference)} bases) "
+            "contains none of the change"
         )
     try:
         return _fill(nearby, chromosome, first, start, reference, alternative, length, slide)

@@ -80,7 +80,7 @@ def join(cluster: ConfigDict, start: Start, console: Console) -> None:
         raise UserError(
             f"{start.how} ({start.reason}): the metadata server, which knows the TPU's hosts, does "
             f"not answer ({one_line(error)}); give TPU_WORKER_HOSTNAMES=localhost for one "
-            "host, or --config.cluster.coordinator and its fellows for several"
+            "host, or --config.cluster.coordinator, processes and process_id for several"
         ) from error
     except (RuntimeError, ValueError) as error:
         raise PeerError(f"{who}could not join the other processes{where} ({error})") from error

@@ -67,12 +67,13 @@ OVERLAP: dict[str, tuple[Option, ...]] = {
             "xla_gpu_experimental_parallel_collective_overlap_limit",
             2,
             "lets the next gradient start before the one on its way is done; with one at a time "
-            "A6000 and A100 hide none behind a convolution, with more than two others hide less",
+            "an A6000 or A100 hides none behind a convolution, with more than two others hide less",
         ),
         Option(
             "xla_gpu_enable_analytical_sol_latency_estimator",
             False,
-            "H100 and later take a network this small to be done before it could hide anything",
+            "its model of H100 and later expects so small a network to end before it could hide "
+            "anything",
         ),
     ),
 }

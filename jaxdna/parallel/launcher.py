@@ -83,7 +83,7 @@ def supervise(start: Callable[[], Ended], restarts: int, progress: Callable[[], 
             while not heard and time.monotonic() < over:
                 time.sleep(_POLL_SECONDS)
             if heard:
-                _say(f"{heard[0].name} before that restart; the same command resumes")
+                _say(f"{heard[0].name}: stopping before that restart; the same command resumes")
                 return EXIT_PREEMPTED
             pause = min(2 * pause, _LONGEST_PAUSE)
         return start().code

@@ -151,7 +151,7 @@ def resolve_across(
     found = " x ".join(f"mesh.{axis}={sizes[axis]}" for axis in DCN_AXES)
     raise UserError(
         f"{where}, and only {', '.join(DCN_AXES[:-1])} and {DCN_AXES[-1]} may cross them: "
-        f"{found} does not divide by {parts}; legal: e.g. --config.mesh.data={parts} and "
+        f"{found} is not divisible by {parts}; legal: e.g. --config.mesh.data={parts} and "
         f"{len(devices) // parts} for the other axes together"
     )
 

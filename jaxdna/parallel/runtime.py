@@ -111,7 +111,7 @@ def _choose_platform(runtime: ConfigDict) -> tuple[str, str]:
         return "auto", f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']} is set"
     if (_libtpu() or plugins.installed()) and not _tpu_attached() and not _cuda():
         # `plan` installs compilers where no such device is: jax would try them and print errors.
-        return "cpu", "what `plan` compiles with is installed, and neither a TPU nor CUDA is there"
+        return "cpu", "the compilers for `plan` are installed, but there is neither a TPU nor CUDA"
     return "auto", "nothing asks for another one"
 
 

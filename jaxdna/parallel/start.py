@@ -85,7 +85,7 @@ def check_address(name: str, address: str) -> None:
     host, colon, port = address.rpartition(":")
     if ":" in host and not re.fullmatch(r"\[[^\[\]]+\]", host):
         raise UserError(
-            f"{name}={address} is not legal: an IPv6 address stands in brackets, as in [::1]:45992"
+            f"{name}={address} is not legal: an IPv6 address must be in brackets, as in [::1]:45992"
         )
     if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
         raise UserError(f"{name}={address} is not legal: it must be HOST:PORT")
@@ -95,7 +95,7 @@ def _check_id(id_name: str, process_id: int, count_name: str, processes: int) ->
     if not 0 <= process_id < processes:
         raise UserError(
             f"{id_name}={process_id} of {count_name}={processes} is not legal: the id must be 0 to "
-            "processes - 1"
+            f"{processes - 1}"
         )
 
 
@@ -145,9 +145,9 @@ def _open_mpi(environment: Mapping[str, str], address: str, gpus: int) -> Start 
         host = mother[1] or f"{mother[2]}]"
     elif not address:
         raise UserError(
-            f"OMPI_COMM_WORLD_SIZE={size}: Open MPI started processes on several hosts, and does "
+            f"OMPI_COMM_WORLD_SIZE={size}: Open MPI started processes on several hosts, but does "
             "not say where process 0 is; give mpirun -x JAX_COORDINATOR_ADDRESS=HOST:PORT, with "
-            "the first host and a free port of it"
+            "the first host and a free port on it"
         )
     job = environment.get("PMIX_NAMESPACE") or environment.get("OMPI_MCA_orte_hnp_uri", "")
     address = address or f"{host}:{_port(environment, zlib.crc32(job.encode()))}"
@@ -226,7 +226,7 @@ def share_of_gpus(
     if not each or (local + 1) * each > visible:
         raise UserError(
             f"{here} processes on this host see the same {visible} GPUs; legal: at most {visible} "
-            "processes a host, such as --ntasks-per-node, or --gpus-per-task=1"
+            "processes a host (--ntasks-per-node), or --gpus-per-task=1"
         )
     return tuple(range(local * each, (local + 1) * each))
 

@@ -32,7 +32,7 @@ def check_common(folder: Path) -> None:
         if _finds(folder, name):
             return None
         return (
-            f"--workdir={folder}: process {own_id()} on {socket.gethostname()} does not find in it "
+            f"--workdir={folder}: process {own_id()} on {socket.gethostname()} does not find there "
             f"what process 0 on {host} has written to {theirs}; give a folder on a disk that all "
             "hosts share"
         )

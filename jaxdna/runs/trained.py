@@ -67,7 +67,7 @@ def load_trained(
     """
     if (joined := jax.process_count()) > 1:
         raise UserError(
-            f"{joined} processes have joined, and sequences are scored in one; legal: one process, "
+            f"{joined} processes have joined, but sequences are scored in one; legal: one process, "
             "whose devices share the work"
         )
     record = folder.read_data() or {}
@@ -82,13 +82,13 @@ def load_trained(
     if not length:
         raise UserError(
             f"--workdir={folder.path}: its data.json, which says how long the sequences are, is "
-            "missing or damaged; legal: a run folder as it was written"
+            "missing or damaged; legal: an unaltered run folder"
         )
     if length > _MOST_BASES or length != named:
         other = f", and its config.json {named:,}" if named != length else ""
         raise UserError(
             f"--workdir={folder.path}: its data.json says that a sequence has {length:,} bases"
-            f"{other}; legal: a run folder as it was written, with 1 to {_MOST_BASES:,} bases"
+            f"{other}; legal: an unaltered run folder, with 1 to {_MOST_BASES:,} bases"
         )
     logits = 1 if record.get("classes", 2) == 2 else record["classes"]
     mesh = flat_mesh(devices)

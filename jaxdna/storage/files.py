@@ -68,7 +68,7 @@ class Folder:
             place /= part
             if place.is_symlink():
                 raise UserError(
-                    f"{place} is a symbolic link: nothing is written through one inside of "
+                    f"{place} is a symbolic link: nothing is written through one inside "
                     f"{self._root}; remove it, or give another folder"
                 )
         return self.path / name

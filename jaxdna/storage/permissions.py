@@ -21,7 +21,7 @@ def keep_to_owner(path: Path) -> None:
         return
     except OSError as error:
         raise UserError(
-            f"{path} is open to other users and cannot be taken from them ({error.strerror}); "
+            f"{path} is open to other users and cannot be closed to them ({error.strerror}); "
             f"its owner must run: chmod go= {path}"
         ) from error
 
@@ -42,5 +42,5 @@ def who_can_write(folder: Path) -> str:
         own_group = found.st_gid == os.geteuid()  # many systems give each user a group
         open_to = stat.S_IWOTH | (0 if own_group else stat.S_IWGRP)
         if found.st_mode & open_to and not (part != folder and found.st_mode & stat.S_ISVTX):
-            return f"{part} has mode {stat.S_IMODE(found.st_mode):04o}; chmod go-w takes it back"
+            return f"{part} has mode {stat.S_IMODE(found.st_mode):04o}; chmod go-w closes it"
     return ""

@@ -128,7 +128,7 @@ def parse(name: str) -> tuple[str, int, int]:
             return head, hosts, count
     counts = [f"{head}:{count}" for count in gpu.per_host]
     raise UserError(
-        f"--topology={name} is not a number of GPUs that a host has; legal: {', '.join(counts)}, "
+        f"--topology={name} names a number of GPUs that no host has; legal: {', '.join(counts)}, "
         f"and {head}:HOSTSx{gpu.per_host[-1]} and the like for 2 to {_MOST_HOSTS} hosts"
     )
 

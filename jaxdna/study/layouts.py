@@ -196,7 +196,7 @@ def rounding_bound(program: Program, dataset: Dataset, steps: int, alone: Outcom
     bound = max(_coarseness(alone), *(share_apart(alone, other) for other in others))
     if not bound < _TELLING:
         raise UserError(
-            f"rounding alone is {bound:.2g} times the way that {rate} moves the parameters in "
+            f"rounding alone is {bound:.2g} times the distance that {rate} moves the parameters in "
             f"--steps={steps}, and a wrong gradient could hide in it; legal: up to {_TELLING}, "
             "with another rate or fewer steps"
         )

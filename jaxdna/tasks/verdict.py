@@ -47,8 +47,7 @@ def verdict(left_plateau: bool, validation: NDArray, labels: NDArray, logits: ND
         )
     if fewest < _FEW:
         return (
-            f"This run never left the plateau of chance, but {fewest} of {len(validation)} "
-            "validation examples, as many as the rarer class has, are too few to tell whether it "
-            "has learnt."
+            f"This run never left the plateau of chance, but the rarer class has only {fewest} of "
+            f"{len(validation)} validation examples, too few to tell whether it has learnt."
         )
     return LEARNT_NOTHING

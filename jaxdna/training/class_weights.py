@@ -41,7 +41,7 @@ def meaning(weights: Sequence[float]) -> str:
         shift = math.log(weights[0] / weights[1])
         back = f"for those of the training data add {shift:+.4f} to the logit"
     else:
-        back = "for those of the training data subtract the logarithm of its weight from each logit"
+        back = "for those of the training data subtract ln of each class's weight from its logit"
     return (
         f"train.class_weight=balanced: an example weighs {shown}, so probabilities are those of "
         f"classes of equal size; {back}. The loss of training and validation is weighted, the test "

@@ -123,7 +123,7 @@ def test_what_does_not_fit_into_memory_is_one_sentence(capfd):
             jax.block_until_ready(fail())
         assert report(caught.value) == 2
         said = capfd.readouterr().err
-        assert said.startswith("jaxdna: memory does not suffice (") and said.count("\n") == 1
+        assert said.startswith("jaxdna: not enough memory (") and said.count("\n") == 1
 
 
 def test_what_python_was_told_not_to_hold_back_is_not_held_back():
@@ -189,5 +189,5 @@ def test_doctor_prints_what_a_bug_report_needs_also_where_no_device_starts(jaxdn
     assert broken.returncode == 0, broken.stderr
     said = " ".join(broken.stdout.split())
     assert "platform=rocm cannot be started" in said
-    assert "warning others can write the folder of converted sequences: " in said
+    assert "warning others can write to the folder of converted sequences: " in said
     assert "jaxlib" in broken.stdout

@@ -347,7 +347,7 @@ def test_a_form_is_read_as_what_it_is(tmp_path, form):
     [
         ("MEME version 4\nMOTIF m1\nlog-odds matrix: w= 1\n 1 2 3 4\n", "line 2.*only log-odds"),
         (MEME.replace("= ACGT", "= ACDEFGHIKLMNPQRSTVWY"), "line 3: alphabet ACDEF"),
-        (MEME.replace("w= 3", "w= 4"), "line 11: motif m1 declares w=4 and has 3 rows"),
+        (MEME.replace("w= 3", "w= 4"), "line 11: motif m1 declares w=4 but has 3 rows"),
         (MEME.replace(" w= 3", "").replace("0.0 0.2", "0.0 O.2"), r"line 13: '0.0 O.2 0.0 0.8'"),
         (HOMER + ROWS.replace("0.2", "0,2"), r"line 3: '0.0 0,2 0.0 0.8' is not a row of numbers"),
         (TRANSFAC.replace("02      0", "02      O"), "line 13: .* is not a row of numbers"),

@@ -170,7 +170,7 @@ def test_a_genome_that_is_cut_while_it_is_open_is_a_sentence(tmp_path):
     path.write_bytes(PLAIN)
     genome = Genome(path)
     path.write_bytes(PLAIN[:500])
-    with pytest.raises(UserError, match="changed while it was read"):
+    with pytest.raises(UserError, match="changed while it was being read"):
         genome.codes("chr2", 0, 100)
 
 
@@ -201,7 +201,7 @@ def test_a_damaged_index_is_told_by_its_folder(tmp_path):
         (b"\n\n", ["holds no record"]),
         (b"; a comment\n", ["holds no record"]),
         (b"hello\n>a\nACGT\n", ["'hello' stands before the first header"]),
-        (b">a\nACGT\n>b\nA\n>a x\nACGT\n", ["cannot be indexed", "a is there twice"]),
+        (b">a\nACGT\n>b\nA\n>a x\nACGT\n", ["cannot be indexed", "a occurs twice"]),
         (b">a\rACGT\r>b\rACGT\r", ["CR alone"]),
         (gzip.compress(PLAIN)[:-30], ["truncated gzip"]),
         (two_bit(LETTERS)[:-1], ["truncated .2bit"]),

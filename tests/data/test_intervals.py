@@ -70,7 +70,7 @@ def test_rows_are_read_as_bed_says(tmp_path):
         assert found.reverse.tolist() == [False, True, False, False, False, False]
         assert found.ids == ["chr1:100-201", "peak", "chr2:5-5", *["chr1:100-200"] * 2, "gene"]
         assert found.notes() == [
-            "windows are centred on the summits (column 10) of 1 intervals, on the midpoints of 5"
+            "windows are centred on the summits (column 10) of 1 intervals, and the midpoints of 5"
         ]
 
 

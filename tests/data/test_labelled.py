@@ -208,7 +208,7 @@ def test_a_genome_that_changes_while_it_is_read_leaves_no_store(files, monkeypat
 
     monkeypatch.setattr(labelled_module, "read_intervals", change_then_read)
     data = PEAKS | {"negatives": "dinucleotide_shuffle"}
-    with pytest.raises(UserError, match=r"g.fa has changed while it was read"):
+    with pytest.raises(UserError, match=r"g.fa changed while it was being read"):
         read_labelled(config(files, data))
     assert not stores(files)
     monkeypatch.undo()

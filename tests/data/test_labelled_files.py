@@ -322,7 +322,7 @@ def test_a_family_that_would_leave_a_split_empty_is_split_and_told(files):
     fasta(files / "n.fa", letters(np.random.default_rng(11), 50, 200, 200), "n")
     given = {"positives": "one.fa", "negatives": "n.fa"}
     data, before = load(files, **given), load(files, **given, similarity=0.0)
-    assert any("leave too few for a split" in note for note in data.notes)
+    assert any("would leave too few for a split" in note for note in data.notes)
     for name in SPLITS:
         assert data.ids(name) == before.ids(name)
 

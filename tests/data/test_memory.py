@@ -74,7 +74,7 @@ def test_a_file_that_fills_the_memory_row_by_row_is_refused_with_its_size(tmp_pa
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert re.fullmatch(
-        r"UserError .*x\.bed\.gz: to read on after 0\.\d GB of text would take 0\.3 GB of memory, "
+        r"UserError .*x\.bed\.gz: reading on after 0\.\d GB of text would take 0\.3 GB of memory, "
         r"and 0\.\d GB are free here; legal: a smaller file, or more memory\n",
         done.stdout,
     ), done.stdout + done.stderr

@@ -170,7 +170,7 @@ def test_scoring_sequences_in_several_processes_is_one_sentence(runner, finished
     (tmp_path / "x.fa").write_text(">a\n" + 15 * "ACGT" + "\n")
     predict = ["predict", f"--workdir={finished.path}", f"--sequences={tmp_path / 'x.fa'}"]
     assert_all_end_with(
-        "2 processes have joined, and sequences are scored in one", start_two(runner, *predict)
+        "2 processes have joined, but sequences are scored in one", start_two(runner, *predict)
     )
 
 

@@ -24,9 +24,9 @@ def test_it_is_said_who_else_can_write_a_folder(tmp_path):
     cache.mkdir(parents=True)
     assert who_can_write(cache) == ""
     cache.chmod(0o777)
-    assert who_can_write(cache) == f"{cache} has mode 0777; chmod go-w takes it back"
+    assert who_can_write(cache) == f"{cache} has mode 0777; chmod go-w closes it"
     cache.chmod(0o755)
     above.chmod(0o757)  # another folder could be put there under the same name
-    assert who_can_write(cache) == f"{above} has mode 0757; chmod go-w takes it back"
+    assert who_can_write(cache) == f"{above} has mode 0757; chmod go-w closes it"
     above.chmod(0o1757)  # as /tmp has it: what is there stays its owner's
     assert who_can_write(cache) == ""
