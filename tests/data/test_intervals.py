@@ -104,11 +104,11 @@ def test_the_centre_is_always_said(tmp_path, tail, centre):
         ("a\0b", ["binary"]),
         (
             "c\t1\t9\tn\t0\t+\t1\t1\t1\t4\nc\t1\t9\tn\t0\t+\t1\t1\t1\tx\n",
-            ["line 2", "column 10 ('x') is not a summit", "in line 1 it is one"],
+            ["line 2", "column 10 ('x') is not a narrowPeak summit", "in line 1 it is one"],
         ),
         (
             "c\t1\t9\tn\t0\t+\t1\t1\t1\tx\nc\t1\t9\tn\t0\t+\t1\t1\t1\t4\n",
-            ["line 2", "column 10 ('4') is a summit", "in line 1 it is not one"],
+            ["line 2", "column 10 ('4') is a narrowPeak summit", "in line 1 it is not one"],
         ),
     ],
 )

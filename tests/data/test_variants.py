@@ -145,8 +145,8 @@ def test_a_window_without_the_junction_has_no_score(
     else:
         assert found.reference_codes is None and found.alternative_codes is None
         assert found.note == (
-            f"a window of 20 bases around the middle of the {len(letters)} of REF holds nothing of "
-            "the change"
+            f"a window of 20 bases around the middle of REF ({len(letters)} bases) contains none "
+            "of the change"
         )
 
 
