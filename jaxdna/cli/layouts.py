@@ -65,7 +65,7 @@ def _compare(config: Any, steps: int, notes: Any, console: Any) -> tuple[dict[st
     for row in compare_layouts(config, dataset, devices, steps):
         rows.append(row)
         name = f"{_name(row.mesh)} ({row.strategy})"
-        notes.print(f"{name}: parameters within {row.max_abs_diff_params:.1e}, {_verdict(row)}")
+        notes.print(f"{name}: parameters within {_number(row[2])}, {_verdict(row)}")
     if not rows:
         raise UserError(
             f"--config.train.batch_size={config.train.batch_size} and the network divide by no "

@@ -1,7 +1,8 @@
-"""jax's plugins for NVIDIA GPUs, which jax loads whatever platform it is told to start."""
+"""What compiles for accelerators here; its GPU plugins jax loads whatever it is to start."""
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ _MODULES = {n: f"jax_plugins.xla_cuda{n}" for n in (12, 13)}
 def installed() -> list[str]:
     """The modules of the plugins that are installed here."""
     return [name for n, name in _MODULES.items() if importlib.util.find_spec(f"jax_cuda{n}_plugin")]
+
+
+def libtpu() -> bool:
+    """Whether the compiler and driver for TPUs are there."""
+    return bool(os.environ.get("TPU_LIBRARY_PATH") or importlib.util.find_spec("libtpu"))
 
 
 @contextmanager

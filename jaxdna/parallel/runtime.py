@@ -78,7 +78,7 @@ def join_others(config: ConfigDict, console: Console) -> str:
         _simulate(runtime.cpu_devices)
     _set_compilation_cache(runtime.compilation_cache)
     asked = (jax.config.values["jax_platforms"] or "tpu,cuda").split(",")
-    tpu = "tpu" in asked and _libtpu() and _tpu_attached()
+    tpu = "tpu" in asked and plugins.libtpu() and _tpu_attached()
     gpus = _gpus() if {"cuda", "gpu"} & set(asked) and plugins.installed() and not tpu else 0
     join(config.cluster, decide(config.cluster, os.environ, tpu, gpus), console)
     agree_on_settings(config)
@@ -109,7 +109,7 @@ def _choose_platform(runtime: ConfigDict) -> tuple[str, str]:
         return "cpu", f"--config.runtime.cpu_devices={runtime.cpu_devices} simulates devices"
     if "JAX_PLATFORMS" in os.environ:
         return "auto", f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']} is set"
-    if (_libtpu() or plugins.installed()) and not _tpu_attached() and not _cuda():
+    if (plugins.libtpu() or plugins.installed()) and not _tpu_attached() and not _cuda():
         # `plan` installs compilers where no such device is: jax would try them and print errors.
         return "cpu", "the compilers for `plan` are installed, but there is neither a TPU nor CUDA"
     return "auto", "nothing asks for another one"
@@ -118,10 +118,6 @@ def _choose_platform(runtime: ConfigDict) -> tuple[str, str]:
 def _tpu_attached() -> bool:
     """As jax itself looks for chips: other accelerators have files in /dev of the same names."""
     return hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0
-
-
-def _libtpu() -> bool:
-    return bool(os.environ.get("TPU_LIBRARY_PATH") or importlib.util.find_spec("libtpu"))
 
 
 def _gpus() -> int:

@@ -214,10 +214,12 @@ def share_of_gpus(
     """
     names = environment.get("CUDA_VISIBLE_DEVICES")
     visible = gpus if names is None else len([name for name in names.split(",") if name.strip()])
-    if not gpus or here == 1 or visible < 2 or "JAX_LOCAL_DEVICE_IDS" in environment:
+    on_node = _number(environment, "SLURM_GPUS_ON_NODE")
+    # A single one is this process's own where it was chosen for it, or the host has more.
+    own = visible < 2 and (names is not None or max(gpus, on_node or 0) >= here)
+    if not gpus or here == 1 or own or "JAX_LOCAL_DEVICE_IDS" in environment:
         return None
     each = _gpus_per_task(environment)
-    on_node = _number(environment, "SLURM_GPUS_ON_NODE")
     if each is None and on_node and visible < on_node:
         return None  # bound in another way, such as --gpu-bind
     each = each or visible // here
@@ -225,8 +227,8 @@ def share_of_gpus(
         return None
     if not each or (local + 1) * each > visible:
         raise UserError(
-            f"{here} processes on this host see the same {visible} GPUs; legal: at most {visible} "
-            "processes a host (--ntasks-per-node), or --gpus-per-task=1"
+            f"{here} processes on this host see the same {visible} GPU{'s' * (visible > 1)}; "
+            f"legal: at most {visible} a host (--ntasks-per-node), or --gpus-per-task=1"
         )
     return tuple(range(local * each, (local + 1) * each))
 

@@ -42,8 +42,8 @@ class Difference(NamedTuple):
     Attributes:
       mesh: size of each axis that is larger than 1.
       strategy: how gradients are summed: `auto`, `ring`, or `hierarchical` with its hosts.
-      max_abs_diff_params: largest difference of any parameter.
-      max_abs_diff_loss: largest difference of any step's mean loss.
+      max_abs_diff_params: largest difference of any parameter; None where not finite.
+      max_abs_diff_loss: the same of any step's mean loss.
       max_rel_diff: largest difference as a share: of a parameter array's longest way from its
         start, of its largest gradient in the last step, or of the loss; None where not finite.
       same: whether rounding explains it.
@@ -51,8 +51,8 @@ class Difference(NamedTuple):
 
     mesh: dict[str, int]
     strategy: str
-    max_abs_diff_params: float
-    max_abs_diff_loss: float
+    max_abs_diff_params: float | None
+    max_abs_diff_loss: float | None
     max_rel_diff: float | None
     same: bool
 
@@ -227,16 +227,21 @@ def compare_layouts(
     bound = rounding_bound(program, dataset, steps, alone)
     for program in legal_layouts(config, dataset, devices):
         other = train_steps(program, dataset, steps)
-        apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), alone.params, other.params)
+        apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), alone.params, other.params)
         share = share_apart(alone, other)
         yield Difference(
             {axis: n for axis, n in program.mesh.shape.items() if n > 1},
             _strategy(program.config),
-            max(jax.tree.leaves(apart)),
-            float(np.abs(alone.losses - other.losses).max()),
-            share if np.isfinite(share) else None,
+            _finite(np.max(jax.tree.leaves(apart))),
+            _finite(np.abs(alone.losses - other.losses).max()),
+            _finite(share),
             bool(share <= bound),
         )
+
+
+def _finite(number: float) -> float | None:
+    """A number as JSON can have it: None for what a broken layout computes."""
+    return float(number) if np.isfinite(number) else None
 
 
 def _strategy(config: ConfigDict) -> str:

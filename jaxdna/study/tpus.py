@@ -8,7 +8,6 @@ shape. So the name is checked here first, and libtpu is loaded with the settings
 
 import contextlib
 import dataclasses
-import importlib.util
 import math
 import os
 import re
@@ -82,7 +81,7 @@ def topology(name: str, slices: int = 1) -> Any:
         is not installed.
     """
     generation, shape = parse(name)
-    if not (os.environ.get("TPU_LIBRARY_PATH") or importlib.util.find_spec("libtpu")):
+    if not plugins.libtpu():
         raise UserError(
             f"--topology={name} needs libtpu, which is not installed: "
             "pip install 'jaxdna[plan]', or leave the flag out to compile for the devices here."

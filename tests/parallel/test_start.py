@@ -156,6 +156,13 @@ def test_a_task_of_slurm_takes_its_share_and_more_tasks_than_gpus_are_one_senten
         decide(cluster(), crowded, False, gpus=4)
 
 
+def test_the_one_gpu_of_a_host_is_not_shared_by_its_processes():
+    with pytest.raises(UserError, match="2 processes on this host see the same 1 GPU"):
+        share_of_gpus({}, 1, 2, 0)
+    # Of several of the host, SLURM has given each process one.
+    assert share_of_gpus({"SLURM_GPUS_ON_NODE": "2"}, 1, 2, 1) is None
+
+
 def test_flags_come_before_the_environment():
     flags = ("coordinator=10.0.0.1:1234", "processes=8", "process_id=3")
     start = decide(cluster(*flags), SLURM | JAX, True)

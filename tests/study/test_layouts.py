@@ -48,8 +48,10 @@ def test_every_layout_of_eight_devices_trains_as_one_device_does(config, dataset
 class Doubled(Program):
     """Doubles the gradient on several devices: a sum over them that is made twice."""
 
+    wrong = 2.0
+
     def call_with(self, sync):
-        factor = 2 if self.mesh.size > 1 else 1
+        factor = self.wrong if self.mesh.size > 1 else 1
 
         def twice(gradient):
             def of(*arguments):
@@ -67,6 +69,15 @@ def test_a_doubled_gradient_is_different_at_every_rate(dataset, monkeypatch, rat
     monkeypatch.setitem(PROGRAMS, "spmd", lambda: Doubled)
     row = next(compare_layouts(config, dataset, jax.devices()[:2], 1))
     assert row.max_rel_diff == pytest.approx(1, abs=0.1)
+    assert not row.same
+
+
+def test_a_layout_that_computes_no_numbers_is_different_and_still_json(dataset, monkeypatch):
+    config = load_config("configs/tal1.py", SMALL)
+    monkeypatch.setitem(PROGRAMS, "spmd", lambda: Doubled)
+    monkeypatch.setattr(Doubled, "wrong", float("nan"))
+    row = next(compare_layouts(config, dataset, jax.devices()[:2], 2))
+    assert (row.max_abs_diff_params, row.max_abs_diff_loss, row.max_rel_diff) == (None,) * 3
     assert not row.same
 
 
