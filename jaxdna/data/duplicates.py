@@ -75,7 +75,7 @@ def same_sequences(keys: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
     nodes, count = [], len(keys[0])
     for one in keys:
         nodes.append(count + np.unique(one, return_inverse=True)[1])
-        count += int(nodes[-1].max(initial=count)) + 1
+        count = int(nodes[-1].max(initial=count - 1)) + 1
     edges = np.tile(np.arange(len(keys[0])), len(keys)), np.concatenate(nodes)
     graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(count, count))
     families = connected_components(graph, directed=False)[1]

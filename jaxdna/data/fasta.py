@@ -87,11 +87,11 @@ def _parse(
 ) -> Iterator[Piece]:
     check_choice("--config.data.ambiguous", ambiguous, AMBIGUOUS_POLICIES)
     parser = _Parser(display(path), ambiguous, allow_empty)
-    first = True
+    empty = True
     for chunk in read_blocks(path):
         before = parser.drained, parser.drained_ambiguous
-        found = parser.feed(chunk.removeprefix(b"\xef\xbb\xbf") if first else chunk)
-        first = False
+        found = parser.feed(chunk)
+        empty = False
         if found:
             if stats is not None:
                 stats.add(found, *before)
@@ -101,7 +101,7 @@ def _parse(
         elif parser.open_bases() > most_bases:
             begun = parser.drained > 0
             yield Piece(parser.drain(), begun, open=True)
-    if first:
+    if empty:
         raise UserError(f"{display(path)} is empty; legal: a FASTA file with at least one record")
     before = parser.drained, parser.drained_ambiguous
     for found in parser.finish():

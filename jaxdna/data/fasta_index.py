@@ -8,13 +8,12 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from jaxdna.data.fasta import record_id
-from jaxdna.data.streams import read_blocks
+from jaxdna.data.streams import BOM, read_blocks
 from jaxdna.errors import UserError
 
 _SPECIAL_LINE = re.compile(rb"\n[>;]")
 _BLANKS = b" \t\r\v\f"
 _MAX_HEADER_BYTES = 2**20
-_BOM = b"\xef\xbb\xbf"
 
 
 class Entry(NamedTuple):
@@ -50,11 +49,13 @@ def index_fasta(path: Path) -> Index | None:
       UserError: the file cannot be read, holds no FASTA, or has an id twice.
     """
     with path.open("rb") as file:
-        if file.read(2) == b"\x1f\x8b":
-            return None
+        head = file.read(len(BOM))
+    if head.startswith(b"\x1f\x8b"):
+        return None
+    begin = len(BOM) if head == BOM else 0  # which is in the file, and not in its blocks
     index: Index = {}
     name, lines = "", _Lines(0)
-    for position, header, letters in _split(path):
+    for position, header, letters in _split(path, begin):
         if header is None:
             if not lines.add(letters):
                 return None
@@ -143,17 +144,19 @@ def _new_id(header: bytes, index: Index, path: Path) -> str:
     return name
 
 
-def _split(path: Path) -> Iterator[tuple[int, bytes | None, bytes]]:
+def _split(path: Path, position: int = 0) -> Iterator[tuple[int, bytes | None, bytes]]:
     """Yields each header or comment line, and the letters between them in parts of any size.
+
+    Args:
+      path: the file.
+      position: of its first block in it, in bytes.
 
     Yields:
       The place in the file behind the header or of the first letter, in bytes (decompressed ones);
       the line with its > or ; but without its end, or None; the letters with their line ends.
     """
-    held, position, line_begins, seen = b"", 0, True, False
+    held, line_begins, seen = b"", True, False
     for block in read_blocks(path):
-        if not position and not held and block.startswith(_BOM):
-            block, position = block[len(_BOM) :], len(_BOM)
         text, at, held = held + block, 0, b""
         while at < len(text):
             if line_begins and text[at] in b">;":

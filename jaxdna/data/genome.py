@@ -14,7 +14,7 @@ from jaxdna.data.code_store import cache_folder
 from jaxdna.data.digests import check_unchanged, file_digest
 from jaxdna.data.fasta_index import Entry, Index, index_fasta, write_plain
 from jaxdna.data.memory import require_memory
-from jaxdna.data.sequences import UNKNOWN, Codes, encode
+from jaxdna.data.sequences import UNKNOWN, Codes, WrongLetter, encode
 from jaxdna.data.streams import display, reason
 from jaxdna.data.two_bit import MAGIC, TwoBit
 from jaxdna.errors import UserError, nearest
@@ -67,8 +67,8 @@ class Genome:
           stop: the base after the last one.
 
         Raises:
-          UserError: the genome has no such chromosome, or a letter is no base; AmbiguousLetter
-            as `encode`.
+          UserError: the genome has no such chromosome, or has changed.
+          WrongLetter: as `encode`.
         """
         self.require([chromosome], str(self.path))
         first, last = max(start, 0), min(stop, self.lengths[chromosome])
@@ -87,8 +87,8 @@ class Genome:
             )
         try:
             inside = encode(letters, self.ambiguous)
-        except UserError as error:
-            kind = type(error)  # AmbiguousLetter among them
+        except WrongLetter as error:
+            kind = type(error)
             raise kind(f"{self.path}, {chromosome}:{first}-{last}: {error}") from None
         if (first, last) == (start, stop):
             return inside

@@ -263,7 +263,7 @@ def _fill_intervals(writer: StoreWriter, config: ConfigDict) -> None:
 
 
 def _is_fasta(path: str) -> bool:
-    head = next(read_blocks(path), b"").removeprefix(b"\xef\xbb\xbf").lstrip()
+    head = next(read_blocks(path), b"").lstrip()
     return head.startswith((b">", b";"))
 
 

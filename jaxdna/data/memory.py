@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from jaxdna.errors import UserError
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -40,24 +42,40 @@ def _limits() -> Iterator[int]:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 yield int(line.split()[1]) * 1024
-    size = resident = 0
+    size = own = data = 0
     with suppress(OSError, ValueError):
-        pages = [int(word) for word in Path("/proc/self/statm").read_text().split()[:2]]
-        size, resident = (number * os.sysconf("SC_PAGE_SIZE") for number in pages)
+        pages = np.array(Path("/proc/self/statm").read_text().split(), dtype=np.int64)
+        size, resident, shared, _, _, data, _ = (pages * os.sysconf("SC_PAGE_SIZE")).tolist()
+        own = resident - shared  # mapped files are given back when memory is wanted
     yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+    for kind, used in ((resource.RLIMIT_AS, size), (resource.RLIMIT_DATA, data)):
         soft = resource.getrlimit(kind)[0]
         if soft != resource.RLIM_INFINITY:
-            yield soft - size
+            yield soft - used
     # Of the container or the job: version 2 of the interface, then version 1, at the group of
     # this process and at the root that it sees.
     with suppress(OSError, ValueError):
-        own = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-        for _, kinds, group in own:
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        for _, kinds, group in (line.split(":", 2) for line in groups):
             if kinds and "memory" not in kinds.split(","):
                 continue
             top = _CGROUPS / "memory" if kinds else _CGROUPS
             name = "memory.limit_in_bytes" if kinds else "memory.max"
             for folder in (top, top / group.lstrip("/")):
-                with suppress(OSError, ValueError):  # "max" is no number: no limit
-                    yield int((folder / name).read_text()) - resident
+                with suppress(OSError, ValueError):  # "max" is not a number: no limit
+                    yield int((folder / name).read_text()) - _used(folder, own)
+
+
+def _used(group: Path, own: int) -> int:
+    """Returns the bytes that a group's processes hold, without the files that it has cached.
+
+    Args:
+      group: its folder.
+      own: what this process holds, for a group that does not say what it uses.
+    """
+    for current, prefix in (("memory.current", ""), ("memory.usage_in_bytes", "total_")):
+        with suppress(OSError, ValueError, KeyError):
+            stat = dict(map(str.split, (group / "memory.stat").read_text().splitlines()))
+            cached = sum(int(stat[f"{prefix}{kind}_file"]) for kind in ("active", "inactive"))
+            return int((group / current).read_text()) - cached
+    return own

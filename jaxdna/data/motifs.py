@@ -137,7 +137,7 @@ def read_motifs(path: str | Path) -> list[Motif]:
         raw = _content(path)
         if raw.count(b"\n") > _MAX_LINES:
             raise ValueError(f"more than {_MAX_LINES:,} lines")
-        content = io.TextIOWrapper(io.BytesIO(raw), "utf-8-sig", "replace")
+        content = io.TextIOWrapper(io.BytesIO(raw), "utf-8", "replace")
         motifs = [
             _motif(matrix.name, str(path), matrix.rows, matrix.protein, f"line {matrix.line}: ")
             for matrix in parse(content.read(), Path(Path(path).name.removesuffix(".gz")).stem)

@@ -88,9 +88,14 @@ def fit_length(records: Records, length: int, policy: str, source: str, width: i
         f"{source}: {len(records):,} rows of {length:,} bases (--config.data.lengths={policy})",
         "fewer or shorter records, or lengths=center_crop",
     )
+    return fit_rows(records, length)
+
+
+def fit_rows(records: Records, length: int) -> Codes:
+    """Returns uint8 [records, length]: the middle of longer ones, `UNKNOWN` around shorter ones."""
     fitted = np.full((len(records), length), UNKNOWN, dtype=np.uint8)
     starts, kept = middles(records, length)
-    pad = np.maximum(length - lengths, 0) // 2
+    pad = np.maximum(length - records.lengths, 0) // 2
     places = np.stack([starts, starts + kept, pad, pad + kept], 1)
     for row, (first, last, left, right) in zip(fitted, places.tolist(), strict=True):
         row[left:right] = records.codes[first:last]

@@ -17,7 +17,11 @@ ONE_HOT_ROWS = np.array(
 )  # float32 [6, 4]
 
 
-class AmbiguousLetter(UserError):
+class WrongLetter(UserError):
+    """A letter that is not a base."""
+
+
+class AmbiguousLetter(WrongLetter):
     """N or another IUPAC letter, where the policy `error` refuses what is no single base."""
 
 
@@ -54,7 +58,7 @@ def encode(letters: str | bytes, ambiguous: str = "zero") -> Codes:
       uint8 [len(letters)], A C G T = 0 1 2 3.
 
     Raises:
-      UserError: a letter is no nucleotide; the message names it and its offset (from 0). With
+      WrongLetter: one is no nucleotide; the message names it and its offset (from 0). With
         `error` it is AmbiguousLetter where another policy would take that letter.
     """
     raw = letters.encode("latin-1", "replace") if isinstance(letters, str) else letters
@@ -63,7 +67,7 @@ def encode(letters: str | bytes, ambiguous: str = "zero") -> Codes:
     if wrong.size:
         offset = int(wrong[0])
         known = _TABLES["zero"][raw[offset]] != _INVALID
-        raise (AmbiguousLetter if known else UserError)(
+        raise (AmbiguousLetter if known else WrongLetter)(
             f"letter {chr(raw[offset])!r} at offset {offset} is no base; legal: "
             + ("A C G T U" if ambiguous == "error" else f"A C G T U {' '.join(_AMBIGUOUS_LETTERS)}")
         )

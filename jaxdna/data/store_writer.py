@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from jaxdna.data.duplicates import sequence_keys
-from jaxdna.data.records import SHOWN, Records, fit_length, misfit_error, misfits
+from jaxdna.data.records import SHOWN, Records, fit_rows, misfit_error, misfits
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import Codes
 from jaxdna.data.streams import display
@@ -197,9 +197,7 @@ class StoreWriter:
             for first in range(0, len(records), rows):
                 cuts = offsets[first : first + rows + 1]
                 codes, ids = records.codes[cuts[0] : cuts[-1]], records.ids[first : first + rows]
-                part = Records(ids, codes, cuts - cuts[0])
-                fitted = fit_length(part, length, self._policy, "", self._width)
-                file.write(np.ascontiguousarray(fitted).data)
+                file.write(fit_rows(Records(ids, codes, cuts - cuts[0]), length).data)
         os.replace(self._folder / "fitted.npy", self._folder / "codes.npy")
 
     def _fit_notes(self, stats: SequenceStats) -> list[str]:

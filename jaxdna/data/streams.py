@@ -13,7 +13,9 @@ from jaxdna.errors import UserError
 
 BLOCK_BYTES = 8 * 2**20
 _GZIP_READ_BYTES = 2**17  # a bgzip member is 64 KiB at most: what is left of a read is copied often
-_MUCH_BYTES, _SPARE_BYTES = 8 * 2**20, 256 * 2**20
+_MUCH_BYTES = BLOCK_BYTES
+STREAMED = 2 * BLOCK_BYTES  # what whoever keeps no row needs: a block, and what is made of it
+_KEPT = 256 * 2**20  # what the rows of a block may take as objects of Python
 _MAX_LINE_BYTES = 64 * 2**20
 _GZIP = b"\x1f\x8b"
 _OTHER_FORMATS = {  # first bytes of what people also have lying around
@@ -27,16 +29,19 @@ _OTHER_FORMATS = {  # first bytes of what people also have lying around
     b"\xfe\xff": "UTF-16 text",
 }
 _MAGIC_BYTES = max(map(len, _OTHER_FORMATS))
+BOM = b"\xef\xbb\xbf"
 
 
-def read_blocks(path: str | Path) -> Iterator[bytes]:
+def read_blocks(path: str | Path, spare: int = STREAMED) -> Iterator[bytes]:
     """Yields the content of a file in blocks, decompressed where its first bytes say gzip.
 
     Args:
       path: a file, or `-` for stdin.
+      spare: bytes of memory that the caller needs to go on with one more block.
 
     Yields:
-      `BLOCK_BYTES` bytes each, the last block fewer; nothing for an empty file.
+      `BLOCK_BYTES` bytes each, the last block fewer, and the first without the mark of UTF-8
+      (`BOM`) that it may begin with; nothing for an empty file.
 
     Raises:
       UserError: the file cannot be read, is damaged, is in a format that must be unpacked first, or
@@ -54,14 +59,17 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
             pieces = chain([head], iter(lambda: file.read(size), b""))
             done = 0
             for block in _regroup(_gunzip(pieces, path) if head.startswith(_GZIP) else pieces):
+                if not done:
+                    block = block.removeprefix(BOM)
                 done += len(block)
                 if done > _MUCH_BYTES:  # whoever keeps what is read has little by little filled it
                     require_memory(
-                        _SPARE_BYTES,
+                        spare,
                         f"{display(path)}: reading on after {done / 1e9:,.1f} GB of text",
                         "a smaller file, or more memory",
                     )
-                yield block
+                if block:
+                    yield block
     except OSError as error:
         raise UserError(
             f"{display(path)} cannot be read ({reason(error, path)}); "
@@ -69,7 +77,7 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
         ) from error
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: str | Path, spare: int = _KEPT) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, text without its line end) of a text file, plain or gzipped.
 
     Lines end with LF or CR LF, or with CR where there is no LF (old Macs, and what spreadsheets
@@ -78,19 +86,18 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
     Args:
       path: a file, or `-` for stdin.
+      spare: see `read_blocks`; `STREAMED` where the caller keeps no row.
 
     Raises:
       UserError: as `read_blocks`; also for a file that is empty or binary.
     """
     number, carry, empty, end = 0, b"", True, b"\n"
-    for block in read_blocks(path):
+    for block in read_blocks(path, spare):
         if b"\0" in block:
             raise UserError(f"{display(path)} is binary; legal: a text file, plain or gzipped")
-        if empty:
-            block = block.removeprefix(b"\xef\xbb\xbf")
-            empty = not block
-            if b"\n" not in block and b"\r" in block[:-1]:
-                end = b"\r"
+        if empty and b"\n" not in block and b"\r" in block[:-1]:
+            end = b"\r"
+        empty = False
         *lines, carry = (carry + block).split(end)
         if len(carry) > _MAX_LINE_BYTES:
             raise UserError(

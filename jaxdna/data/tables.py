@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jaxdna.data.records import Records
 from jaxdna.data.sequences import encode
-from jaxdna.data.streams import display, read_lines
+from jaxdna.data.streams import STREAMED, display, read_lines
 from jaxdna.errors import UserError
 
 _BLOCK_ROWS, _BLOCK_BASES = 10_000, 8 * 2**20
@@ -68,7 +68,7 @@ class _Row(NamedTuple):
 
 def _read_rows(path: str | Path) -> Iterator[_Row]:
     header_possible = True
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, STREAMED):
         if not line.strip() or line.startswith("#"):
             continue
         fields = [field.strip(" ") for field in line.split("\t")]

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdna.data.genome import Genome, other_style
-from jaxdna.data.sequences import AmbiguousLetter, Codes, decode, encode
-from jaxdna.data.streams import display, read_lines
+from jaxdna.data.sequences import AmbiguousLetter, Codes, WrongLetter, decode, encode
+from jaxdna.data.streams import STREAMED, display, read_lines
 from jaxdna.errors import UserError
 
 _FIXED_COLUMNS = 5  # CHROM POS ID REF ALT
@@ -84,7 +84,7 @@ def read_variants(
         the line.
     """
     where, nearby, seen = display(path), _Nearby(genome), False
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, STREAMED):
         seen = seen or bool(line.strip())
         if line.startswith("#") or not line.strip():
             if header is not None and line.startswith("#"):
@@ -133,7 +133,7 @@ class _Nearby:
         if start >= 0 and stop - first <= 2 * _BLOCK_BASES:
             try:
                 return self._block(chromosome, first)[start - first : stop - first]
-            except AmbiguousLetter:  # which another part of the block may have
+            except WrongLetter:  # which another part of the block may have
                 pass
         return self.genome.codes(chromosome, start, stop)
 
@@ -170,6 +170,8 @@ def _windows(
         return _fill(nearby, chromosome, first, start, reference, alternative, length, slide)
     except AmbiguousLetter:
         return (None, None), "an ambiguous letter, which --config.data.ambiguous=error refuses"
+    except WrongLetter:
+        return (None, None), f"{genome.path.name} has a letter here that is not a base"
 
 
 def _reaches_change(reference: str, alternative: str, start: int, stop: int) -> bool:

@@ -71,3 +71,8 @@ def test_nothing_is_found_where_nothing_is():
     found = find_duplicates(sequence_keys(given), np.array([0, 1]), np.array([0, 1]))
     assert found == Duplicates(0, 0, 0, ())
     assert found.notes(["a", "b"]) == []
+
+
+def test_any_number_of_keys_joins_records():
+    keys = np.array([0, 1, 1])
+    assert same_sequences([keys] * 50).tolist() == [0, 1, 1]

@@ -1,6 +1,7 @@
 """What is larger than memory or disk is refused with its size, before it is made."""
 
 import gzip
+import os
 import re
 import subprocess
 import sys
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 from jaxdna.config import load_config
-from jaxdna.data import fasta
+from jaxdna.data import fasta, memory
 from jaxdna.data.code_store import find_or_make
 from jaxdna.data.fasta import read_fasta_blocks, read_fasta_pieces
 from jaxdna.data.memory import available_memory
 from jaxdna.data.motifs import read_motifs
 from jaxdna.data.records import Records, fit_length
 from jaxdna.data.registry import load_dataset
+from jaxdna.data.streams import read_blocks, read_lines
 from jaxdna.errors import UserError
 
 MANY = Records([f"r{i}" for i in range(1000)], np.zeros(3000, np.uint8), np.arange(1001) * 3)
@@ -84,3 +86,57 @@ def test_a_motif_file_of_too_many_lines_is_refused(tmp_path):
     (tmp_path / "x.meme.gz").write_bytes(gzip.compress(b"MEME version 4\n" + b"\n" * 2**21))
     with pytest.raises(UserError, match=r"more than 1,048,576 lines"):
         read_motifs(tmp_path / "x.meme.gz")
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Makes a job's limit, in both versions of the system's interface."""
+
+    def limit(bytes_, current, **stat):
+        monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
+        kinds = (
+            ("memory.max", "memory.current", ""),
+            (
+                "memory/memory.limit_in_bytes",
+                "memory/memory.usage_in_bytes",
+                "total_",
+            ),
+        )
+        (tmp_path / "memory").mkdir()
+        for most, used, prefix in kinds:
+            (tmp_path / most).write_text(f"{bytes_}\n")
+            if current is not None:
+                (tmp_path / used).write_text(f"{current}\n")
+                rows = [f"{prefix}{name} {value}\n" for name, value in stat.items()]
+                (tmp_path / most).with_name("memory.stat").write_text("".join(rows))
+
+    return limit
+
+
+def test_files_that_a_job_has_cached_are_memory_that_it_may_take(job):
+    job(600 * 2**20, 500 * 2**20, active_file=300 * 2**20, inactive_file=100 * 2**20)
+    assert available_memory() == 500 * 2**20
+
+
+def test_mapped_files_are_not_memory_that_is_taken(job, tmp_path):
+    (tmp_path / "x").write_bytes(b"")
+    os.truncate(tmp_path / "x", 128 * 2**20)
+    job(2**30, None)
+    before = available_memory()
+    mapped = np.memmap(tmp_path / "x", np.uint8, "r")
+    assert not mapped.sum()
+    assert abs(available_memory() - before) < 32 * 2**20
+
+
+def test_what_is_read_block_by_block_needs_no_more_than_its_blocks(job, tmp_path):
+    (tmp_path / "x.fa").write_bytes(b">a\nACGT\n>b\nAC\n" * 2**20)  # beyond one block
+    job(600 * 2**20, 500 * 2**20, active_file=0, inactive_file=0)
+    assert sum(map(len, read_blocks(tmp_path / "x.fa"))) == 14 * 2**20
+    with pytest.raises(UserError, match=r"would take 0\.3 GB of memory, and 0\.1 GB are free"):
+        list(read_lines(tmp_path / "x.fa"))
+
+
+def test_rows_that_are_written_one_chunk_after_the_other_ask_for_no_memory(job, tmp_path):
+    job(1, 1, active_file=0, inactive_file=0)
+    store = find_or_make([], tmp_path / "cache", lambda writer: writer.add("x", [MANY]), "pad", 5)
+    assert store.codes.shape == (1000, 5)

@@ -193,3 +193,13 @@ def test_what_is_no_vcf_has_its_sentence(tmp_path, genome, text, words):
     with pytest.raises(UserError) as caught:
         list(read_variants(path, genome, 20))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_stray_letter_in_the_genome_costs_only_the_rows_that_have_it(tmp_path):
+    letters = LETTERS[:200] + "!" + LETTERS[201:]
+    (tmp_path / "g.fa").write_text(f">chr1\n{letters}\n")
+    rows = [("chr1", place, ".", letters[place - 1], "T") for place in (51, 195, 251)]
+    found = list(read_variants(vcf(tmp_path, *rows), Genome(tmp_path / "g.fa"), 20))
+    assert [one.note for one in found] == ["", "g.fa has a letter here that is not a base", ""]
+    assert found[1].reference_codes is None
+    assert decode(found[2].reference_codes) == letters[240:260]
