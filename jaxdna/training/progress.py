@@ -1,6 +1,6 @@
 """What a checkpoint stores beside the arrays: where the run is, and what it has found so far."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from jaxdna.training.early_stopping import EarlyStopping
@@ -54,21 +54,22 @@ class Progress:
 
     @classmethod
     def from_json(cls, value: Any) -> "Progress":
-        """Returns what `to_json` wrote, after checking every name and type.
+        """Returns what `to_json` wrote, here or in an earlier version, after checking it.
 
         Raises:
           ValueError: it is something else.
         """
         value = _checked(cls, value)
         stopping = EarlyStopping(**_checked(EarlyStopping, value.pop("stopping")))
-        for i, row in enumerate(value["rows"]):
+        progress = cls(stopping, **value)
+        for i, row in enumerate(progress.rows):
             if not is_row(row) or row["epoch"] != i + 1:
                 raise ValueError("its rows of metrics are none")
-        if not len(value["rows"]) == value["epoch"] >= 0 <= value["epoch_step"]:
+        if not len(progress.rows) == progress.epoch >= 0 <= progress.epoch_step:
             raise ValueError("its counts do not fit together")
-        if not all(map(_is_number, (*value["sums"].values(), *value["seconds"].values()))):
+        if not all(map(_is_number, (*progress.sums.values(), *progress.seconds.values()))):
             raise ValueError("its sums are no numbers")
-        return cls(stopping, **value)
+        return progress
 
 
 _ROW = ("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
@@ -98,14 +99,24 @@ _TYPES: dict[Any, Any] = {float: int | float, float | None: int | float | None}
 
 
 def _checked(kind: type, value: Any) -> dict[str, Any]:
-    """Returns `value` if it has the fields of the dataclass `kind`, each of its type."""
-    names = {entry.name: entry.type for entry in fields(kind)}
-    if not isinstance(value, dict) or set(value) != set(names):
+    """Returns `value` if it has the fields of the dataclass `kind`, each of its type.
+
+    Fields with a default may be missing: an earlier version did not have them all.
+    """
+    declared = {entry.name: entry for entry in fields(kind)}
+    required = {
+        name
+        for name, entry in declared.items()
+        if entry.default is MISSING and entry.default_factory is MISSING
+    }
+    if not isinstance(value, dict) or not required <= set(value) <= set(declared):
         raise ValueError(f"it is no {kind.__name__}")
-    for name, declared in names.items():
-        expected = dict if declared is EarlyStopping else _TYPES.get(declared, declared)
+    for name, found in value.items():
+        declared_type: Any = declared[name].type
+        expected = dict if declared_type is EarlyStopping else declared_type
+        expected = _TYPES.get(expected, expected)
         expected = getattr(expected, "__origin__", expected)
-        wrong_bool = isinstance(value[name], bool) and declared is not bool
-        if wrong_bool or not isinstance(value[name], expected):
+        wrong_bool = isinstance(found, bool) and declared_type is not bool
+        if wrong_bool or not isinstance(found, expected):
             raise ValueError(f"its {name} is of the wrong type")
     return dict(value)
