@@ -150,8 +150,8 @@ class RunFolder:
         try:
             yield lock
         finally:
-            if ours := self._is_ours():
-                lock.release()
+            ours = self._is_ours()
+            lock.release()  # also where the folder was lost: it removes no other job's file
             self.files.guard = lambda: None
             if ours:
                 with suppress(OSError):  # stopped by a mistake before anything was written

@@ -203,12 +203,9 @@ def _value(content: bytes) -> dict[str, Any]:
 
 
 def _name(content: bytes) -> str:
-    """The holder, in words; what comes from the file is shown without control characters."""
+    """The holder, in words; of what comes from the file not more than a line can hold."""
     value = _value(content)
     if not value:
         return "another job"
-    host, pid, started = (
-        "".join(filter(str.isprintable, str(value.get(key, "?"))))[:80]
-        for key in ("host", "pid", "started")
-    )
+    host, pid, started = (str(value.get(key, "?"))[:80] for key in ("host", "pid", "started"))
     return f"process {pid} on {host}, started {started}"

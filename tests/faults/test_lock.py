@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 
+from jaxdna.console import loud, make_console
 from jaxdna.errors import UserError
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage import run_lock
@@ -125,18 +126,42 @@ def test_fault_16_a_lock_that_is_released_while_it_is_watched_is_free(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xff\x00", b"[" * 9_000, b'{"pid": "\\u001b[31m"}', b"null"])
-def test_fault_16_a_garbled_lock_is_a_dead_one(tmp_path, monkeypatch, content):
+def test_fault_16_a_garbled_lock_is_a_dead_one(tmp_path, monkeypatch, capsys, content):
     monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 0.5)
-    path, notes = tmp_path / ".lock", []
+    path = tmp_path / ".lock"
     path.write_bytes(content)
     lock = RunLock(path)
-    lock.take(notes.append)
-    assert "taking over" in notes[-1]
-    assert "\x1b" not in notes[-1]
+    lock.take(loud(make_console()))
+    shown = capsys.readouterr().err
+    assert "taking over" in shown
+    assert "\x1b" not in shown
     before = path.read_bytes()
     lock.renew()
     assert path.read_bytes() != before
     lock.release()
+
+
+def test_the_holder_s_name_is_cut_and_shown_as_all_text_of_strangers_is(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 0.5)
+    foreign(tmp_path / ".lock", host="a\x1b[1m" + "b" * 200)
+    lock = RunLock(tmp_path / ".lock")
+    lock.take(loud(make_console()))
+    assert rf"process 7 on a\x1b[1m{'b' * 75}, started" in " ".join(capsys.readouterr().err.split())
+    lock.release()
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_folder_that_was_lost_leaves_its_lock_free(tmp_path, back):
+    """Moved away meanwhile, and perhaps moved back; the same process trains there again."""
+    run, moved = RunFolder(tmp_path / "run"), tmp_path / "moved"
+    with run.locked(print):
+        run.files.write("config.json", "{}")
+        run.path.rename(moved)
+    again = moved.rename(run.path) if back else moved
+    with RunFolder(again).locked(print):
+        pass
 
 
 def test_many_jobs_that_start_at_once_get_the_lock_one_after_the_other(tmp_path):
