@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from jaxdna.console import loud
-from jaxdna.errors import EXIT_OK, EXIT_PREEMPTED, NotFiniteError, Preempted, storage_error
+from jaxdna.errors import EXIT_PREEMPTED, NotFiniteError, Preempted, storage_error
 from jaxdna.models.network import parameter_count
 from jaxdna.parallel.peers import meet
 from jaxdna.runs.curves import TensorBoard, draw_curves
@@ -58,7 +58,7 @@ Draw = Callable[[RunFolder, Prepared, Params, dict[str, Any]], None]
 
 
 def train(
-    prepared: Prepared, folder: RunFolder, guard: Guard, console: Console, draw: Draw
+    prepared: Prepared, folder: RunFolder, guard: Guard, console: Console, draw: Draw, code: int
 ) -> dict[str, Any]:
     """Trains to the end, or on from the newest checkpoint, and evaluates on the test split.
 
@@ -68,6 +68,8 @@ def train(
       guard: hears signals and watches the clock.
       console: where notes go.
       draw: draws the report of the run once it is finished; if it fails, a note says so.
+      code: what a process that is stopped ends with once the run is finished: `EXIT_OK`, unless
+        there is more to train after it.
 
     Returns:
       The summary, as in summary.json.
@@ -97,7 +99,7 @@ def train(
             ) from None
     except OSError as error:
         raise storage_error("a file of the run", folder.path, error) from error
-    guard.done(EXIT_OK)
+    guard.done(code)
     best = prepared.program.gather(run.best)
     if folder.writes:
         try:

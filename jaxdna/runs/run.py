@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxdna.console import loud
-from jaxdna.errors import UserError
+from jaxdna.errors import EXIT_OK, EXIT_PREEMPTED, Preempted, UserError
 from jaxdna.parallel.cluster import is_primary, reached_stop
 from jaxdna.parallel.peers import one_fate
 from jaxdna.parallel.runtime import join_others, start_backend
@@ -43,7 +43,7 @@ def train_in(
     """
     if config.data.get("folds") and config.data.fold == -1:
         return _train_folds(config, workdir, guard, console, draw)
-    return _train_one(config, RunFolder(workdir), guard, console, draw)
+    return _train_one(config, RunFolder(workdir), guard, console, draw, EXIT_OK)
 
 
 def _train_folds(
@@ -63,15 +63,23 @@ def _train_folds(
 
         def train_one(fold: ConfigDict, folder: RunFolder) -> dict[str, Any]:
             guard.enter("start")
-            return _train_one(fold, folder, guard, console, draw)
+            if guard.requested:  # after the fold before was finished
+                guard.done(EXIT_PREEMPTED)
+                raise Preempted(
+                    f"stopped by {guard.requested} before fold {fold.data.fold}; the folds before "
+                    "it are finished, and the same command trains the others"
+                )
+            return _train_one(fold, folder, guard, console, draw, EXIT_PREEMPTED)
 
-        return cross_validate(config, whole, train_one)
+        summary = cross_validate(config, whole, train_one)
+        guard.done(EXIT_OK)
+        return summary
 
 
 def _train_one(
-    config: ConfigDict, folder: RunFolder, guard: Guard, console: Console, draw: Draw
+    config: ConfigDict, folder: RunFolder, guard: Guard, console: Console, draw: Draw, code: int
 ) -> dict[str, Any]:
-    """Trains, resumes, or finds the run finished."""
+    """Trains, resumes, or finds the run finished; `code` as that of `runs.loop.train`."""
     config = folder.settle(config)
     try:
         changes = folder.check(config)
@@ -108,4 +116,4 @@ def _train_one(
         folder.open(prepared.program.config)
         folder.record_data(prepared.dataset)
         folder.drop_summary()
-        return train(prepared, folder, guard, console, draw)
+        return train(prepared, folder, guard, console, draw, code)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 
@@ -117,16 +118,17 @@ def test_fault_02_an_epoch_in_many_parts_has_the_bits_of_one_in_one(runner, tmp_
     assert rows(workdir) == rows(reference)
 
 
-def insisted(workdir, number, begins):
+def insisted(workdir, number, begins, settings=SHORT):
     """Returns how a real process ends that is sent a signal again and again until it is gone.
 
     Args:
       workdir: of the run.
       number: the signal.
       begins: a condition on the process; from then on.
+      settings: of the run.
     """
     with subprocess.Popen(
-        afresh("train", *SHORT, f"--workdir={workdir}"), stderr=subprocess.PIPE, text=True
+        afresh("train", *settings, f"--workdir={workdir}"), stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             while not begins(process):
@@ -159,6 +161,28 @@ def test_fault_28_signals_while_the_report_is_drawn_leave_a_finished_run(
     assert (
         workdir / "report.html"
     ).exists() or number == signal.SIGINT  # whose second one is heard
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_fault_28_signals_after_the_first_fold_stop_before_the_next(tmp_path, number):
+    """While its report is drawn that fold is finished, and no other."""
+    letters = np.array(list("ACGT"))[np.random.default_rng(0).integers(0, 4, (60, 40))]
+    rows = [f"{''.join(row)}\t{i % 2}\n" for i, row in enumerate(letters)]
+    (tmp_path / "table.tsv").write_text("".join(rows))
+    workdir = tmp_path / "run"
+    settings = [
+        "--config=configs/fasta.py", f"--config.data.table={tmp_path / 'table.tsv'}",
+        "--config.data.folds=3", "--config.train.epochs=1", "--config.train.batch_size=8",
+        "--config.optimizer.warmup_epochs=0", "--config.runtime.platform=cpu",
+        f"--config.runtime.data_cache={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    drawing = workdir / "fold0" / "curves.png"
+    code, said = insisted(workdir, number, lambda _: drawing.exists(), settings)
+    assert code == 78, said
+    assert number == signal.SIGINT or "stopped by SIGTERM before fold 1" in said
+    assert (workdir / "fold0" / "summary.json").exists()
+    assert not (workdir / "fold1").exists()
+    assert not (workdir / "summary.json").exists()
 
 
 @pytest.mark.parametrize("phase", ["start", "compile"])

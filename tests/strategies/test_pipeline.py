@@ -14,7 +14,7 @@ from rich.console import Console
 from jaxdna.analysis.run_report import write_run_report
 from jaxdna.config import flat, load_config, override, validate
 from jaxdna.data.registry import load_dataset
-from jaxdna.errors import UserError
+from jaxdna.errors import EXIT_OK, UserError
 from jaxdna.models.layers import Dense
 from jaxdna.models.network import Layer, Network
 from jaxdna.parallel.mesh import make_mesh
@@ -316,7 +316,7 @@ def trained(dataset, folder, *overrides):
     with Guard(config.watchdog, owns_process=False) as guard, opened.locked(console):
         opened.open(prepared.program.config)
         opened.record_data(dataset)
-        return train(prepared, opened, guard, console, write_run_report)
+        return train(prepared, opened, guard, console, write_run_report, EXIT_OK)
 
 
 def test_tal1_reaches_its_score_under_every_schedule(tal1, tmp_path):
