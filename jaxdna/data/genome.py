@@ -191,7 +191,11 @@ def _indexed(path: Path, cache: Path) -> tuple[Path, Index]:
     memory = cache / "digests"
     digest = file_digest(path, memory)
     folder = cache / "genomes" / digest[:20]
-    if folder.exists():
+
+    def whole(at: Path) -> bool:
+        return damage(at) is None
+
+    if whole(folder):
         return _recall(folder, path)
     index = index_fasta(path)
 
@@ -204,7 +208,7 @@ def _indexed(path: Path, cache: Path) -> tuple[Path, Index]:
         check_unchanged(path, digest, memory)
 
     try:
-        made_once(folder, fill)
+        made_once(folder, fill, whole)
     except OSError as error:
         if index is None:
             raise UserError(
@@ -218,11 +222,6 @@ def _indexed(path: Path, cache: Path) -> tuple[Path, Index]:
 
 
 def _recall(folder: Path, path: Path) -> tuple[Path, Index]:
-    if cause := damage(folder):
-        raise UserError(
-            f"the index in {folder} is damaged ({cause}); remove that folder, and it will be "
-            "made again"
-        )
     entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     plain = folder / "genome.fa"
     return (

@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,8 +48,8 @@ class StoreWriter:
         self._columns: dict[str, NDArray] = {}
         self._made: dict[str, Callable[[Codes], NDArray]] = {}
         self._open = ExitStack()
-        self._codes = self._open.enter_context(_synced(folder / "codes.npy"))
-        self._ids = self._open.enter_context(_synced(folder / "ids.txt"))
+        self._codes = self._open.enter_context((folder / "codes.npy").open("wb"))
+        self._ids = self._open.enter_context((folder / "ids.txt").open("wb"))
         _write_header(self._codes, (0,))
         self._begin = self._codes.tell()
 
@@ -168,16 +168,16 @@ class StoreWriter:
             self._fit(records)
         for name, make in self._made.items():
             self.add_column(name, make(np.load(self._folder / "codes.npy", mmap_mode="r")))
-        with _synced(self._folder / "lengths.npy") as file:
+        with (self._folder / "lengths.npy").open("wb") as file:
             np.save(file, records.lengths)
-        with _synced(self._folder / "columns.npz") as file:
+        with (self._folder / "columns.npz").open("wb") as file:
             np.savez(file, **self._columns)  # type: ignore[arg-type]
         meta = {
             "counts": self.counts,
             "shortest": [part.shortest for part in stats],
             "notes": [notes + self._fit_notes(part) for part, notes in self._parts],
         }
-        with _synced(self._folder / "store.json") as file:
+        with (self._folder / "store.json").open("wb") as file:
             file.write(json.dumps(meta, indent=1).encode())
 
     def _fit(self, records: Records) -> None:
@@ -192,7 +192,7 @@ class StoreWriter:
                 "--config.runtime.data_cache"
             )
         rows = max(1, _CHUNK_BASES // max(length, int(records.lengths.max())))
-        with _synced(self._folder / "fitted.npy") as file:
+        with (self._folder / "fitted.npy").open("wb") as file:
             _write_header(file, (len(records), length))
             for first in range(0, len(records), rows):
                 cuts = offsets[first : first + rows + 1]
@@ -218,12 +218,3 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     """Numpy leaves room in the header for the first axis to grow, so it can be rewritten."""
     header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
     npy.write_array_header_1_0(file, header)
-
-
-@contextmanager
-def _synced(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file to write, and leaves it on the disk, not only in the system's memory."""
-    with open(path, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdna.errors import StorageError, UserError
+from jaxdna.storage.handles import is_at
 
 UNFINISHED = ".unfinished"  # ends the names of files that are still being written
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # of a folder: some cannot, or may not
@@ -52,7 +53,7 @@ class Folder:
 
     def check(self) -> None:
         """Raises FolderLost, or what `guard` raises, where nothing may be written any more."""
-        if self._handle is not None and not _is_at(self._handle, self.path):
+        if self._handle is not None and not is_at(self._handle, self.path):
             raise FolderLost(
                 f"{self.path} was moved, removed or replaced while it was written to; nothing was "
                 "saved in its place. What was saved before is where the folder is now: bring it "
@@ -81,7 +82,7 @@ class Folder:
             missing = [part for part in missing if part.is_relative_to(self.path)]
         for part in reversed(missing):
             part.mkdir(exist_ok=True)
-            _flush_folder(part.parent)
+            flush_names(part.parent)
         if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
         if self._handle is None:
@@ -101,7 +102,7 @@ class Folder:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-        _flush_folder(path.parent)
+        flush_names(path.parent)
 
     def append(self, name: str, line: str) -> None:
         """Adds a line to the end of a file."""
@@ -111,7 +112,7 @@ class Folder:
         """Gives another name to a file or a folder."""
         path, target = self.place(name), self.place(new)
         path.rename(target)
-        _flush_folder(target.parent)
+        flush_names(target.parent)
 
     def remove(self, name: str) -> None:
         """Removes a file, a link, or a folder with all that is in it; nothing where none is."""
@@ -128,10 +129,7 @@ class Folder:
 
     def flush(self, name: str) -> None:
         """Brings to the disk what others have written into a folder."""
-        for root, _, files in os.walk(self.place(name), topdown=False, onerror=_raise):
-            for file in files:
-                _flush(Path(root, file))
-            _flush_folder(Path(root))
+        flush(self.place(name))
 
 
 @contextmanager
@@ -167,6 +165,14 @@ def _write(path: Path, content: str | bytes, flag: int) -> None:
         os.fsync(stream.fileno())
 
 
+def flush(folder: Path) -> None:
+    """Brings to the disk every file and folder below a folder, and itself."""
+    for root, _, files in os.walk(folder, topdown=False, onerror=_raise):
+        for file in files:
+            _flush(Path(root, file))
+        flush_names(Path(root))
+
+
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -175,7 +181,7 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _flush_folder(path: Path) -> None:
+def flush_names(path: Path) -> None:
     """Brings the names in a folder to the disk; the folder itself may be a link."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -191,13 +197,6 @@ def _flush_folder(path: Path) -> None:
 def _close(handle: int) -> None:
     with suppress(OSError):  # nothing was written through it
         os.close(handle)
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except (FileNotFoundError, NotADirectoryError):
-        return False
 
 
 def _raise(error: OSError) -> None:

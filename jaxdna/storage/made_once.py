@@ -1,7 +1,5 @@
 """Folders that any number of processes may want at once: one makes each, whole or not at all."""
 
-import errno
-import fcntl
 import os
 import shutil
 import socket
@@ -10,45 +8,59 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaxdna.storage.files import flush, flush_names
+from jaxdna.storage.handles import is_at, kernel_lock
 from jaxdna.storage.manifest import write_manifest
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
-
-def made_once(target: Path, fill: Callable[[Path], None]) -> None:
+def made_once(
+    target: Path, fill: Callable[[Path], None], whole: Callable[[Path], bool] = Path.exists
+) -> None:
     """Makes a folder and its manifest, unless it is there; the others wait for who makes it.
+
+    It is on the disk before it has its name, so that no power failure leaves a part of it.
 
     Args:
       target: the folder; those above it are made if absent.
       fill: writes what shall be in it into an empty folder beside it.
+      whole: whether the folder is there and can be used; another is made in the place of one that
+        cannot.
 
     Raises:
       OSError: it cannot be written; and whatever `fill` raises.
     """
-    if target.exists():
+    if whole(target):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target) as alone:
-        if not target.exists():
-            _make(target, alone, fill)
+        if not whole(target):
+            _make(target, alone, fill, whole)
 
 
-def _make(target: Path, alone: bool, fill: Callable[[Path], None]) -> None:
+def _make(
+    target: Path, alone: bool, fill: Callable[[Path], None], whole: Callable[[Path], bool]
+) -> None:
     prefix = f".partial-{target.name}-{socket.gethostname()}-"
     if alone:  # whoever left one here was killed
         for left in target.parent.glob(f"{prefix}*"):
             shutil.rmtree(left, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    aside = partial.with_name(f"{partial.name}-aside")
     try:
         partial.chmod(0o755)  # mkdtemp hides it from the other users of a shared cache
         fill(partial)
         write_manifest(partial)
+        flush(partial)
+        if target.exists() and not whole(target):
+            target.rename(aside)
         partial.rename(target)
+        flush_names(target.parent)
     except OSError:
-        if not target.exists():  # else another process was faster
+        if not whole(target):  # else another process was faster
             raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in (partial, aside):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -65,8 +77,8 @@ def _alone(target: Path) -> Iterator[bool]:
             yield False
             return
         try:
-            locked = _lock(lock)
-            if locked and not _is_at(lock, path):
+            locked = bool(kernel_lock(lock, wait=True))
+            if locked and not is_at(lock, path):
                 continue  # its holder removed it while we waited
             try:
                 yield locked
@@ -76,20 +88,3 @@ def _alone(target: Path) -> Iterator[bool]:
             return
         finally:
             os.close(lock)
-
-
-def _lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return False
-    return True
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False

@@ -14,8 +14,6 @@ writes a file of its own and gives it the lock's name: what the loser still does
 nothing, and `check`, before each write into the folder, tells it that it has lost.
 """
 
-import errno
-import fcntl
 import json
 import os
 import secrets
@@ -28,6 +26,7 @@ from typing import Any
 
 from jaxdna.errors import UserError
 from jaxdna.storage.files import UNFINISHED
+from jaxdna.storage.handles import is_at, kernel_lock
 
 Note = Callable[[str], None]
 
@@ -108,14 +107,10 @@ class RunLock:
 
     def _try(self, handle: int, note: Note) -> bool:
         """Locks the open file; False where it is not the file at our path any more."""
-        decided = _kernel_lock(handle)
+        decided = kernel_lock(handle)
         if decided is False:
             raise self._refusal(_read_path(self._path) or _read(handle))
-        try:
-            named = self._path.stat().st_ino
-        except FileNotFoundError:  # its holder removes it when it is done
-            return False
-        if os.fstat(handle).st_ino != named:
+        if not is_at(handle, self._path):  # its holder removes it when it is done
             return False
         before = _read(handle)
         if not before:
@@ -144,7 +139,7 @@ class RunLock:
         own = self._path.with_name(f"{self._path.name}.{self._mine['token']}{UNFINISHED}")
         self._handle = os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            _kernel_lock(self._handle)
+            kernel_lock(self._handle)
             self._write()
             own.replace(self._path)
         except BaseException:
@@ -158,19 +153,6 @@ class RunLock:
         content = (json.dumps(self._mine | {"renewed": self._renewed}) + "\n").encode()
         os.pwrite(self._handle, content, 0)  # never shorter than before: `renewed` only grows
         os.ftruncate(self._handle, len(content))
-
-
-def _kernel_lock(handle: int) -> bool | None:
-    """Whether the kernel gives us its lock; None where this file system has none."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        return None
-    return True
 
 
 def _boot_id() -> str:

@@ -184,14 +184,17 @@ def test_without_a_cache_a_plain_genome_is_read_and_a_packed_one_is_a_sentence(t
         Genome(path, cache=tmp_path / "file")
 
 
-def test_a_damaged_index_is_told_by_its_folder(tmp_path):
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "packed"])
+def test_a_damaged_index_is_made_anew(tmp_path, pack):
     path = tmp_path / "g.fa"
-    path.write_bytes(PLAIN)
+    path.write_bytes(pack(PLAIN))
     Genome(path, cache=tmp_path)
     (index,) = (tmp_path / "genomes").glob("*/index.json")
-    index.write_text(index.read_text().replace("3000", "3001"))
-    with pytest.raises(UserError, match=r"is damaged .*; remove that folder"):
-        Genome(path, cache=tmp_path)
+    whole = index.read_text()
+    index.write_text(whole.replace("3000", "3001"))
+    check(Genome(path, cache=tmp_path), LETTERS, windows=5)
+    assert index.read_text() == whole
+    assert list((tmp_path / "genomes").iterdir()) == [index.parent]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from jaxdna.errors import UserError
 from jaxdna.runs.cross_validation import fold_folder
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage.files import Folder, FolderLost
+from jaxdna.storage.made_once import made_once
+from jaxdna.storage.manifest import damage
 from tools.lossy_disk import LossyDisk
 
 
@@ -43,6 +45,19 @@ def test_what_was_written_outlives_a_power_cut(disk):
     assert (run / "metrics.jsonl").read_text() == "row\nanother row\n"
     assert (run / "whole" / "below" / "arrays").read_bytes() == b"of a library" * 1000
     assert not lost.exists() or not lost.read_text()  # the disk does lose what nobody flushes
+
+
+def test_a_folder_that_is_made_once_outlives_a_power_cut_whole(disk):
+    target = disk.path / "cache" / "a"
+
+    def fill(folder):
+        (folder / "below").mkdir()
+        (folder / "below" / "codes").write_bytes(b"codes" * 10_000)
+
+    made_once(target, fill)
+    disk.fail()
+    disk.start_again()
+    assert damage(target) is None
 
 
 WRITERS = {
