@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         start_backend,
         why_platform,
     )
+    from jaxdna.storage.home import home, user_cache
     from jaxdna.storage.permissions import who_can_write
     from jaxdna.versions import PACKAGES, versions
 
@@ -63,10 +64,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "compilation_cache": compilation_cache(),
         "environment": settings,
     }
+    kept, own = config.runtime.data_cache, home()
     believed = {
         "compiled programs": compilation_cache() or "",
-        "converted sequences": str(cache_folder(config.runtime.data_cache)),
-        "Ray's token": str(Path.home() / ".ray"),
+        "converted sequences": str(cache_folder(kept)) if user_cache() or kept != "auto" else "",
+        "Ray's token": str(own / ".ray") if own else "",
     }
     open_to = {what: who_can_write(Path(path)) for what, path in believed.items() if path}
     seen["others_can_write"] = {what: how for what, how in open_to.items() if how}

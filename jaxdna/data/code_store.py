@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from jaxdna.data.records import LENGTH_POLICIES, Records, check_choice, check_mi
 from jaxdna.data.sequences import Codes
 from jaxdna.data.store_writer import StoreWriter
 from jaxdna.errors import UserError
+from jaxdna.storage.home import user_cache
 from jaxdna.storage.made_once import made_once
 from jaxdna.storage.manifest import damage
 
@@ -116,11 +116,20 @@ def find_or_make(
 
 
 def cache_folder(setting: str) -> Path:
-    """Returns the folder of stores that `runtime.data_cache` names; `auto` is the user's own."""
+    """Returns the folder of stores that `runtime.data_cache` names; `auto` is the user's own.
+
+    Raises:
+      UserError: it is `auto`, and the user has no folder.
+    """
     if setting != "auto":
         return Path(setting)
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "jaxdna" / "codes"
+    own = user_cache()
+    if own is None:
+        raise UserError(
+            "--config.runtime.data_cache=auto is in the user's home folder, and there is none; "
+            "legal: a folder, or HOME or XDG_CACHE_HOME in the environment"
+        )
+    return own / "codes"
 
 
 def open_store(folder: str | Path) -> CodeStore:

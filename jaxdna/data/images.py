@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from jaxdna.data.dataset import Dataset, Spec, Split
 from jaxdna.data.image_downloads import SOURCES, DownloadError, Examples, download
 from jaxdna.errors import UserError
+from jaxdna.storage.home import user_cache
 
 # Shape of an image, images to train on, images to test on; every set has ten classes.
 SETS = {"mnist": ((28, 28, 1), 60_000, 10_000), "cifar10": ((32, 32, 3), 50_000, 10_000)}
@@ -117,8 +118,14 @@ def prepared_folder(name: str, data_dir: str) -> Path:
     Raises:
       UserError: it is half prepared, or not there and out of reach.
     """
-    default = os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
-    root = Path(data_dir).expanduser() if data_dir else Path(default)
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    try:
+        root = Path(data_dir or default).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"--config.data.data_dir={data_dir or default} is in a home folder, and there is none; "
+            "legal: the path of another folder, or HOME in the environment"
+        ) from None
     home = root / name
     versions = sorted(home.glob("*.*.*")) if home.is_dir() else []
     complete = [version for version in versions if (version / "dataset_info.json").is_file()]
@@ -142,11 +149,13 @@ def prepared_folder(name: str, data_dir: str) -> Path:
 
 def _read_cached(name: str, folder: Path) -> dict[str, Split]:
     """Reads a prepared data set, decoding its PNG files only once per machine."""
+    own = user_cache()
+    if own is None:
+        return read_dataset(name, folder)
     files = sorted(folder.iterdir())
     state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     digest = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cached = root / "jaxdna" / "images" / f"{name}-{digest}.npz"
+    cached = own / "images" / f"{name}-{digest}.npz"
     try:
         with np.load(cached) as stored:
             return {

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from jaxdna.data.bgzf import BgzfWriter
 from jaxdna.errors import Unread, UserError
+from jaxdna.storage.permissions import umask
 
 HEADER = "id\tprobability\tlogit\tnote\n"
 _GZIP_LEVEL = 4  # half the time of the default, five in a hundred more bytes
@@ -105,9 +106,7 @@ def appears_whole(path: str) -> Iterator[Path]:
     try:
         os.close(handle)
         yield Path(name)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
+        os.chmod(name, 0o666 & ~umask())
         os.replace(name, target)
     except OSError as error:
         raise UserError(

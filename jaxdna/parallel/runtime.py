@@ -16,6 +16,7 @@ from jaxdna.parallel.agreement import agree_on_settings
 from jaxdna.parallel.cluster import join
 from jaxdna.parallel.settings import apply_settings
 from jaxdna.parallel.start import decide
+from jaxdna.storage.home import user_cache
 
 
 def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
@@ -137,8 +138,10 @@ def _set_compilation_cache(folder: str) -> None:
     if folder == "auto":
         if compilation_cache():  # the user's own JAX_COMPILATION_CACHE_DIR
             return
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = str(Path(root) / "jaxdna" / "xla")
+        own = user_cache()
+        if own is None:
+            return
+        folder = str(own / "xla")
     jax.config.update("jax_compilation_cache_dir", folder)
     # By default programs that compile in under a second are not kept: ours are such.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -26,6 +26,13 @@ def keep_to_owner(path: Path) -> None:
         ) from error
 
 
+def umask() -> int:
+    """Returns which permissions this process takes from what it makes."""
+    mask = os.umask(0o077)  # that of another thread's files meanwhile: rather too close than open
+    os.umask(mask)
+    return mask
+
+
 def who_can_write(folder: Path) -> str:
     """Returns why others can change what is in a folder, in words; empty where they cannot.
 

@@ -27,8 +27,16 @@ RESUMES = "the same command resumes from the run's last checkpoint"
 class Server:
     """A Ray actor around a `Store`."""
 
-    def __init__(self, settings: dict[str, Any], steps_per_epoch: int, head: str, checkpoint: Path):
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        steps_per_epoch: int,
+        head: str,
+        checkpoint: Path,
+        umask: int,
+    ):
         """Opens the store; after a restart, at its checkpoint."""
+        os.umask(umask)
         config = validate(settings)
         config.runtime.platform, config.runtime.cpu_devices = "cpu", 0
         start_backend(config, Console(quiet=True))
@@ -72,7 +80,12 @@ class Worker:
     """A Ray actor that computes gradients on its own devices."""
 
     def __init__(
-        self, settings: dict[str, Any], rank: int, parts: int, servers: list[tuple[str, list[str]]]
+        self,
+        settings: dict[str, Any],
+        rank: int,
+        parts: int,
+        servers: list[tuple[str, list[str]]],
+        umask: int,
     ):
         """Starts jax, loads the data and compiles the gradient.
 
@@ -81,7 +94,9 @@ class Worker:
           rank: number of the worker.
           parts: pieces of each batch.
           servers: their names and the paths of their variables.
+          umask: the user's, since caches are shared: Ray's keeps all to the owner.
         """
+        os.umask(umask)
         self._config = worker_config(settings, gpus=bool(ray.get_gpu_ids()))
         self._gradient = PartGradient(self._config, parts)
         self._servers = [(ray.get_actor(name), paths) for name, paths in servers]

@@ -22,6 +22,7 @@ from jaxdna.console import table
 from jaxdna.data.dataset import Split
 from jaxdna.errors import PeerError, UserError
 from jaxdna.parallel.mesh import nearest_multiples
+from jaxdna.storage.permissions import umask
 from jaxdna.strategies.parameter_actors import RESUMES, Server, Worker, answer_of, patiently
 from jaxdna.strategies.parameter_store import Gate, assign, merge, paths_of, take
 from jaxdna.strategies.part_gradient import Ticket
@@ -80,6 +81,7 @@ class Cluster:
     def _start_actors(self) -> None:
         program, config = self._program, self._program.config
         settings = config.parameter_server
+        mask = umask()
         forever = {"max_restarts": -1, "num_cpus": 1}
         # Servers stay on this machine, where their checkpoints are; workers go where there is room.
         here = this_node()
@@ -89,7 +91,7 @@ class Cluster:
             )
             checkpoint = self._folder / f"server-{i}"
             self.servers.append(
-                server.remote(flat(config), program.steps_per_epoch, program.head, checkpoint)
+                server.remote(flat(config), program.steps_per_epoch, program.head, checkpoint, mask)
             )
         gpus = settings.devices_per_worker if ray.cluster_resources().get("GPU") else 0
         worker: Any = ray.remote(Worker).options(
@@ -97,7 +99,7 @@ class Cluster:
         )
         known = [(f"server-{i}", share) for i, share in enumerate(self.shares)]
         for rank in range(settings.workers):
-            self.workers.append(worker.remote(flat(config), rank, self.parts, known))
+            self.workers.append(worker.remote(flat(config), rank, self.parts, known, mask))
 
     def about(self) -> dict[str, list[dict[str, Any]]]:
         """What every actor says about itself.

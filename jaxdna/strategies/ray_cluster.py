@@ -15,15 +15,21 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
+from jaxdna.storage.home import home
 from jaxdna.storage.permissions import keep_to_owner
 
-_TOKEN = Path.home() / ".ray" / "auth_token"
+
+def _token() -> Path | None:
+    """Returns where Ray looks for the token of a cluster; None where the user has no home."""
+    own = home()
+    return own / ".ray" / "auth_token" if own else None
 
 
 def _has_token() -> bool:
     """Whether Ray would find the token of a cluster where it looks for one."""
     named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
-    return bool(named) or _TOKEN.is_file()
+    token = _token()
+    return bool(named) or (token is not None and token.is_file())
 
 
 @contextmanager
@@ -61,8 +67,9 @@ def start_ray(config: ConfigDict) -> None:
     """Starts a local Ray without dashboard, or joins the cluster that the config names."""
     settings = config.parameter_server
     # Who has the token can run commands as this user, and Ray leaves it open under most umasks.
-    for secret in (_TOKEN.parent, _TOKEN):
-        keep_to_owner(secret)
+    if token := _token():
+        keep_to_owner(token.parent)
+        keep_to_owner(token)
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": "ERROR",
@@ -104,7 +111,10 @@ def _one_machine() -> Iterator[None]:
 
 @contextmanager
 def _private_files() -> Iterator[None]:
-    """Keeps what Ray makes, its token and its sockets, to this user."""
+    """Keeps what Ray makes, its token and its sockets, to this user.
+
+    Its actors inherit that, and take back the umask that they are given.
+    """
     before = os.umask(0o077)
     try:
         yield

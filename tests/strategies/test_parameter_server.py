@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from jaxdna.parallel.mesh import make_mesh
 from jaxdna.runs.guard import Guard
 from jaxdna.runs.loop import train
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.storage.permissions import umask
 from jaxdna.strategies.prepare import Prepared
 from jaxdna.training.program import Program
 
@@ -250,6 +252,28 @@ def test_a_client_without_the_token_is_refused(crew, tmp_path):
     theirs = subprocess.run(check, env=stranger, capture_output=True, timeout=300, check=False)
     assert theirs.returncode != 0
     assert b"token" in theirs.stderr
+
+
+def test_what_workers_and_servers_make_has_the_permissions_of_the_users_umask(crew):
+    """Ray's own files are closed to others; caches may be shared."""
+    about = crew[2].about()
+    for actor in [*about["servers"], *about["workers"]]:
+        status = Path(f"/proc/{actor['pid']}/status").read_text()
+        assert f"Umask:\t{umask():04o}\n" in status
+
+
+def test_a_user_without_a_home_folder_can_import_ray():
+    code = (
+        "import os, pwd\n"
+        "os.environ.pop('HOME', None)\n"
+        "def nobody(number): raise KeyError(number)\n"
+        "pwd.getpwuid = nobody\n"
+        "import jaxdna.strategies.ray_cluster"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_ray_that_is_in_use_already_is_left_alone(crew):
