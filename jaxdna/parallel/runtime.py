@@ -37,7 +37,7 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
     runtime = config.runtime
     platform = join_others(config, console)
     try:
-        with plugins.held_back() if platform == "cpu" else nullcontext():
+        with nullcontext() if platform != "cpu" and _cuda() else plugins.held_back():
             devices = jax.devices()
     except (RuntimeError, AssertionError) as error:  # jax asserts where a plugin finds no device
         cause = (str(error).strip() or "jax finds no such device").splitlines()[0]
