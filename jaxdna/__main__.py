@@ -5,6 +5,8 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
+from jaxdna.quiet import write_stderr
+
 
 def entry() -> NoReturn:
     """Runs the command line."""
@@ -23,7 +25,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     """
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            os.write(2, b"jaxdna: interrupted\n")
+            write_stderr(b"jaxdna: interrupted\n")
             os._exit(128 + number)
         frame = frame.f_back
     raise KeyboardInterrupt

@@ -17,9 +17,18 @@ from typing import Any
 _CHATTER = (b"cudart_stub.cc", b"All log messages before absl::InitializeLog() is called")
 
 
+_stderr = 2  # the descriptor that people read; another one while theirs is caught
+
+
+def write_stderr(text: bytes) -> None:
+    """Writes to stderr itself, also while what others write there is caught."""
+    os.write(_stderr, text)
+
+
 @contextmanager
 def no_chatter() -> Iterator[None]:
     """Passes on what is written to stderr meanwhile, without the lines about a missing driver."""
+    global _stderr
     import tempfile  # not for everybody who imports jaxdna
 
     try:
@@ -29,10 +38,12 @@ def no_chatter() -> Iterator[None]:
         return
     try:
         sys.stderr.flush()
+        _stderr = kept
         os.dup2(caught.fileno(), 2)
         yield
     finally:
         os.dup2(kept, 2)
+        _stderr = 2
         os.close(kept)
         with caught:
             caught.seek(0)

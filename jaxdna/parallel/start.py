@@ -227,7 +227,7 @@ def share_of_gpus(
         return None
     if not each or (local + 1) * each > visible:
         raise UserError(
-            f"{here} processes on this host see the same {visible} GPU{'s' * (visible > 1)}; "
+            f"{here} processes on this host see the same GPUs ({visible}); "
             f"legal: at most {visible} a host (--ntasks-per-node), or --gpus-per-task=1"
         )
     return tuple(range(local * each, (local + 1) * each))

@@ -152,12 +152,12 @@ def test_a_task_of_slurm_takes_its_share_and_more_tasks_than_gpus_are_one_senten
     assert decide(cluster(), visible | {"SLURM_LOCALID": "1"}, False, gpus=4).gpus == (2, 3)
     assert decide(cluster(), visible, False).gpus is None  # trains on the CPU
     crowded = visible | {"SLURM_STEP_TASKS_PER_NODE": "2,8"}
-    with pytest.raises(UserError, match="8 processes on this host see the same 4 GPUs; legal"):
+    with pytest.raises(UserError, match=r"8 processes on this host see the same GPUs \(4\); legal"):
         decide(cluster(), crowded, False, gpus=4)
 
 
 def test_the_one_gpu_of_a_host_is_not_shared_by_its_processes():
-    with pytest.raises(UserError, match="2 processes on this host see the same 1 GPU"):
+    with pytest.raises(UserError, match=r"2 processes on this host see the same GPUs \(1\)"):
         share_of_gpus({}, 1, 2, 0)
     # Of several of the host, SLURM has given each process one.
     assert share_of_gpus({"SLURM_GPUS_ON_NODE": "2"}, 1, 2, 1) is None
