@@ -20,6 +20,7 @@ Lines = Sequence[tuple[int, str]]  # number from 1, text without blanks around i
 
 _EQUAL = 0.01  # relative: sums of rounded frequencies differ by less
 _MEME = re.compile(r"MOTIF(?:\s|$)")
+_ALPHABET = re.compile(r"ALPHABET\b\s*=?\s*(.*)", re.I)
 _TITLE = re.compile(r">")
 _MATRIX = "letter-probability matrix:"
 _COLUMNS = re.compile(
@@ -73,7 +74,7 @@ def _split(lines: Lines, mark: re.Pattern[str]) -> list[tuple[int, str, Lines]]:
     """
     at = [i for i, (_, line) in enumerate(lines) if mark.match(line)]
     parts = [(lines[i][0], mark.sub("", lines[i][1], count=1).strip()) for i in at]
-    blocks = [lines[i + 1 : stop] for i, stop in zip(at, [*at[1:], len(lines)], strict=True)]
+    blocks = [lines[i + 1 : stop] for i, stop in zip(at, [*at, len(lines)][1:], strict=True)]
     first = lines[: at[0]] if at else lines
     return [(1, "", first), *((*part, block) for part, block in zip(parts, blocks, strict=True))]
 
@@ -106,10 +107,11 @@ def _meme_alphabet(lines: Lines, order: str) -> str:
     """Returns the order of columns from some lines on; `order` if they do not speak of it."""
     rest = iter(lines)
     for number, line in rest:
-        if not line.startswith("ALPHABET"):
+        if not (found := _ALPHABET.match(line)):
             continue
-        given = line.partition("=")[2].strip()
-        if not given:  # a definition of symbols, which MEME sorts
+        given = found[1].strip()
+        if "=" not in line and not re.fullmatch("[ACGTU]+", given, re.I):
+            # a definition of symbols, which MEME sorts
             definition = takewhile(lambda line: not line[1].startswith("END"), rest)
             given = "".join(sorted(set("".join(map(_core_symbols, definition)))))
         order = given.upper().replace("U", "T")
@@ -131,9 +133,11 @@ def _read_titled(blocks: Iterable[tuple[int, str, Lines]]) -> list[Matrix]:
     found = []
     for number, title, lines in blocks:
         cells = title.split("\t") if "\t" in title else title.split()
-        homer = len(cells) > 2 and bool(_numbers(cells[2]))  # consensus, name, threshold
-        name, protein = _names(cells[1] if homer else title)
         labels, rows = _labelled_rows(lines)
+        # HOMER's title has consensus, name and threshold; titles of others may have a number too.
+        homer = len(cells) > 2 and bool(_numbers(cells[2])) and labels != "ACGT"
+        homer = homer and {len(row) for row in rows} == {4}
+        name, protein = _names(cells[1] if homer else title)
         if not rows or len({len(row) for row in rows}) > 1:
             raise ValueError(f"line {number}: motif {name} has rows of different lengths, or none")
         table = np.array(rows)

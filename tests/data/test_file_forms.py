@@ -130,6 +130,11 @@ _MOTIFS = {
         MEME.replace("= ACGT", "= TAGC").replace(ROWS, TAGC),
         NAMED,
     ),
+    "MEME without an equals sign": (MEME.replace("ALPHABET= ", "ALPHABET "), NAMED),
+    "MEME with a lower-case alphabet": (
+        MEME.replace("ALPHABET= ACGT", "alphabet= tagc").replace(ROWS, TAGC),
+        NAMED,
+    ),
     "MEME of RNA": (MEME.replace("= ACGT", "= ACGU"), NAMED),
     "MEME with a defined alphabet": (MEME.replace("ALPHABET= ACGT\n", DEFINITION), NAMED),
     "MEME files put together": (
@@ -158,6 +163,16 @@ _MOTIFS = {
     "JASPAR of frequencies": (
         ">m1\nA [0.7 0.0 0.1]\nC [0.1 0.2 0.5]\nG [0.1 0 0.4]\nT [0.1 0.8 0]\n",
         ONE,
+    ),
+    "JASPAR with a number in its title": (">m1 NFE2 3\n" + LABELLED, NAMED),
+    "JASPAR of width four with a number in its title": (
+        ">m1 NFE2 3\n"
+        + "".join(f"{b} {' '.join(str(row[i]) for row in FOUR)}\n" for i, b in enumerate("ACGT")),
+        [("m1 NFE2", FOUR)],
+    ),
+    "JASPAR without letters, with a number in its title": (
+        ">m1 NFE2 13\n" + "\n".join(BASES) + "\n",
+        NAMED,
     ),
     "four rows and no title": ("\n".join(BASES) + "\n", [("form", MATRIX)]),
     "JASPAR of width four": (
@@ -346,6 +361,7 @@ def test_a_form_is_read_as_what_it_is(tmp_path, form):
     ("content", "sentence"),
     [
         ("MEME version 4\nMOTIF m1\nlog-odds matrix: w= 1\n 1 2 3 4\n", "line 2.*only log-odds"),
+        (HEAD, "no motif in it"),
         (MEME.replace("= ACGT", "= ACDEFGHIKLMNPQRSTVWY"), "line 3: alphabet ACDEF"),
         (MEME.replace("w= 3", "w= 4"), "line 11: motif m1 declares w=4 but has 3 rows"),
         (MEME.replace(" w= 3", "").replace("0.0 0.2", "0.0 O.2"), r"line 13: '0.0 O.2 0.0 0.8'"),
