@@ -67,6 +67,7 @@ class Guard:
         self._code = EXIT_PREEMPTED  # of a process that is done
         self._regular: dict[Callable[[], None], tuple[float, float]] = {}  # when next, how often
         self._lock = threading.Lock()
+        self._undivided = threading.Lock()
 
     def __enter__(self) -> "Guard":
         """Installs the handlers, in the main thread, and starts the thread."""
@@ -110,6 +111,13 @@ class Guard:
         """
         self._code = code
         self.enter(_DONE)
+
+    @contextmanager
+    def undivided(self, code: int) -> Iterator[None]:
+        """Holds what is written inside and `done` together: signals count before or after both."""
+        with self._undivided:
+            yield
+            self.done(code)
 
     @contextmanager
     def every(self, seconds: float, function: Callable[[], None]) -> Iterator[None]:
@@ -164,7 +172,8 @@ class Guard:
                 if not heard:  # closed: the guard's context has ended
                     return
                 for number in heard:
-                    self._take(signal.Signals(number))
+                    with self._undivided:
+                        self._take(signal.Signals(number))
             self._do_regular()
             self._check_limit()
 

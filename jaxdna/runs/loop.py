@@ -86,7 +86,7 @@ def train(
         run = _begin(prepared, checkpoints, console)
         folder.write_metrics(run.progress.rows)
         try:
-            summary = _train(run, prepared, folder, checkpoints, guard, console)
+            summary = _train(run, prepared, folder, checkpoints, guard, console, code)
         except StopRequested as stop:
             guard.enter("save")
             _check_parameters(run)
@@ -99,7 +99,6 @@ def train(
             ) from None
     except OSError as error:
         raise storage_error("a file of the run", folder.path, error) from error
-    guard.done(code)
     best = prepared.program.gather(run.best)
     if folder.writes:
         try:
@@ -124,6 +123,7 @@ def _train(
     checkpoints: Checkpoints,
     guard: Guard,
     console: Console,
+    code: int,
 ) -> dict[str, Any]:
     """Trains all epochs that are left and writes what a finished run leaves."""
     program, splits, progress = prepared.program, prepared.dataset.splits, run.progress
@@ -176,7 +176,8 @@ def _train(
     trained = _examples_seen(progress, prepared) - seen
     if trained:
         summary["samples_per_second"] = round(trained / (run.watch.seconds["train"] - seconds))
-    folder.write_summary(summary)
+    with guard.undivided(code):
+        folder.write_summary(summary)
     if program.class_weights:
         console.print(f"note     {class_weights.meaning(program.class_weights)}")
     return summary
