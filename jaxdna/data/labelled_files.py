@@ -41,6 +41,12 @@ def load_files(config: ConfigDict) -> Dataset:
     rows, notes = _split_rows(labelled, config, together)
     split, names = _numbers(rows, len(labelled)), _Lazy(labelled.ids)
     duplicates = find_duplicates(same, split, labelled.labels)
+    if duplicates.conflicting == len(labelled):
+        one, other = (f"'{names[i]}'" for i in duplicates.examples[0])
+        raise UserError(
+            f"every sequence has a copy of the other class ({one} and {other}, for example): "
+            "nothing tells the classes apart; legal: bound and unbound sequences that differ"
+        )
     notes += duplicates.notes(names)
     alone = None
     if together is not labelled.groups and not (config.data.split_table or config.data.test_chroms):

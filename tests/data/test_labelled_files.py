@@ -244,6 +244,12 @@ def test_the_same_sequence_in_two_splits_is_reported(files):
     assert any("in two splits" in note and "'p0'" in note for note in data.notes)
 
 
+def test_classes_of_the_same_sequences_under_other_names_are_refused(files):
+    (files / "copy.fa").write_text((files / "p.fa").read_text().replace(">p", ">q").lower())
+    with pytest.raises(UserError, match=r"every sequence has a copy of the other class \('p0' and"):
+        load(files, positives="p.fa", negatives="copy.fa", lengths="pad")
+
+
 @pytest.mark.parametrize("bases", [100, 101])
 @pytest.mark.parametrize("fit", [{"lengths": "pad", "length": 121}, {"lengths": "center_crop"}])
 def test_a_leak_is_seen_on_both_strands_whatever_is_padded_or_cropped(files, bases, fit):
