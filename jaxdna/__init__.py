@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jaxdna.config import load_config
     from jaxdna.errors import JaxdnaError, UserError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["JaxdnaError", "Run", "UserError", "__version__", "load_config", "open_run", "train"]
 
 import_jax_quietly()
