@@ -89,11 +89,16 @@ class Guard:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Ends the thread, and brings the earlier handlers back unless the process ends too."""
+        """Ends the thread, and brings the earlier handlers back unless the process ends too.
+
+        Where it ends with an error, its exit code is that of the error: only Ctrl-C changes it.
+        """
         if self._hears:
             signal.set_wakeup_fd(self._wakeup_before)
-            if not (self._owns_process and self._now[0] == _DONE):
-                for number, handler in self._before.items():
+            done = self._now[0] == _DONE
+            for number, handler in self._before.items():
+                ends = done or (error is not None and number != signal.SIGINT)
+                if not (self._owns_process and ends):
                     signal.signal(number, handler)
         os.close(self._writer)
         self._thread.join()

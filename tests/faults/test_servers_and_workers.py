@@ -12,10 +12,9 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from tests.parallel.test_parameter_server import two_and_two  # noqa: E402
-
 from jaxdna.strategies.parameter_server import Steps  # noqa: E402
 from tests.faults.conftest import assert_listen_on_loopback_only  # noqa: E402
+from tests.strategies.test_parameter_server import two_and_two  # noqa: E402
 
 crew = pytest.fixture(two_and_two, scope="module")
 

@@ -311,10 +311,10 @@ def test_fault_13_a_stop_saves_no_parameters_that_the_last_step_has_broken(runne
     ]
     runner.finish(workdir, *one_step, "--config.train.epochs=1")
     explode = ["--config.train.epochs=2", "--config.optimizer.learning_rate=1e39"]
-    for _ in range(3):  # a machine that sleeps meanwhile may be done with the evaluation
+    for _ in range(8):  # a machine that sleeps meanwhile may be done with the evaluation
         with runner.train(workdir, *one_step, *explode) as job:
-            assert job.until(a_moment_after_compiling(workdir))
-            job.send(signal.SIGTERM)
+            if job.until(a_moment_after_compiling(workdir)):
+                job.send(signal.SIGTERM)
             assert job.end() == 76, job.output
         assert positions(workdir / "checkpoints") == [(1, 0)]
         if "a parameter is not finite after step 2; the last checkpoint is intact" in job.output:

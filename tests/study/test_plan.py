@@ -60,9 +60,9 @@ def test_ranks_every_mesh_of_the_devices_here(jaxdna):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--topology=v9:2x2"], "names no known TPU generation"),
+        (["--topology=v9:2x2"], "names an unknown device"),
         (["--topology=v5e:3x3"], "no shape of v5e"),
-        (["--topology="], "--topology= names no known TPU generation; the known ones are v4"),
+        (["--topology="], "--topology= names an unknown device; legal: TPU slices such as v4"),
         (["--slices=2"], "--slices=2 needs --topology"),
         (
             ["--config.strategy=pipeline", "--config.mesh.stage=2"],
