@@ -172,8 +172,8 @@ def assert_listen_on_loopback_only(processes: Iterable[psutil.Process]) -> None:
         assert (getattr(address, "ipv4_mapped", None) or address).is_loopback, listening
 
 
-def a_moment_after_compiling(workdir: Path) -> Callable[[Job], bool]:
-    """Returns a condition: the first call of training steps was made half a second ago.
+def a_moment_after_compiling(workdir: Path, seconds: float = 0.5) -> Callable[[Job], bool]:
+    """Returns a condition: the first call of training steps was made `seconds` ago.
 
     TensorBoard's files are opened between compiling and that call; those that are there already
     are an earlier start's.
@@ -183,7 +183,7 @@ def a_moment_after_compiling(workdir: Path) -> Callable[[Job], bool]:
     def holds(job: Job) -> bool:
         if not opened and set(workdir.glob("tensorboard/*/*")) > before:
             opened.append(time.monotonic())
-        return bool(opened) and time.monotonic() - opened[0] > 0.5
+        return bool(opened) and time.monotonic() - opened[0] > seconds
 
     return holds
 
