@@ -70,7 +70,7 @@ def same_sequences(keys: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
 
     Args:
       keys: integer [records] each: of `sequence_keys`, of what the file says and of what is left
-        of it once it is cropped; or groups of any kind, that shall be joined.
+        of it once it is cropped; or groups of any kind, to be joined.
     """
     nodes, count = [], len(keys[0])
     for one in keys:

@@ -44,7 +44,7 @@ class Genome:
     def __init__(
         self, path: str | Path, ambiguous: str = "zero", cache: str | Path = "auto"
     ) -> None:
-        """Opens `path`; raises UserError where it is no genome.
+        """Opens `path`; raises UserError where it is not a genome.
 
         Args:
           path: FASTA (plain, gzip or bgzip) or .2bit; the first bytes tell.
