@@ -82,10 +82,14 @@ def train(
             summary = train_in(config, folder, own, console, write_run_report)
     if "folds" in summary:
         from jaxdna.analysis.report import folds_html
+        from jaxdna.runs.cross_validation import fold_folder
+        from jaxdna.tasks.kinds import task_of
 
         whole = RunFolder(folder)
-        _, labels, logits = whole.read_test()
-        whole.write(whole.report, folds_html(folder.resolve().name, summary, labels, logits))
+        task = task_of(fold_folder(folder, 0).read_data() or {})
+        _, targets, outputs = whole.read_test(task)
+        page = folds_html(folder.resolve().name, summary, task, targets, outputs)
+        whole.write(whole.report, page)
     return Run(folder, summary=summary, quiet=quiet)
 
 

@@ -146,11 +146,6 @@ def _check_together(leaves: Mapping[str, Any]) -> None:
             f"--config.model.name={leaves['model.name']} cannot read data.name="
             f"{leaves['data.name']}; legal with it: {', '.join(fitting)}"
         )
-    if images and leaves["train.early_stopping.metric"] == "val_auroc":
-        raise UserError(
-            "--config.train.early_stopping.metric=val_auroc is for two classes, and "
-            f"{leaves['data.name']} has ten; legal with it: val_loss, val_accuracy"
-        )
     for key, legal in _SPMD_ONLY.items():
         if leaves["strategy"] != "spmd" and leaves[key] != legal:
             raise UserError(

@@ -231,7 +231,7 @@ _IDENTITY = _identity(
         ),
         "train.early_stopping.metric": _choice(
             "val_loss",
-            ("val_loss", "val_accuracy", "val_auroc"),
+            ("val_loss", "val_accuracy", "val_auroc", "val_pearson"),
             "decides which parameters are best",
         ),
     }

@@ -20,8 +20,7 @@ from jaxdna.parallel.peers import meet, one_fate
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained
 from jaxdna.strategies.prepare import prepare
-from jaxdna.tasks.measures import measure
-from jaxdna.tasks.metrics import chance_scores, scores
+from jaxdna.tasks.task import Task
 from jaxdna.training.checkpoint import load_best, params_sha256
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.versions import versions
@@ -57,14 +56,12 @@ def evaluate_test_split(
     best = load_best(folder.checkpoints, prepared.program.abstract_state.params, loud(console))
     meet()
     dataset = prepared.dataset
-    labels = dataset.splits["test"].y
-    logits = Evaluator(prepared.program, dataset.splits["test"]).logits(best)
+    task, targets = dataset.task, dataset.splits["test"].y
+    outputs = Evaluator(prepared.program, dataset.splits["test"]).outputs(best)
     return {
         "params": parameter_count(best),
         "params_sha256": params_sha256(prepared.program.gather(best)),
-        "test": scores(labels, logits),
-        "chance": chance_scores(labels, logits.shape[1]),
-        "measures": _measures(labels, logits[:, 0]) if logits.shape[1] == 1 else None,
+        **_scored(task, targets, outputs),
         "ceiling": dataset.ceiling("test") if dataset.ceiling else None,
         "mesh": dict(prepared.mesh.shape),
         "devices": prepared.mesh.size,
@@ -120,7 +117,7 @@ def evaluate_files(
             f"note     this run was trained on {' and '.join(known)}: the scores show how well it "
             "remembers them, not how well it does on new sequences"
         )
-    labels, logits, notes = score_labelled(trained, Scorer(trained, strands), **files)
+    labels, outputs, notes = score_labelled(trained, Scorer(trained, strands), **files)
     for note in notes:
         console.print(f"note     {note}")
     if len(np.unique(labels)) < 2:
@@ -132,17 +129,21 @@ def evaluate_files(
         "params": parameter_count(trained.params),
         "params_sha256": params_sha256(trained.params),
         "examples": len(labels),
-        "test": scores(labels, logits[:, None]),
-        "chance": chance_scores(labels, 1),
+        **_scored(trained.task, labels, outputs[:, None]),
         "trained_on": known,
-        "measures": _measures(labels, logits),
         "ceiling": None,
         "devices": trained.mesh.size,
         "versions": versions(),
     }
 
 
-def _measures(labels: NDArray[np.int32], logits: NDArray[np.float32]) -> dict[str, Any] | None:
-    if not 0 < labels.sum() < len(labels):
-        return None
-    return {name: found._asdict() for name, found in measure(labels, logits).items()}
+def _scored(task: Task, targets: NDArray, outputs: NDArray) -> dict[str, Any]:
+    measures = task.measures(targets, outputs)
+    by_output = task.scores_by_output(targets, outputs) if task.outputs > 1 else {}
+    return {
+        "task": task.kind,
+        "test": task.scores(targets, outputs),
+        **({"test_by_output": by_output} if by_output else {}),
+        "chance": task.chance(targets),
+        "measures": measures and {name: one._asdict() for name, one in measures.items()},
+    }

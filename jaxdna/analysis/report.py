@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 
 from jaxdna.analysis.filters import FilterMotif
 from jaxdna.analysis.motif_match import LIKELY_E_VALUE, likely
-from jaxdna.analysis.report_figures import curve_svgs, logo_svg, roc_and_pr_svgs
+from jaxdna.analysis.report_figures import (
+    curve_svgs,
+    logo_svg,
+    roc_and_pr_svgs,
+    scatter_svgs,
+)
 from jaxdna.config import flat
 from jaxdna.errors import visible
 from jaxdna.runs.display import class_sizes
-from jaxdna.tasks.measures import NAMES, measure
-from jaxdna.tasks.metrics import chance_scores
+from jaxdna.tasks.classes import Binary
+from jaxdna.tasks.task import Task
 from jaxdna.tasks.verdict import LEARNT_NOTHING
 
 MOST_LOGOS = 8
@@ -51,8 +56,9 @@ class ReportData:
       summary: as in summary.json.
       data: as in data.json.
       rows: as in metrics.jsonl.
-      labels: int32 [examples] of the test split.
-      logits: float [examples, logits] of the test split.
+      task: what was asked.
+      targets: [examples, *target_shape] of the test split.
+      outputs: float [examples, outputs] of the test split.
       best_logits: float [examples] of the best possible classifier; None where nobody knows it.
       ceiling: best expected loss and accuracy on the validation split, for the curves, or None.
       filters: motifs of the filters; empty for networks without.
@@ -65,8 +71,9 @@ class ReportData:
     summary: dict[str, Any]
     data: dict[str, Any]
     rows: list[dict[str, Any]]
-    labels: NDArray[np.int32]
-    logits: NDArray[np.floating]
+    task: Task
+    targets: NDArray
+    outputs: NDArray[np.floating]
     best_logits: NDArray[np.floating] | None
     ceiling: dict[str, float | None] | None
     filters: list[FilterMotif]
@@ -88,13 +95,8 @@ def report_html(report: ReportData) -> str:
         _headline(report),
         _section("Scores on the test split", _scores(report)),
         _section("Curves", _figures(_curves(report))),
+        *_answers(report.task, report.targets, report.outputs, report.best_logits),
     ]
-    binary = report.logits.shape[1] == 1 and 0 < report.labels.sum() < len(report.labels)
-    if binary:
-        svgs = roc_and_pr_svgs(report.labels, report.logits[:, 0], report.best_logits)
-        parts.append(_section("ROC, precision and recall", _figures(svgs)))
-    table = _confusion(report.labels, report.logits)
-    parts.append(_section("Confusion table of the test split", table))
     if report.filters:
         parts.append(_section("What the filters look for", _logos(report.filters, report.caveat)))
     parts += [
@@ -106,35 +108,38 @@ def report_html(report: ReportData) -> str:
 
 
 def folds_html(
-    name: str, summary: dict[str, Any], labels: NDArray[np.int32], logits: NDArray[np.floating]
+    name: str,
+    summary: dict[str, Any],
+    task: Task,
+    targets: NDArray,
+    outputs: NDArray[np.floating],
 ) -> str:
     """Returns the page of a cross-validation, which leads to the pages of its folds.
 
     Args:
       name: of the folder that holds the folds.
       summary: as in its summary.json.
-      labels: int32 [examples] of all folds.
-      logits: float [examples, 1], each of the model that has not seen the example.
+      task: what was asked.
+      targets: [examples, *target_shape] of all folds.
+      outputs: float [examples, outputs], each of the model that has not seen the example.
     """
-    folds, keys = summary["folds"], ("loss", "accuracy", "auroc", "auprc")
+    folds, keys = summary["folds"], task.scored
     rows: list[list[Any]] = [
         [f"fold {fold['fold']}", fold["examples"], *(fold[key] for key in keys)] for fold in folds
     ]
     rows += [[over, "", *(summary[over][key] for key in keys)] for over in ("mean", "sd")]
-    rows.append(["pooled", len(labels), *(summary["test"][key] for key in keys)])
-    chance = chance_scores(labels, 1)
+    rows.append(["pooled", len(targets), *(summary["test"][key] for key in keys)])
+    chance = task.chance(targets)
     rows.append(["chance", "", *(chance[key] for key in keys)])
     links = ", ".join(
         f'<a href="fold{fold["fold"]}/report.html">fold {fold["fold"]}</a>' for fold in folds
     )
-    pooled = roc_and_pr_svgs(labels, logits[:, 0], None)
     parts = [
         f"<h1>{escape(name)}</h1>",
-        f"<p>Cross-validation: each of {len(labels):,} examples is scored by the model that has "
+        f"<p>Cross-validation: each of {len(targets):,} examples is scored by the model that has "
         f"not seen it. The folds' own pages: {links}</p>",
-        _section("Scores", _sizes(chance) + _table(["", "examples", *keys], rows)),
-        _section("ROC, precision and recall, pooled", _figures(pooled)),
-        _section("Confusion table, pooled", _confusion(labels, logits)),
+        _section("Scores", _sizes(chance) + _table(["", "examples", *keys.values()], rows)),
+        *_answers(task, targets, outputs, None),
     ]
     return _page(name, parts, summary)
 
@@ -151,9 +156,12 @@ def _page(title: str, parts: Iterable[str], summary: dict[str, Any]) -> str:
 
 def _headline(report: ReportData) -> str:
     summary = report.summary
-    shown = [("accuracy", f"{summary['test']['accuracy']:.2%}")]
-    if summary["test"]["auroc"] is not None:
-        shown.append(("AUROC", f"{summary['test']['auroc']:.4f}"))
+    test, shown = summary["test"], []
+    if "accuracy" in test:
+        shown.append(("accuracy", f"{test['accuracy']:.2%}"))
+    for key, label in report.task.scored.items():
+        if key in report.task.followed and key != "accuracy" and test[key] is not None:
+            shown.append((label, f"{test[key]:.4f}"))
     if summary["ceiling"] and summary["ceiling"]["auroc"] is not None:
         shown.append(("AUROC's ceiling", f"{summary['ceiling']['auroc']:.4f}"))
     shown.append(("parameters", f"{summary['params']:,}"))
@@ -167,13 +175,14 @@ def _headline(report: ReportData) -> str:
 
 
 def _scores(report: ReportData) -> str:
-    ceiling = report.summary["ceiling"] or {}
-    chance = chance_scores(report.labels, report.logits.shape[1])
-    if report.logits.shape[1] > 1 or not 0 < report.labels.sum() < len(report.labels):
+    task, ceiling = report.task, report.summary["ceiling"] or {}
+    chance, sizes = task.chance(report.targets), _sizes(task.chance(report.targets))
+    by_output = _by_output(task, report.targets, report.outputs)
+    found = task.measures(report.targets, report.outputs)
+    if found is None:
         test = report.summary["test"]
-        rows = [[key, test[key], chance[key]] for key in ("loss", "accuracy")]
-        return _sizes(chance) + _table(["", "value", "chance"], rows)
-    found = measure(report.labels, report.logits[:, 0])
+        rows = [[label, test[key], chance[key]] for key, label in task.scored.items()]
+        return sizes + _table(["", "value", "chance"], rows) + by_output
     rows = [
         [
             label,
@@ -182,10 +191,16 @@ def _scores(report: ReportData) -> str:
             chance.get(key),
             *([ceiling.get(key)] if ceiling else []),
         ]
-        for key, label in NAMES.items()
+        for key, label in task.measured.items()
     ]
     columns = ["", "value", "95 % interval", "chance", *(["Bayes ceiling"] if ceiling else [])]
-    return _sizes(chance) + _table(columns, rows)
+    return sizes + _table(columns, rows) + by_output
+
+
+def _by_output(task: Task, targets: NDArray, outputs: NDArray[np.floating]) -> str:
+    each = task.scores_by_output(targets, outputs) if task.outputs > 1 else {}
+    rows = [[name, *(one[key] for key in task.scored)] for name, one in each.items()]
+    return _table(["", *task.scored.values()], rows) if rows else ""
 
 
 def _sizes(chance: dict[str, Any]) -> str:
@@ -193,18 +208,31 @@ def _sizes(chance: dict[str, Any]) -> str:
 
 
 def _curves(report: ReportData) -> list[str]:
-    return curve_svgs(report.rows, report.summary["best_epoch"], report.ceiling)
+    return curve_svgs(report.task, report.rows, report.summary["best_epoch"], report.ceiling)
 
 
-def _confusion(labels: NDArray[np.int32], logits: NDArray[np.floating]) -> str:
-    one_logit = logits.shape[1] == 1
-    guess = logits[:, 0] > 0 if one_logit else logits.argmax(axis=1)
-    classes = 2 if one_logit else logits.shape[1]
-    counts = np.zeros((classes, classes), dtype=int)
-    np.add.at(counts, (labels, guess.astype(int)), 1)
-    names = ["unbound", "bound"] if one_logit else [str(i) for i in range(classes)]
-    rows = [[f"is {name}", *row.tolist()] for name, row in zip(names, counts, strict=True)]
-    return _table(["", *(f"called {name}" for name in names)], rows)
+def _answers(
+    task: Task,
+    targets: NDArray,
+    outputs: NDArray[np.floating],
+    best_logits: NDArray[np.floating] | None,
+) -> list[str]:
+    """The sections that show answers beside what is known, as suits the task."""
+    sections = []
+    if isinstance(task, Binary) and 0 < targets.sum() < len(targets):
+        svgs = roc_and_pr_svgs(targets, outputs[:, 0], best_logits)
+        sections.append(_section("ROC, precision and recall", _figures(svgs)))
+    if task.target_dtype == "float32":
+        sections.append(
+            _section("Predicted and known", _figures(scatter_svgs(task, targets, outputs)))
+        )
+    counts = task.confusion(targets, outputs)
+    if counts is not None:
+        names = task.classes
+        rows = [[f"is {name}", *row.tolist()] for name, row in zip(names, counts, strict=True)]
+        table = _table(["", *(f"called {name}" for name in names)], rows)
+        sections.append(_section("Confusion table of the test split", table))
+    return sections
 
 
 def _logos(filters: list[FilterMotif], caveat: str) -> str:

@@ -9,17 +9,23 @@ from numpy.typing import NDArray
 
 from jaxdna.analysis.logos import logo_figure
 from jaxdna.data.motifs import Motif
-from jaxdna.runs.curves import QUANTITIES, draw_quantity
+from jaxdna.runs.curves import draw_quantity, quantities
+from jaxdna.tasks.task import Task
+
+_MOST_POINTS = 2000  # more make a page slow and show nothing more
 
 
 def curve_svgs(
-    rows: list[dict[str, Any]], best_epoch: int, ceiling: dict[str, float | None] | None
+    task: Task,
+    rows: list[dict[str, Any]],
+    best_epoch: int,
+    ceiling: dict[str, float | None] | None,
 ) -> list[str]:
-    """Returns loss, and accuracy, over the epochs; see `runs.curves.draw_curves`."""
+    """Returns what is followed over the epochs; see `runs.curves.draw_curves`."""
     made = []
-    for quantity in QUANTITIES:
+    for quantity in quantities(task):
         figure, axes = _panel()
-        draw_quantity(axes, quantity, rows, best_epoch, ceiling)
+        draw_quantity(axes, quantity, task.scored[quantity], rows, best_epoch, ceiling)
         made.append(_svg(figure, quantity))
     return made
 
@@ -53,6 +59,20 @@ def roc_and_pr_svgs(
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower center")
     return [_svg(roc_figure, "roc"), _svg(pr_figure, "pr")]
+
+
+def scatter_svgs(task: Task, targets: NDArray, outputs: NDArray) -> list[str]:
+    """Returns for each number what is predicted against what is known, at most `_MOST_POINTS`."""
+    rows = np.unique(np.linspace(0, len(targets) - 1, _MOST_POINTS).astype(int))
+    made: list[str] = []
+    for (name, values), known in zip(task.answers(outputs).items(), targets.T, strict=True):
+        figure, axes = _panel()
+        axes.scatter(known[rows], values[rows], s=6, alpha=0.4, linewidths=0)
+        axes.axline((known.mean(), known.mean()), slope=1, color="0.85", zorder=0)
+        axes.set(xlabel="known", ylabel="predicted", title=name)
+        axes.spines[["top", "right"]].set_visible(False)
+        made.append(_svg(figure, f"scatter{len(made)}"))
+    return made
 
 
 def logo_svg(motif: Motif) -> str:

@@ -33,7 +33,7 @@ def write_run_report(
       summary: as in summary.json.
     """
     dataset, config = prepared.dataset, prepared.program.config
-    _, labels, logits = folder.read_test()
+    _, targets, outputs = folder.read_test(dataset.task)
     page = report_html(
         ReportData(
             name=folder.path.resolve().name,
@@ -41,8 +41,9 @@ def write_run_report(
             summary=summary,
             data=data_record(dataset),
             rows=folder.read_metrics(),
-            labels=labels,
-            logits=logits,
+            task=dataset.task,
+            targets=targets,
+            outputs=outputs,
             best_logits=dataset.best_logits("test") if dataset.best_logits else None,
             ceiling=dataset.ceiling("validation") if dataset.ceiling else None,
             filters=_filters(prepared, best),
@@ -61,7 +62,7 @@ def _filters(prepared: Prepared, best: Params) -> list[FilterMotif]:
     config, codes = prepared.program.config, prepared.dataset.splits["test"].x
     local = jax.tree.map(np.asarray, best)
     graph = nnx.split(network)[0]
-    trained = Trained(config, prepared.mesh, graph, local, codes.shape[1])
+    trained = Trained(config, prepared.mesh, graph, local, codes.shape[1], prepared.dataset.task)
     sample = np.asarray(codes[:_MOST_SEQUENCES])
     windows = find_windows(trained, sample, config.model.strands != "forward")
     return filter_motifs(trained, sample, windows, library(), MOST_LOGOS)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxdna.tasks.task import Task
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -16,11 +18,11 @@ class Split:
 
     Attributes:
       x: uint8 [examples, ...]: codes [length] or pixels [height, width, channels].
-      y: int32 [examples], class of each example.
+      y: [examples, *target_shape], the targets, as the data set's task has them.
     """
 
     x: NDArray[np.uint8]
-    y: NDArray[np.int32]
+    y: NDArray
 
     def __len__(self) -> int:
         return len(self.y)
@@ -43,20 +45,15 @@ class Spec(NamedTuple):
 
     Attributes:
       example_shape: of one example.
-      classes: number of classes; two are told apart by one logit.
+      task: what is asked of a network.
       train_examples: examples to train on.
-      labels: int32 [train_examples], their classes; None where they have not been read.
+      targets: [train_examples, *target_shape]; None where they have not been read.
     """
 
     example_shape: tuple[int, ...]
-    classes: int
+    task: Task
     train_examples: int
-    labels: NDArray[np.int32] | None = None
-
-    @property
-    def logits(self) -> int:
-        """Numbers that a model must return for one example."""
-        return 1 if self.classes == 2 else self.classes
+    targets: NDArray | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Dataset:
 
     Attributes:
       splits: `train`, `validation` and `test`.
-      classes: number of classes; two are told apart by one logit.
+      task: what is asked of a network.
       describe: one line for people: what the data are and where they come from.
       ceiling: best scores that any classifier can expect on a split (`accuracy`, `auroc`, `loss`);
         None where nobody knows them.
@@ -78,7 +75,7 @@ class Dataset:
     """
 
     splits: dict[str, Split]
-    classes: int
+    task: Task
     describe: str
     ceiling: Callable[[str], dict[str, float | None]] | None = None
     inputs: Sequence[Input] = ()
@@ -93,12 +90,7 @@ class Dataset:
         return self.splits["train"].x.shape[1:]
 
     @property
-    def logits(self) -> int:
-        """Numbers that a model must return for one example."""
-        return self.spec.logits
-
-    @property
     def spec(self) -> Spec:
         """What a step must know of it."""
         train = self.splits["train"]
-        return Spec(self.example_shape, self.classes, len(train), train.y)
+        return Spec(self.example_shape, self.task, len(train), train.y)

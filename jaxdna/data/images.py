@@ -18,6 +18,7 @@ from jaxdna.data.dataset import Dataset, Spec, Split
 from jaxdna.data.image_downloads import SOURCES, DownloadError, Examples, download
 from jaxdna.errors import UserError
 from jaxdna.storage.home import user_cache
+from jaxdna.tasks.kinds import of_classes
 
 # Shape of an image, images to train on, images to test on; every set has ten classes.
 SETS = {"mnist": ((28, 28, 1), 60_000, 10_000), "cifar10": ((32, 32, 3), 50_000, 10_000)}
@@ -48,7 +49,7 @@ def load_images(config: ConfigDict) -> Dataset:
             f"--config.data.test_examples={limit} is more than there are: 0 to {len(test)}"
         )
     parts["test"] = Split(test.x[:limit], test.y[:limit])
-    return Dataset(parts, CLASSES, describe)
+    return Dataset(parts, of_classes(CLASSES), describe)
 
 
 def validation_split(whole: Split, data: ConfigDict) -> dict[str, Split]:
@@ -93,7 +94,7 @@ def images_spec(config: ConfigDict) -> Spec:
       UserError: as `validation_split`.
     """
     shape, total, _ = SETS[config.data.name]
-    return Spec(shape, CLASSES, _sizes(total, config.data)[0])
+    return Spec(shape, of_classes(CLASSES), _sizes(total, config.data)[0])
 
 
 def _synthetic(config: ConfigDict) -> tuple[Split, Split]:

@@ -21,6 +21,7 @@ from jaxdna.data.shortcuts import shortcut_notes
 from jaxdna.data.split_table import read_split_table
 from jaxdna.data.splits import chromosome_split, fold_split, keep_together, random_split
 from jaxdna.errors import UserError
+from jaxdna.tasks.classes import Binary
 
 _IN_MEMORY_BYTES = 2**30  # larger data stay on disk, and each process reads its own rows
 
@@ -65,7 +66,7 @@ def load_files(config: ConfigDict) -> Dataset:
     files = ", ".join(Path(source.path).name for source in labelled.inputs)
     return Dataset(
         {name: _split(labelled, rows[name]) for name in SPLITS},
-        classes=2,
+        task=Binary(),
         describe=f"{bound:,} bound and {len(labelled) - bound:,} unbound sequences of {length:,} "
         f"bases ({files})",
         inputs=inputs,

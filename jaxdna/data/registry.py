@@ -15,7 +15,7 @@ from jaxdna.data.labelled_files import load_files
 from jaxdna.data.memory import require_memory
 from jaxdna.data.motifs import load_motif, presets
 from jaxdna.data.simulator import Simulation, simulate, simulation_bytes
-from jaxdna.tasks.metrics import scores
+from jaxdna.tasks.classes import Binary
 
 
 def load_dataset(config: ConfigDict) -> Dataset:
@@ -77,12 +77,12 @@ def _load_tal1(config: ConfigDict) -> Dataset:
         return log_likelihood_ratio(splits[split].x, motif, config.data.gc)
 
     def ceiling(split: str) -> dict[str, float | None]:
-        best = scores(splits[split].y, best_logits(split)[:, None])
+        best = Binary().scores(splits[split].y, best_logits(split)[:, None])
         return {key: best[key] for key in ("accuracy", "auroc", "loss")}
 
     return Dataset(
         splits,
-        classes=2,
+        task=Binary(),
         describe=f"simulated, motif {motif.name} ({motif.source}), GC {config.data.gc:g}",
         ceiling=ceiling,
         best_logits=best_logits,
@@ -98,7 +98,7 @@ LOADERS: dict[str, Callable[[ConfigDict], Dataset]] = {
 }
 
 SPECS: dict[str, Callable[[ConfigDict], Spec]] = {
-    "tal1": lambda config: Spec((config.data.length,), 2, config.data.train_examples),
+    "tal1": lambda config: Spec((config.data.length,), Binary(), config.data.train_examples),
     "mnist": images_spec,
     "cifar10": images_spec,
 }

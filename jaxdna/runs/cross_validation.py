@@ -11,10 +11,9 @@ from rich.table import Table
 from jaxdna.config import flat, validate
 from jaxdna.console import table
 from jaxdna.runs.run_folder import RunFolder
-from jaxdna.tasks.metrics import chance_scores, scores
+from jaxdna.tasks.kinds import KINDS, task_of
 
 TrainOne = Callable[[ConfigDict, RunFolder], dict[str, Any]]
-_SCORES = ("loss", "accuracy", "auroc", "auprc")
 
 
 def fold_folder(workdir: Path, fold: int) -> RunFolder:
@@ -38,23 +37,26 @@ def cross_validate(config: ConfigDict, whole: RunFolder, train_one: TrainOne) ->
     whole.open(config)
     whole.drop_summary()
     rows: list[dict[str, Any]] = []
-    parts = []
+    tasks, parts = [], []
     for fold in range(config.data.folds):
         folder = fold_folder(whole.path, fold)
         summary = train_one(validate(flat(config) | {"data.fold": fold}), folder)
-        parts.append(folder.read_test())
+        tasks.append(task_of(folder.read_data() or {}))
+        parts.append(folder.read_test(tasks[-1]))
         rows.append({"fold": fold, "examples": len(parts[-1][0]), **summary["test"]})
-    labels = np.concatenate([part[1] for part in parts])
-    logits = np.concatenate([part[2] for part in parts])
-    whole.write_test([name for part in parts for name in part[0]], labels, logits)
-    over = {key: np.array([row[key] for row in rows], dtype=np.float64) for key in _SCORES}
+    task, each = tasks[0], zip(tasks, parts, strict=True)
+    targets = np.concatenate([part[1] for part in parts])
+    outputs = np.concatenate([own.restated(part[2], task) for own, part in each])
+    whole.write_test([name for part in parts for name in part[0]], targets, outputs, task.headings)
+    over = {key: np.array([row[key] for row in rows], dtype=np.float64) for key in task.scored}
     result = {
         "params": summary["params"],
         "folds": rows,
         "mean": {key: float(values.mean()) for key, values in over.items()},
         "sd": {key: float(values.std(ddof=1)) for key, values in over.items()},
-        "test": scores(labels, logits),
-        "chance": chance_scores(labels, logits.shape[1]),
+        "task": task.kind,
+        "test": task.scores(targets, outputs),
+        "chance": task.chance(targets),
         "versions": summary["versions"],
     }
     whole.write_summary(result)
@@ -63,15 +65,15 @@ def cross_validate(config: ConfigDict, whole: RunFolder, train_one: TrainOne) ->
 
 def folds_table(summary: dict[str, Any]) -> Table:
     """Returns the closing table: one line per fold, mean and deviation, and pooled."""
+    scored = KINDS[summary.get("task", "binary")].scored
     rows: list[list[Any]] = [
-        [f"fold {row['fold']}", row["examples"], *(row[key] for key in _SCORES)]
+        [f"fold {row['fold']}", row["examples"], *(row[key] for key in scored)]
         for row in summary["folds"]
     ]
     for name in ("mean", "sd"):
-        rows.append([name, "", *(summary[name][key] for key in _SCORES)])
+        rows.append([name, "", *(summary[name][key] for key in scored)])
     examples = sum(row["examples"] for row in summary["folds"])
-    rows.append(["pooled", examples, *(summary["test"][key] for key in _SCORES)])
+    rows.append(["pooled", examples, *(summary["test"][key] for key in scored)])
     if chance := summary.get("chance"):  # a run of an older version has none
-        rows.append(["chance", "", *(chance[key] for key in _SCORES)])
-    columns = ("", "examples", "loss (nats)", "accuracy", "AUROC", "AUPRC")
-    return table("Cross-validation", columns, rows)
+        rows.append(["chance", "", *(chance[key] for key in scored)])
+    return table("Cross-validation", ("", "examples", *scored.values()), rows)

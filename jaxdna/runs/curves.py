@@ -10,48 +10,59 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import histogram_raw, scalar
 
 from jaxdna.storage.files import Folder, picture
-
-QUANTITIES = {"loss": "cross-entropy (nats)", "accuracy": "share"}
+from jaxdna.tasks.task import Task
 
 
 def draw_curves(
-    rows: list[dict[str, Any]], best_epoch: int, ceiling: dict[str, float | None] | None
+    task: Task,
+    rows: list[dict[str, Any]],
+    best_epoch: int,
+    ceiling: dict[str, float | None] | None,
 ) -> bytes:
-    """Returns a PNG: loss and accuracy of both splits over the epochs, as the report's figure 4.9.
+    """Returns a PNG: loss, and what else is followed, over the epochs, as the report's figure 4.9.
 
     Args:
+      task: what is followed.
       rows: one dict per epoch, as in metrics.jsonl.
       best_epoch: the epoch whose parameters were kept.
-      ceiling: best expected loss and accuracy, drawn as lines; None where nobody knows them.
+      ceiling: best expected scores, drawn as lines; None where nobody knows them.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, quantity in zip(figure.subplots(1, 2), QUANTITIES, strict=True):
-        draw_quantity(axes, quantity, rows, best_epoch, ceiling)
+    for axes, quantity in zip(figure.subplots(1, 2), quantities(task), strict=True):
+        draw_quantity(axes, quantity, task.scored[quantity], rows, best_epoch, ceiling)
     return picture(figure, "png", dpi=150)
+
+
+def quantities(task: Task) -> tuple[str, str]:
+    """Returns what is drawn of a run: the loss, and the first that is followed beside it."""
+    return "loss", task.followed[0]
 
 
 def draw_quantity(
     axes: Any,
     quantity: str,
+    label: str,
     rows: list[dict[str, Any]],
     best_epoch: int,
     ceiling: dict[str, float | None] | None,
 ) -> None:
-    """Draws one of `QUANTITIES` on matplotlib's `axes`; see `draw_curves`."""
+    """Draws one of `quantities`, called `label`, on matplotlib's `axes`; see `draw_curves`."""
     from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in rows]
-    for split, label, colour in (("train", "train", "C0"), ("val", "validation", "C1")):
+    for split, name, colour in (("train", "train", "C0"), ("val", "validation", "C1")):
+        if rows and f"{split}_{quantity}" not in rows[0]:
+            continue  # of the training split only sums over batches are known
         values = [row[f"{split}_{quantity}"] for row in rows]
-        axes.plot(epochs, values, label=label, color=colour, marker=".", linewidth=1.5)
+        axes.plot(epochs, values, label=name, color=colour, marker=".", linewidth=1.5)
     if ceiling:
         axes.axhline(ceiling[quantity], color="0.4", linestyle=":", label="Bayes ceiling")
     axes.axvline(best_epoch, color="0.8", zorder=0, label="best epoch")
-    axes.set(xlabel="epoch", ylabel=QUANTITIES[quantity], title=quantity.capitalize())
+    axes.set(xlabel="epoch", ylabel=label, title=label[0].upper() + label[1:])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

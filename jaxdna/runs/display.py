@@ -10,14 +10,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from jaxdna.console import table
-from jaxdna.tasks.measures import NAMES
+from jaxdna.tasks.kinds import KINDS
+from jaxdna.tasks.task import Task
 
 
 class EpochProgress:
     """A live line on a terminal, one plain line per epoch elsewhere."""
 
-    def __init__(self, console: Console, epochs: int, first_epoch: int):
+    def __init__(self, console: Console, epochs: int, first_epoch: int, task: Task):
         """Prepares the line; `with` shows it."""
+        self._followed = task.followed[0]
+        self._heading = task.scored[self._followed]
         self._console = console
         self._epochs = epochs
         self._bar = Progress(
@@ -37,9 +40,11 @@ class EpochProgress:
 
     def update(self, row: dict[str, Any], improved: bool) -> None:
         """Shows the metrics of an epoch."""
+        value = row[f"val_{self._followed}"] or 0
+        form = ".2%" if self._followed == "accuracy" else ".4f"
         note = (
             f"train {row['train_loss']:.4f}  validation {row['val_loss']:.4f}  "
-            f"accuracy {row['val_accuracy']:.2%}" + ("  best so far" if improved else "")
+            f"{self._heading} {value:{form}}" + ("  best so far" if improved else "")
         )
         if self._console.is_terminal:
             self._bar.update(self._task, completed=row["epoch"], note=note)
@@ -54,13 +59,13 @@ class EpochProgress:
 def results(summary: dict[str, Any]) -> Table:
     """Returns the closing table: the test scores and, for simulated data, the Bayes ceiling."""
     ceiling = summary.get("ceiling") or {}
-    names = {"loss": "loss (nats)", "accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
+    names = KINDS[summary.get("task", "binary")].scored
     chance = summary.get("chance") or {}  # a run of an older version has none
     columns = ["", "test", *_beside(chance, ceiling)]
     rows = [
         [label, summary["test"][key], *(one.get(key) for one in (chance, ceiling) if one)]
         for key, label in names.items()
-        if summary["test"][key] is not None
+        if summary["test"].get(key) is not None
     ]
     return table(f"Test split{class_sizes(chance)}", columns, rows)
 
@@ -68,6 +73,8 @@ def results(summary: dict[str, Any]) -> Table:
 def class_sizes(chance: Mapping[str, Any]) -> str:
     """Returns how many examples each class has, as the end of a title; '' where it is unknown."""
     sizes = chance.get("examples", [])
+    if isinstance(sizes, int):
+        return f": {sizes:,} examples"
     if len(sizes) == 2:
         return f": {sizes[1]:,} bound, {sizes[0]:,} unbound"
     return f": {sum(sizes):,} examples of {len(sizes)} classes" if sizes else ""
@@ -90,7 +97,7 @@ def measures_table(summary: dict[str, Any]) -> Table:
             f"{found[name]['low']:.4f} to {found[name]['high']:.4f}",
             *(one.get(name) for one in (chance, ceiling) if one),
         ]
-        for name, label in NAMES.items()
+        for name, label in KINDS[summary.get("task", "binary")].measured.items()
     ]
     columns = ["", "value", "95 % interval", *_beside(chance, ceiling)]
     return table(f"Measures{class_sizes(chance)}", columns, rows)

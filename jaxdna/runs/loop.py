@@ -23,9 +23,6 @@ from jaxdna.runs.guard import Guard, StopRequested
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.stopwatch import Stopwatch
 from jaxdna.strategies.prepare import Prepared
-from jaxdna.tasks.metrics import chance_loss, chance_scores, scores
-from jaxdna.tasks.verdict import chance_auroc, verdict
-from jaxdna.training import class_weights
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.dispatch import calls_left, few_ahead
 from jaxdna.training.early_stopping import EarlyStopping
@@ -112,7 +109,9 @@ def train(
 
 def _draw_curves(folder: RunFolder, prepared: Prepared, progress: Progress) -> None:
     ceiling = prepared.dataset.ceiling("validation") if prepared.dataset.ceiling else None
-    curves = draw_curves(progress.rows, progress.stopping.best_epoch, ceiling)
+    curves = draw_curves(
+        prepared.dataset.task, progress.rows, progress.stopping.best_epoch, ceiling
+    )
     folder.write(folder.curves, curves)
 
 
@@ -134,10 +133,10 @@ def _train(
     with run.watch.on("compile"):
         compiled = _compile(program, progress.epoch_step)
         meet()
-        evaluator.logits(run.state.params)
+        evaluator.outputs(run.state.params)
 
     board = TensorBoard(folder.files, progress.epoch + 1, folder.writes)
-    line = EpochProgress(console, config.train.epochs, progress.epoch)
+    line = EpochProgress(console, config.train.epochs, progress.epoch, program.task)
     seen, seconds = _examples_seen(progress, prepared), run.watch.seconds["train"]
     with closing(board), closing(program), line.shown:
         while progress.epoch < config.train.epochs and not stopping.stop:
@@ -150,7 +149,7 @@ def _train(
                     validated = evaluator.scores(run.state.params, guard.wait)
             finally:
                 progress.epoch_seconds += time.perf_counter() - start
-            row = _row(progress, program.steps_per_epoch, validated) | program.report()
+            row = _row(progress, program, validated) | program.report()
             # The losses of training are those before each update: the last one is not in them.
             if not math.isfinite(row["val_loss"]):
                 raise NotFiniteError(
@@ -178,8 +177,8 @@ def _train(
         summary["samples_per_second"] = round(trained / (run.watch.seconds["train"] - seconds))
     with guard.undivided(code):
         folder.write_summary(summary)
-    if program.class_weights:
-        console.print(f"note     {class_weights.meaning(program.class_weights)}")
+    for note in program.task.notes():
+        console.print(f"note     {note}")
     return summary
 
 
@@ -190,11 +189,11 @@ def _begin(prepared: Prepared, checkpoints: Checkpoints, console: Console) -> Ru
     restored = checkpoints.restore(program.abstract_state, loud(console))
     if restored is None:
         state = program.init()
-        labels = prepared.dataset.splits["validation"].y
+        targets = prepared.dataset.splits["validation"].y
         stopping = EarlyStopping(
             **settings,
-            chance_loss=chance_loss(labels, program.class_weights),
-            chance_auroc=chance_auroc(labels),
+            chance_loss=program.task.chance_loss(targets),
+            chance_auroc=program.task.chance_auroc(targets),
         )
         progress = Progress(stopping)
         return Run(state, _copy(state.params), progress, Stopwatch())
@@ -213,17 +212,15 @@ def _save(run: Run, checkpoints: Checkpoints, guard: Guard) -> None:
         checkpoints.save(run.state, run.best, run.progress)
 
 
-def _row(progress: Progress, steps_per_epoch: int, validated: Mapping[str, Any]) -> dict[str, Any]:
+def _row(progress: Progress, program: Program, validated: Mapping[str, Any]) -> dict[str, Any]:
     """The row of metrics.jsonl of the epoch that ends."""
-    sums, epoch = progress.sums, progress.epoch + 1
+    sums, epoch, task = progress.sums, progress.epoch + 1, program.task
+    means = {"loss": "loss"} | dict(task.counted)
     return {
         "epoch": epoch,
-        "step": epoch * steps_per_epoch,
-        "train_loss": sums["loss"] / sums["weight"],
-        "train_accuracy": sums["correct"] / sums["weight"],
-        "val_loss": validated["loss"],
-        "val_accuracy": validated["accuracy"],
-        "val_auroc": validated["auroc"],
+        "step": epoch * program.steps_per_epoch,
+        **{f"train_{score}": sums[key] / sums["weight"] for key, score in means.items()},
+        **{f"val_{score}": validated[score] for score in ("loss", *task.followed)},
         "seconds": round(progress.epoch_seconds, 4),
     }
 
@@ -310,16 +307,17 @@ def _check_parameters(run: Run) -> None:
 
 
 def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) -> dict[str, Any]:
-    """The summary of a finished run, without its speed; leaves the logits of the test split."""
-    dataset = prepared.dataset
+    """The summary of a finished run, without its speed; leaves the outputs of the test split."""
+    dataset, task = prepared.dataset, prepared.dataset.task
     stopping = run.progress.stopping
     with run.watch.on("eval"):
-        labels = dataset.splits["test"].y
+        targets, validation = (dataset.splits[name].y for name in ("test", "validation"))
         evaluator = Evaluator(prepared.program, dataset.splits["test"])
-        logits = evaluator.logits(run.best, guard.wait)
+        outputs = evaluator.outputs(run.best, guard.wait)
         ceiling = dataset.ceiling("test") if dataset.ceiling else None
-    names = dataset.ids("test") if dataset.ids else [f"test_{i}" for i in range(len(labels))]
-    folder.write_test(names, labels, logits)
+    names = dataset.ids("test") if dataset.ids else [f"test_{i}" for i in range(len(targets))]
+    folder.write_test(names, targets, outputs, task.headings)
+    by_output = task.scores_by_output(targets, outputs) if task.outputs > 1 else {}
     return {
         "params": parameter_count(run.best),
         "params_sha256": params_sha256(prepared.program.gather(run.best)),
@@ -327,10 +325,13 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
         "epochs": run.progress.epoch,
         "stopped_early": stopping.stop,
         "left_plateau": stopping.left_plateau,
-        "verdict": verdict(stopping.left_plateau, dataset.splits["validation"].y, labels, logits),
+        "verdict": task.verdict(stopping.left_plateau, validation, targets, outputs),
+        "task": task.kind,
+        "network": prepared.program.config.model.name,
         "data": dataset.describe,
-        "test": scores(labels, logits),
-        "chance": chance_scores(labels, logits.shape[1]),
+        "test": task.scores(targets, outputs),
+        **({"test_by_output": by_output} if by_output else {}),
+        "chance": task.chance(targets),
         "ceiling": ceiling,
         "samples_per_second": None,
         "seconds": run.watch.read(),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdna.data.dataset import Dataset
+from jaxdna.tasks.kinds import task_of
 
 
 def is_summary(value: Any) -> bool:
@@ -21,14 +22,13 @@ def is_summary(value: Any) -> bool:
         "samples_per_second": int | None,
         "seconds": dict,
     }
-    parts = {
-        "test": ("loss", "accuracy", "auroc", "auprc"),
-        "seconds": ("total", "compile", "train", "eval", "checkpoint"),
-    }
-    return all(isinstance(value.get(key, ...), kind) for key, kind in kinds.items()) and all(
-        isinstance(value[key].get(name, ...), float | int | None)
-        for key, names in parts.items()
-        for name in names
+    seconds = ("total", "compile", "train", "eval", "checkpoint")
+    number = float | int | None
+    return (
+        all(isinstance(value.get(key, ...), kind) for key, kind in kinds.items())
+        and "loss" in value["test"]
+        and all(isinstance(score, number) for score in value["test"].values())
+        and all(isinstance(value["seconds"].get(name, ...), number) for name in seconds)
     )
 
 
@@ -38,8 +38,7 @@ def is_data(value: Any) -> bool:
         return False
     shape = value.get("example_shape")
     return (
-        type(value.get("classes")) is int
-        and 2 <= value["classes"] < 2**20
+        _tells_a_task(value)
         and isinstance(shape, list)
         and shape != []
         and all(type(size) is int and 0 < size < 2**31 for size in shape)
@@ -53,12 +52,22 @@ def is_data(value: Any) -> bool:
     )
 
 
+def _tells_a_task(value: dict[str, Any]) -> bool:
+    if "task" not in value:  # of an earlier version
+        return type(value.get("classes")) is int and 2 <= value["classes"] < 2**20
+    try:
+        task_of(value)
+    except ValueError:
+        return False
+    return True
+
+
 def data_record(dataset: Dataset) -> dict[str, Any]:
     """Returns what data.json holds: what the data are, their files' digests among it."""
     return {
         "describe": dataset.describe,
         "example_shape": list(dataset.example_shape),
-        "classes": dataset.classes,
+        "task": dataset.task.record(),
         "splits": {name: len(split) for name, split in dataset.splits.items()},
         "inputs": [
             source._asdict() | {"absolute": str(Path(source.path).absolute())}

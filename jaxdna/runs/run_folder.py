@@ -18,6 +18,7 @@ from jaxdna.runs.records import data_record, is_data, is_summary
 from jaxdna.storage.files import UNFINISHED, Folder
 from jaxdna.storage.manifest import read_small_json
 from jaxdna.storage.run_lock import RunLock
+from jaxdna.tasks.task import Task
 from jaxdna.training.progress import is_row
 
 _LOCK = ".lock"
@@ -308,21 +309,28 @@ class RunFolder:
             with self._storing():
                 self.files.remove(self._summary.name)
 
-    def write_test(self, ids: Sequence[str], labels: NDArray, logits: NDArray) -> None:
-        """Stores the label and the logits (one column for two classes) of each test example."""
-        count = logits.shape[1]
-        columns = ["logit"] if count == 1 else [f"logit{i}" for i in range(count)]
-        lines = ["\t".join(["id", "label", *columns])]
-        for name, label, row in zip(ids, labels.tolist(), logits.tolist(), strict=True):
-            lines.append("\t".join([name, str(label), *(f"{value:.9g}" for value in row)]))
+    def write_test(
+        self,
+        ids: Sequence[str],
+        targets: NDArray,
+        outputs: NDArray,
+        headings: tuple[list[str], list[str]],
+    ) -> None:
+        """Stores target and outputs of each test example; the headings are those of the task."""
+        lines = ["\t".join(["id", *headings[0], *headings[1]])]
+        known = targets.reshape(len(targets), -1).tolist()
+        for name, wanted, row in zip(ids, known, outputs.tolist(), strict=True):
+            lines.append("\t".join([name, *(f"{value:.9g}" for value in (*wanted, *row))]))
         self.write(self._test, "\n".join(lines) + "\n")
 
-    def read_test(self) -> tuple[list[str], NDArray[np.int32], NDArray[np.float32]]:
-        """Returns ids, labels int32 [examples] and logits float32 [examples, logits]."""
+    def read_test(self, task: Task) -> tuple[list[str], NDArray, NDArray[np.float32]]:
+        """Returns ids, targets as the task has them and outputs float32 [examples, outputs]."""
         lines = self._test.read_bytes().decode("utf-8").split("\n")[1:-1]
         rows = [line.split("\t") for line in lines]
-        labels = np.array([row[1] for row in rows], dtype=np.int32)
-        return [row[0] for row in rows], labels, np.array([row[2:] for row in rows], np.float32)
+        first = 1 + len(task.headings[0])
+        targets = np.array([row[1:first] for row in rows], dtype=task.target_dtype)
+        outputs = np.array([row[first:] for row in rows], np.float32)
+        return [row[0] for row in rows], targets.reshape(len(rows), *task.target_shape), outputs
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns one dict per epoch; what comes after a line that is none of ours is left out."""

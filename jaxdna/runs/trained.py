@@ -15,6 +15,9 @@ from jaxdna.models.registry import build_network
 from jaxdna.parallel.mesh import flat_mesh
 from jaxdna.parallel.sharding import replicated
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.tasks.classes import Binary
+from jaxdna.tasks.kinds import task_of
+from jaxdna.tasks.task import Task
 from jaxdna.training.checkpoint import load_best
 from jaxdna.training.state import Params
 
@@ -31,6 +34,7 @@ class Trained:
       graph: the network without its parameters.
       params: the best parameters, float32 by layer and name.
       length: bases of the sequences that it was trained on.
+      task: what it was asked.
     """
 
     config: ConfigDict
@@ -38,6 +42,7 @@ class Trained:
     graph: nnx.GraphDef
     params: Params
     length: int
+    task: Task
 
     @property
     def width(self) -> int:
@@ -90,9 +95,9 @@ def load_trained(
             f"--workdir={folder.path}: its data.json says that a sequence has {length:,} bases"
             f"{other}; legal: an unaltered run folder, with 1 to {_MOST_BASES:,} bases"
         )
-    logits = 1 if record.get("classes", 2) == 2 else record["classes"]
+    task = task_of(record) if record else Binary()
     mesh = flat_mesh(devices)
-    network = nnx.eval_shape(lambda: build_network(config, logits))
+    network = nnx.eval_shape(lambda: build_network(config, task.outputs))
     graph, state = nnx.split(network)
     whole = replicated(mesh)
 
@@ -101,4 +106,4 @@ def load_trained(
 
     abstract = jax.tree.map(place, nnx.to_pure_dict(state))
     params = load_best(folder.checkpoints, abstract, note)
-    return Trained(config, mesh, graph, params, length)
+    return Trained(config, mesh, graph, params, length, task)

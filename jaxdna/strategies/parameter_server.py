@@ -30,8 +30,6 @@ from jaxdna.strategies.ray_cluster import check_answers, ray, start_ray, this_no
 from jaxdna.training.program import Program, TrainCall
 from jaxdna.training.state import TrainState
 
-METRICS = ("loss", "correct", "weight")
-
 
 class Steps(NamedTuple):
     """The steps of one call."""
@@ -171,8 +169,9 @@ class Cluster:
         self._updates += steps.number
         state = self.collect(state, steps.number)
         self._seconds += time.perf_counter() - start
-        by_step = np.array([[s[name] for name in METRICS] for s in sums], np.float32)
-        return state, dict(zip(METRICS, by_step.T, strict=True))
+        names = self._program.task.sums
+        by_step = np.array([[s[name] for name in names] for s in sums], np.float32)
+        return state, dict(zip(names, by_step.T, strict=True))
 
     def _hand_out(self, steps: Steps) -> list[dict[str, float]]:
         """Gives each idle worker the next ticket, until every step has been applied.
@@ -240,7 +239,8 @@ class Cluster:
                 tickets.extend(Ticket(step, part) for part in range(self.parts))
         every = range(steps.first, steps.first + steps.number)
         parts = [[sums[Ticket(step, part)] for part in range(self.parts)] for step in every]
-        return [{name: sum(own[name] for own in step) for name in METRICS} for step in parts]
+        names = self._program.task.sums
+        return [{name: sum(own[name] for own in step) for name in names} for step in parts]
 
     def close(self) -> None:
         """Ends the actors, and Ray where it was started here."""

@@ -17,7 +17,7 @@ from jaxdna.parallel.runtime import start_backend
 from jaxdna.parallel.sharding import replicated, stacked_inputs, stacked_rows
 from jaxdna.training.program import Program
 from jaxdna.training.state import Params
-from jaxdna.training.step import Metrics, batch_sums, piece_keys, step_keys
+from jaxdna.training.step import Metrics, piece_keys, step_keys
 
 
 class Ticket(NamedTuple):
@@ -86,7 +86,7 @@ def make_part_gradient(program: Program, parts: int) -> Callable[..., tuple[Para
         batch = {name: leaf[0] for name, leaf in stacked.items()}
         augment_key, dropout_key = step_keys(rng, step)
         if program.augment:
-            batch["x"] = program.augment(batch["x"], augment_key)
+            batch = program.augment(batch, augment_key)
         total = jnp.sum(batch["weight"])
         if parts > 1:
             rows = batch["y"].shape[0] // parts
@@ -97,7 +97,7 @@ def make_part_gradient(program: Program, parts: int) -> Callable[..., tuple[Para
         key = piece_keys(dropout_key, parts)[part]
 
         def share_of_mean_loss(params: Params) -> tuple[jax.Array, Metrics]:
-            sums = batch_sums(program.apply(params, batch["x"], key), batch, program.class_weights)
+            sums = program.task.batch_sums(program.apply(params, batch["x"], key), batch)
             return sums["loss"] / total, sums
 
         return jax.grad(share_of_mean_loss, has_aux=True)(params)

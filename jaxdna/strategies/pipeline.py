@@ -28,7 +28,7 @@ from jaxdna.parallel.sharding import replicated
 from jaxdna.strategies import schedules
 from jaxdna.strategies.cutting import balanced, check_stages, cut_at, measure
 from jaxdna.strategies.schedule_view import as_text
-from jaxdna.strategies.stages import METRICS, Stage, join, make_stages, part, rows_of
+from jaxdna.strategies.stages import Stage, join, make_stages, part, rows_of
 from jaxdna.training.dispatch import few_ahead, most_steps
 from jaxdna.training.optimizer import momentum_update
 from jaxdna.training.program import Program, TrainCall
@@ -74,7 +74,7 @@ class PipelineProgram(Program):
         settings = self.config.pipeline
         cut = cut_at(settings.boundaries, network.names, self.mesh.shape["stage"])
         return make_stages(
-            network, cut, self.mesh, self.optimizer, self.compiler_options, self.class_weights
+            network, cut, self.mesh, self.task, self.optimizer, self.compiler_options
         )
 
     @property
@@ -162,14 +162,12 @@ class PipelineProgram(Program):
 
         def one(rng: jax.Array, step: jax.Array, batch: Any) -> Any:
             augment_key, dropout_key = step_keys(rng, step)
-            x = augment(batch["x"], augment_key) if augment else batch["x"]
-            cut = [
-                leaf.reshape(pieces, -1, *leaf.shape[1:])
-                for leaf in (x, batch["y"], batch["weight"])
-            ]
             total = jnp.full(pieces, jnp.sum(batch["weight"]))
-            targets = {"y": cut[1], "weight": cut[2], "total": total}
-            return cut[0], targets, jax.random.key_data(piece_keys(dropout_key, pieces))
+            if augment:
+                batch = augment(batch, augment_key)
+            cut = {k: leaf.reshape(pieces, -1, *leaf.shape[1:]) for k, leaf in batch.items()}
+            targets = {"y": cut["y"], "weight": cut["weight"], "total": total}
+            return cut["x"], targets, jax.random.key_data(piece_keys(dropout_key, pieces))
 
         def every(rng: jax.Array, first_step: jax.Array, batches: Any) -> Any:
             steps = first_step + jnp.arange(batches["weight"].shape[0])
@@ -252,22 +250,22 @@ class PipelineProgram(Program):
 
         # The micro-batches leave the last stage in their order.
         by_piece = np.stack([np.asarray(each) for each in sums])
-        by_step = by_piece.reshape(-1, self.microbatches, len(METRICS)).sum(axis=1)
+        by_step = by_piece.reshape(-1, self.microbatches, len(self.task.sums)).sum(axis=1)
         done = TrainState(
             state.step + len(by_step),
             state.rng,
             join([held[max(held)] for held in versions], stages),
             join(opt_states, stages),
         )
-        return done, dict(zip(METRICS, by_step.T, strict=True))
+        return done, dict(zip(self.task.sums, by_step.T, strict=True))
 
     @cached_property
     def predict_call(self) -> Callable[[Params, jax.Array], Any]:
-        """(params, x [batches, batch, ...]) -> logits [batches, batch, logits]."""
+        """(params, x [batches, batch, ...]) -> outputs [batches, batch, outputs]."""
         strands = self.config.model.get("strands", "forward")
         turn = jax.jit(complement_strand)
 
-        def logits(parts: list[Params], x: jax.Array) -> jax.Array:
+        def outputs(parts: list[Params], x: jax.Array) -> jax.Array:
             for stage, params in zip(self.stages, parts, strict=True):
                 x = stage.forward(params, jax.device_put(x, rows_of(stage.mesh)), None, None)
             return x
@@ -277,11 +275,12 @@ class PipelineProgram(Program):
             found = []
             for i in range(x.shape[0]):
                 rows = _pick(x, np.int32(i))
-                scores = logits(parts, rows)
+                made = outputs(parts, rows)
                 if strands != "forward":
-                    scores = STRANDS[strands](scores, logits(parts, turn(rows)))
-                found.append(scores)
-            return jnp.asarray(np.stack([np.asarray(scores, np.float32) for scores in found]))
+                    other = self.task.turned(outputs(parts, turn(rows)))
+                    made = STRANDS[strands](made, other)
+                found.append(made)
+            return jnp.asarray(np.stack([np.asarray(made, np.float32) for made in found]))
 
         return predict
 

@@ -15,10 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxdna.models.network import Network
 from jaxdna.parallel.mesh import BATCH_AXES
 from jaxdna.parallel.sharding import gathered, parameter_shardings, replicated
+from jaxdna.tasks.task import Task
 from jaxdna.training.state import Params
-from jaxdna.training.step import batch_sums
-
-METRICS = ("loss", "correct", "weight")
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Stage:
       forward: (params, x, keys, i) -> y; without keys no dropout.
       backward: (params, x, keys, i, dy) -> (gradients, dx); `dx` is None on the first stage. On the
         last stage `dy` is the micro-batch's `y`, `weight` and `total` weight of the whole batch,
-        and the sums of METRICS, float32 [3], follow `dx`.
+        and the task's sums, float32 [sums], follow `dx`.
       update: (params, optimizer state, gradients) -> (params, optimizer state).
     """
 
@@ -63,9 +61,9 @@ def make_stages(
     network: Network,
     cut: Sequence[tuple[str, ...]],
     mesh: Mesh,
+    task: Task,
     optimizer: optax.GradientTransformation,
     compiler_options: dict[str, Any],
-    class_weights: tuple[float, ...] = (),
 ) -> list[Stage]:
     """Returns the stages, first to last.
 
@@ -73,9 +71,9 @@ def make_stages(
       network: abstract, in whole.
       cut: the layers of each stage.
       mesh: of all stages.
+      task: has the loss.
       optimizer: an update rule that treats every parameter by itself.
       compiler_options: for every function.
-      class_weights: see `batch_sums`.
 
     Raises:
       UserError: an axis of the mesh does not divide a parameter.
@@ -87,9 +85,9 @@ def make_stages(
             network.part(names),
             network.names[-1],
             part,
+            task,
             optimizer,
             jit,
-            class_weights,
             first=i == 0,
             last=i == last,
         )
@@ -101,9 +99,9 @@ def _make_stage(
     network: Network,
     head: str,
     mesh: Mesh,
+    task: Task,
     optimizer: optax.GradientTransformation,
     jit: Callable[..., Any],
-    class_weights: tuple[float, ...],
     *,
     first: bool,
     last: bool,
@@ -117,8 +115,8 @@ def _make_stage(
             return nnx.merge(graph, nnx.State(params))(x, key)
 
     def loss(params: Params, x: jax.Array, keys: Any, i: Any, target: Any) -> Any:
-        sums = batch_sums(forward(params, x, keys, i), target, class_weights)
-        return sums["loss"] / target["total"], jnp.stack([sums[name] for name in METRICS])
+        sums = task.batch_sums(forward(params, x, keys, i), target)
+        return sums["loss"] / target["total"], jnp.stack([sums[name] for name in task.sums])
 
     def backward(params: Params, x: jax.Array, keys: Any, i: Any, dy: Any) -> Any:
         if last:

@@ -1,1 +1,1 @@
-"""What is asked of a network, and how its answers are scored."""
+"""What is asked of a network: outputs, targets, loss, scores, chance, and answers, as values."""

@@ -1,24 +1,17 @@
-"""Every measure that a classifier of sequences is judged by, with bootstrap intervals."""
+"""95 % intervals of measures, by the bootstrap."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxdna.tasks.metrics import losses
-
-FDRS = (0.05, 0.1, 0.2)
-NAMES = {
-    "loss": "loss (nats)",
-    "accuracy": "accuracy at 0.5",
-    "balanced_accuracy": "balanced accuracy",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    **{f"recall_at_{fdr * 100:.0f}_fdr": f"recall at {fdr:.0%} FDR" for fdr in FDRS},
-}
-_RESAMPLES = 1000
+RESAMPLES = 1000
 _CHUNK = 4_000_000  # weights in memory at once
 _FEW = 100_000  # of them at once through the sums, which hold a dozen arrays of that size
+
+# Weights float64 [resamples, examples] to each measure's value float64 [resamples], by name.
+Statistics = Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]]
 
 
 class Measure(NamedTuple):
@@ -35,72 +28,38 @@ class Measure(NamedTuple):
     high: float
 
 
-def measure(
-    labels: NDArray, logits: NDArray, seed: int = 0, resamples: int = _RESAMPLES
+def bootstrap(
+    statistics: Statistics,
+    strata: Sequence[NDArray[np.integer]],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Measure]:
-    """Returns every measure of `NAMES` with its 95 % percentile bootstrap interval.
+    """Returns every measure with its 95 % percentile bootstrap interval.
 
-    Recall at a false discovery rate is the largest share of the positives above any threshold at
-    which at most that share of what is called is negative; 0 where no threshold is so good. Equal
-    scores are one threshold. Resamples are drawn within each class (stratified bootstrap; Efron
-    and Tibshirani, 1993), so that each of them has both.
+    Resamples are drawn within each stratum (stratified bootstrap; Efron and Tibshirani, 1993), so
+    that each of them has all strata.
 
     Args:
-      labels: integer [examples], 0 or 1, both present.
-      logits: float [examples].
+      statistics: the measures of examples that count as their weights say.
+      strata: row numbers of each; together all examples.
       seed: of the resampling.
       resamples: how many.
-
-    Raises:
-      ValueError: only one class is present.
     """
-    order = np.argsort(-logits, kind="stable")
-    positive = labels[order] == 1
-    count = len(order)
-    if not 0 < positive.sum() < count:
-        raise ValueError("measures need examples of both classes")
-    ranked = logits[order]
-    ties = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
-    each_loss = losses(positive.astype(np.int32), ranked[:, None])
-    right = (ranked > 0) == positive
-
-    def all_measures(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[resamples, examples] to [resamples, measures], in the order of `NAMES`."""
-        ones, zeros = weights * positive, weights * ~positive
-        true, false = (np.cumsum(part, axis=1)[:, ties] for part in (ones, zeros))
-        positives, negatives = true[:, -1:], false[:, -1:]
-        steps = [np.diff(part, axis=1, prepend=0) for part in (true, false)]
-        called = np.maximum(true + false, 1)
-        precision, recall = true / called, true / positives
-        hits = [(part * right).sum(axis=1, keepdims=True) for part in (ones, zeros)]
-        columns = [
-            weights @ each_loss / count,
-            (weights @ right) / count,
-            ((hits[0] / positives + hits[1] / negatives) / 2)[:, 0],
-            (steps[1] * (true - steps[0] / 2)).sum(axis=1) / (positives * negatives)[:, 0],
-            (steps[0] * precision).sum(axis=1) / positives[:, 0],
-            *(
-                # A share of exactly the rate counts, whatever its rounding.
-                np.where(false <= fdr * called * (1 + 1e-12), recall, 0).max(axis=1)
-                for fdr in FDRS
-            ),
-        ]
-        return np.stack(columns, axis=1)
-
-    values = all_measures(np.ones((1, count)))[0]
+    count = sum(rows.size for rows in strata)
+    values = statistics(np.ones((1, count)))
     rng = np.random.default_rng([seed, 0xB007])
-    classes = [np.flatnonzero(positive), np.flatnonzero(~positive)]
-    drawn = []
+    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in values}
     rows = max(1, _CHUNK // count)
     for first in range(0, resamples, rows):
         weights = np.zeros((min(rows, resamples - first), count))
-        for members in classes:
+        for members in strata:
             shares = np.full(members.size, 1 / members.size)
             weights[:, members] = rng.multinomial(members.size, shares, size=len(weights))
         parts = -(-weights.size // _FEW)
-        drawn += [all_measures(part) for part in np.array_split(weights, parts) if len(part)]
-    low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5], axis=0)
-    return {
-        name: Measure(*map(float, triple))
-        for name, *triple in zip(NAMES, values, low, high, strict=True)
-    }
+        for part in np.array_split(weights, parts):
+            if len(part):
+                for name, found in statistics(part).items():
+                    drawn[name].append(found)
+    # Of a resample that is constant, a correlation is not defined, and it tells nothing.
+    bounds = {name: np.nanpercentile(np.concatenate(v), [2.5, 97.5]) for name, v in drawn.items()}
+    return {name: Measure(float(values[name][0]), *map(float, bounds[name])) for name in values}

@@ -1,12 +1,13 @@
 """Scores of a set of predictions, exact and in float64 on the host."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 from scipy.stats import rankdata
+
+SMALLER_IS_BETTER = frozenset({"loss", "mse"})
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
@@ -67,82 +68,52 @@ def auprc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     return float(np.sum(np.diff(found, prepend=0) * precision) / true_positives[-1])
 
 
-def losses(labels: NDArray, logits: NDArray) -> NDArray[np.float64]:
-    """Cross-entropy of every example in nats, from logits.
+def macro(
+    score: Callable[[NDArray, NDArray], float | None], labels: NDArray, scores: NDArray
+) -> float | None:
+    """Mean of a score over columns; None where it is defined for none of them.
+
+    Args:
+      score: (labels, scores), each [examples], to a number, or None where it is not defined.
+      labels: [examples, columns].
+      scores: [examples, columns].
+    """
+    each = (score(*columns) for columns in zip(labels.T, scores.T, strict=True))
+    found = [value for value in each if value is not None]
+    return float(np.mean(found)) if found else None
+
+
+def binary_losses(labels: NDArray, logits: NDArray) -> NDArray[np.float64]:
+    """Cross-entropy in nats of labels 0 and 1 and logits of the same shape, element by element."""
+    logits = np.asarray(logits, dtype=np.float64)
+    return np.logaddexp(0.0, logits) - logits * labels
+
+
+def class_losses(labels: NDArray, logits: NDArray) -> NDArray[np.float64]:
+    """Cross-entropy of every example in nats.
 
     Args:
       labels: integer [examples].
-      logits: [examples, 1] for two classes, else [examples, classes].
+      logits: [examples, classes].
     """
     logits = np.asarray(logits, dtype=np.float64)
-    if logits.shape[1] == 1:
-        logit = logits[:, 0]
-        return np.logaddexp(0.0, logit) - logit * labels
     return logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
 
 
-def scores(labels: NDArray, logits: NDArray) -> dict[str, float | None]:
-    """Returns loss (nats), accuracy, and for two classes AUROC and AUPRC (else None).
-
-    Args:
-      labels: integer [examples].
-      logits: [examples, 1] for two classes, else [examples, classes].
-    """
-    binary = logits.shape[1] == 1
-    guess = logits[:, 0] > 0 if binary else logits.argmax(axis=1)
-    return {
-        "loss": float(losses(labels, logits).mean()),
-        "accuracy": float((guess == labels).mean()),
-        "auroc": auroc(labels, logits[:, 0]) if binary else None,
-        "auprc": auprc(labels, logits[:, 0]) if binary else None,
-    }
-
-
-def chance_scores(labels: NDArray, outputs: int) -> dict[str, Any]:
-    """Returns the scores of who knows how large the classes are and nothing else.
-
-    Args:
-      labels: integer [examples].
-      outputs: logits of one example; 1 for two classes.
-
-    Returns:
-      `examples` of each class, `loss` (nats) of predicting their shares, `accuracy` of always
-      saying the largest one, and for two classes `auroc` 0.5 and `auprc`, the share of positives.
-    """
-    binary = outputs == 1
-    sizes = np.bincount(labels, minlength=2 if binary else outputs)
-    return {
-        "examples": sizes.tolist(),
-        "loss": chance_loss(labels),
-        "accuracy": float(sizes.max() / sizes.sum()),
-        "auroc": 0.5 if binary else None,
-        "auprc": float(sizes[1] / sizes.sum()) if binary else None,
-    }
-
-
-def weighted_loss(labels: NDArray, logits: NDArray, class_weights: Sequence[float]) -> float:
-    """Mean cross-entropy (nats) where each example counts as its class does.
-
-    Args:
-      labels: integer [examples].
-      logits: see `losses`.
-      class_weights: of each class.
-    """
-    return float(np.average(losses(labels, logits), weights=np.array(class_weights)[labels]))
-
-
-def chance_loss(labels: NDArray, class_weights: Sequence[float] = ()) -> float:
-    """Loss (nats) of predicting the class frequencies: ln 2 for two classes of equal size.
-
-    A network that has not begun to learn sits at this value.
-
-    Args:
-      labels: integer [examples].
-      class_weights: of each class, where the loss is weighted.
-    """
-    shares = np.bincount(labels, minlength=len(class_weights)).astype(np.float64)
-    if class_weights:
-        shares *= class_weights
-    shares /= shares.sum()
-    shares = shares[shares > 0]
+def entropy(shares: NDArray) -> float:
+    """Entropy in nats of a distribution, or of counts that are one but for their sum."""
+    shares = np.asarray(shares, np.float64)
+    shares = shares[shares > 0] / shares.sum()
     return float(-(shares * np.log(shares)).sum())
+
+
+def pearson(x: NDArray, y: NDArray) -> float | None:
+    """Pearson's correlation of two [examples]; None where one of them is constant."""
+    x, y = (np.asarray(each, np.float64) - np.mean(each, dtype=np.float64) for each in (x, y))
+    norm = np.sqrt((x @ x) * (y @ y))
+    return float(np.clip(x @ y / norm, -1, 1)) if norm > 0 else None
+
+
+def spearman(x: NDArray, y: NDArray) -> float | None:
+    """Spearman's correlation of two [examples]: Pearson's of their ranks, ties at their mean."""
+    return pearson(rankdata(x), rankdata(y))

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from jaxdna.tasks.metrics import auroc, auroc_noise
 
 LEARNT_NOTHING = "This run never left the plateau of chance: it has learnt nothing."
+_LEFT = "This run left the plateau of chance."
 _RARE = 0.25  # a smaller share of the rarer class makes ranks decide beside the loss
 _FEW = 10  # examples of a class that are too few to tell a loss from that of chance
 
@@ -18,29 +19,31 @@ def chance_auroc(labels: NDArray) -> float:
     long before a network for motifs has begun to learn.
 
     Args:
-      labels: integer [examples], of the validation split.
+      labels: integer [examples], 0 or 1, of the validation split.
     """
     sizes = np.bincount(labels, minlength=2)
-    if sizes.size > 2 or sizes.min() == 0 or sizes.min() >= _RARE * sizes.sum():
+    if sizes.min() == 0 or sizes.min() >= _RARE * sizes.sum():
         return 1.0
     return min(1.0, 0.5 + 4 * auroc_noise(labels))
 
 
-def verdict(left_plateau: bool, validation: NDArray, labels: NDArray, logits: NDArray) -> str:
-    """Returns one sentence.
+def verdict_of_ranks(
+    left_plateau: bool, validation: NDArray, ranks: tuple[NDArray, NDArray] | None
+) -> str:
+    """Returns one sentence on a task of classes.
 
     Args:
       left_plateau: whether the validation split has ever been better than chance.
       validation: integer [examples], its labels.
-      labels: integer [examples], those of the test split.
-      logits: [examples, outputs], what the run says of the test split.
+      ranks: labels, 0 or 1, and logits of the test split, each [examples]; None where there are
+        more than two classes.
     """
     if left_plateau:
-        return "This run left the plateau of chance."
+        return _LEFT
     sizes = np.bincount(validation)
     fewest = int(sizes[sizes > 0].min())
-    area = auroc(labels, logits[:, 0]) if logits.shape[1] == 1 else None
-    if area is not None and area > 0.5 + 3 * auroc_noise(labels):
+    area = auroc(*ranks) if ranks else None
+    if ranks and area is not None and area > 0.5 + 3 * auroc_noise(ranks[0]):
         return (
             "This run's validation loss never left the plateau of chance, yet it ranks the test "
             f"split better than chance does (AUROC {area:.2f})."
@@ -49,5 +52,22 @@ def verdict(left_plateau: bool, validation: NDArray, labels: NDArray, logits: ND
         return (
             f"This run never left the plateau of chance, but the rarer class has only {fewest} of "
             f"{len(validation)} validation examples, too few to tell whether it has learnt."
+        )
+    return LEARNT_NOTHING
+
+
+def verdict_of_losses(left_plateau: bool, validation: int) -> str:
+    """Returns one sentence on a task that has nothing but its loss to tell.
+
+    Args:
+      left_plateau: see `verdict_of_ranks`.
+      validation: examples of the validation split.
+    """
+    if left_plateau:
+        return _LEFT
+    if validation < _FEW:
+        return (
+            f"This run never left the plateau of chance, but {validation} validation examples are "
+            "too few to tell whether it has learnt."
         )
     return LEARNT_NOTHING

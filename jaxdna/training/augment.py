@@ -3,26 +3,29 @@
 import jax
 import jax.numpy as jnp
 
+from jaxdna.tasks.task import Batch
+
 _SHIFT = 4  # pixels; He et al., 2015, arXiv 1512.03385, section 4.2
 
 
-def flip_and_shift(images: jax.Array, key: jax.Array) -> jax.Array:
+def flip_and_shift(batch: Batch, key: jax.Array) -> Batch:
     """Mirrors half of the images and moves each by up to four pixels along both sides.
 
     Args:
-      images: uint8 [batch, height, width, channels].
+      batch: `x` is uint8 [batch, height, width, channels].
       key: decides for every image on its own.
 
     Returns:
-      As `images`; what is moved in from outside is 0.
+      As `batch`; what is moved in from outside is 0.
     """
+    images = batch["x"]
     flip_key, shift_key = jax.random.split(key)
     flip = jax.random.bernoulli(flip_key, 0.5, images.shape[:1])
     images = jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
     shifts = jax.random.randint(shift_key, (2, images.shape[0]), 0, 2 * _SHIFT + 1)
     for axis, shift in zip((1, 2), shifts, strict=True):
         images = _shifted(images, axis, shift)
-    return images
+    return batch | {"x": images}
 
 
 def _shifted(images: jax.Array, axis: int, shift: jax.Array) -> jax.Array:

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jaxdna.tasks.metrics import SMALLER_IS_BETTER
+
 # A loss this near to chance means that the network has not begun to learn. The noise of a
 # validation loss at the plateau is far below 2 %, since all its predictions are alike.
 PLATEAU = 0.98
@@ -16,10 +18,10 @@ class EarlyStopping:
     before it begins to learn, so patience counts only once the loss has left that plateau.
 
     Attributes:
-      metric: `val_loss` (smaller is better), `val_accuracy` or `val_auroc`.
+      metric: `val_` and a score that the task follows; of most, larger is better.
       patience: epochs without improvement before stopping; 0 never stops.
       min_delta: smaller changes are no improvement.
-      chance_loss: the loss of predicting the class frequencies.
+      chance_loss: the loss of who knows the targets' distribution alone.
       chance_auroc: the AUROC that chance does not exceed; 1 where the loss alone decides.
       best: best value so far; None before the first epoch.
       best_epoch: the epoch (from 1) that reached it; 0 before the first.
@@ -43,7 +45,7 @@ class EarlyStopping:
         value = metrics[self.metric]
         self.left_plateau |= metrics["val_loss"] < PLATEAU * self.chance_loss
         self.left_plateau |= (metrics.get("val_auroc") or 0.0) > self.chance_auroc
-        sign = -1 if self.metric == "val_loss" else 1
+        sign = -1 if self.metric.removeprefix("val_") in SMALLER_IS_BETTER else 1
         improved = value is not None and (
             self.best is None or sign * (value - self.best) > self.min_delta
         )

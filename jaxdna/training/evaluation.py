@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import batch_shards
-from jaxdna.tasks.metrics import scores, weighted_loss
 from jaxdna.training.dispatch import few_ahead
 from jaxdna.training.feed import evaluation_batches
 from jaxdna.training.program import Program
@@ -33,34 +32,28 @@ class Evaluator:
         shards = batch_shards(program.mesh.shape)
         rows = min(_ROWS.get(platform, _ROWS_ON_ACCELERATORS), -(-len(split) // shards))
         self._program = program
-        self._labels = split.y
+        self._targets = split.y
         stacked = evaluation_batches(split.x, rows * shards, program.mesh)
         if program.loops_well:
             self._calls = [stacked]
         else:
             self._calls = [lax.dynamic_slice_in_dim(stacked, i, 1) for i in range(len(stacked))]
 
-    def logits(self, params: Params, wait: Wait = jax.block_until_ready) -> NDArray[np.float32]:
-        """Returns float32 [examples, logits] in the order of the split.
+    def outputs(self, params: Params, wait: Wait = jax.block_until_ready) -> NDArray[np.float32]:
+        """Returns float32 [examples, outputs] in the order of the split.
 
         Args:
           params: of the network.
           wait: is given the list of arrays to wait for, and may raise.
         """
         computed = []
-        for logits in few_ahead(self._program.predict_call(params, x) for x in self._calls):
-            wait([logits])
-            computed.append(np.asarray(logits))
+        for outputs in few_ahead(self._program.predict_call(params, x) for x in self._calls):
+            wait([outputs])
+            computed.append(np.asarray(outputs))
         stacked = np.concatenate(computed)
-        return stacked.reshape(-1, stacked.shape[-1])[: len(self._labels)]
+        return stacked.reshape(-1, stacked.shape[-1])[: len(self._targets)]
 
     def scores(self, params: Params, wait: Wait = jax.block_until_ready) -> dict[str, float | None]:
-        """Returns loss (nats), accuracy, AUROC and AUPRC; see `logits` for the arguments.
-
-        The loss is that of training: where its classes have weights, they have them here.
-        """
-        logits, weights = self.logits(params, wait), self._program.class_weights
-        found = scores(self._labels, logits)
-        if weights:
-            found["loss"] = weighted_loss(self._labels, logits, weights)
-        return found
+        """Returns the task's scores, with the loss of training; see `outputs` for the arguments."""
+        outputs, task = self.outputs(params, wait), self._program.task
+        return task.scores(self._targets, outputs) | {"loss": task.loss(self._targets, outputs)}

@@ -10,12 +10,11 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -36,8 +35,8 @@ from jaxdna.parallel.sharding import (
     stacked_inputs,
     stacked_rows,
 )
+from jaxdna.tasks.task import Task
 from jaxdna.training.augment import flip_and_shift
-from jaxdna.training.class_weights import CLASS_WEIGHTS
 from jaxdna.training.dispatch import convolution_options, loops_well, most_steps
 from jaxdna.training.feed import make_feed
 from jaxdna.training.optimizer import make_optimizer
@@ -63,24 +62,26 @@ class Program:
       config: a whole configuration.
       mesh: the devices.
       example_shape: shape of one uint8 input example.
-      logits: numbers that the network returns for one example.
+      task: what is asked of the network, and its loss.
       train_examples: size of the training split.
-      class_weights: factor of each class in the loss; none where all are 1.
     """
 
     config: ConfigDict
     mesh: Mesh
     example_shape: tuple[int, ...]
-    logits: int
+    task: Task
     train_examples: int
-    class_weights: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, config: ConfigDict, mesh: Mesh, spec: Spec) -> Self:
-        """Returns the program that trains on a data set; its labels only a weighted loss needs."""
-        labels = np.empty(0, np.int32) if spec.labels is None else spec.labels
-        weights = CLASS_WEIGHTS[config.train.class_weight](labels, spec.classes)
-        return cls(config, mesh, spec.example_shape, spec.logits, spec.train_examples, weights)
+        """Returns the program that trains on a data set; only a weighted loss needs its targets.
+
+        Raises:
+          UserError: the config asks for what does not go with the data's task.
+        """
+        spec.task.check_metric(config.train.early_stopping.metric)
+        task = spec.task.weighted(config.train.class_weight, spec.targets)
+        return cls(config, mesh, spec.example_shape, task, spec.train_examples)
 
     def __post_init__(self) -> None:
         """Raises UserError where the mesh cannot split the examples or the parameters."""
@@ -95,7 +96,7 @@ class Program:
 
     def network(self) -> Network:
         """Builds the network with its initial parameters."""
-        return build_network(self.config, self.logits, self.example_shape)
+        return build_network(self.config, self.task.outputs, self.example_shape)
 
     @cached_property
     def head(self) -> str:
@@ -129,7 +130,7 @@ class Program:
     def augment(self) -> Augment | None:
         """What is done to the inputs of a training batch."""
         if self.config.data.get("reverse_complement"):
-            return flip_strands
+            return partial(flip_strands, task=self.task)
         return flip_and_shift if self.config.data.get("augment") else None
 
     @cached_property
@@ -137,10 +138,10 @@ class Program:
         return nnx.split(nnx.eval_shape(self.network))[0]
 
     def apply(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        """Returns logits [batch, logits] of inputs uint8 [batch, ...], as training has them."""
-        return self._logits(self._in_precision(params), x, key)
+        """Returns outputs [batch, outputs] of inputs uint8 [batch, ...], as training has them."""
+        return self._outputs(self._in_precision(params), x, key)
 
-    def _logits(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    def _outputs(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
         inside_shard_map = not jax.sharding.get_abstract_mesh().empty
         if not inside_shard_map:
             params = gathered(params, self.mesh, self.head)
@@ -150,7 +151,7 @@ class Program:
             return network(x, key)
 
     def _in_precision(self, params: Params) -> Params:
-        """Casts all parameters but the last layer's: logits are always float32."""
+        """Casts all parameters but the last layer's: outputs are always float32."""
         dtype = jnp.dtype(self.config.train.precision)
         return {
             name: layer if name == self.head else jax.tree.map(lambda p: p.astype(dtype), layer)
@@ -216,7 +217,7 @@ class Program:
         def around(gradient: Gradient) -> Gradient:
             return sync(accumulate(gradient, parts, self.loops_well))
 
-        step = make_train_step(self.apply, self.optimizer, self.augment, around, self.class_weights)
+        step = make_train_step(self.apply, self.task, self.optimizer, self.augment, around)
         call = make_train_call(step, self.loops_well)
         device_kind = self.mesh.devices.flat[0].device_kind
         overlap = overlap_options(device_kind, self.config.gradient_sync.bucket_mb)
@@ -229,11 +230,12 @@ class Program:
 
     @cached_property
     def predict_call(self) -> Callable[[Params, jax.Array], jax.Array]:
-        """Jitted (params, x [batches, batch, ...]) -> logits [batches, batch, logits], in float32.
+        """Jitted (params, x [batches, batch, ...]) -> outputs [batches, batch, outputs].
 
-        Every answer has one precision, whichever training had.
+        Every answer is in float32, whichever precision training had.
         """
-        predict = make_predict(self._logits, self.config.model.get("strands", "forward"))
+        strands = self.config.model.get("strands", "forward")
+        predict = make_predict(self._outputs, self.task, strands)
         return jax.jit(
             predict, out_shardings=replicated(self.mesh), compiler_options=self.compiler_options
         )
@@ -269,7 +271,11 @@ class Program:
         rows = (steps, self.config.train.batch_size)
         leaves = {
             "x": ((*rows, *self.example_shape), "uint8", stacked_inputs(self.mesh)),
-            "y": (rows, "int32", stacked_rows(self.mesh)),
+            "y": (
+                (*rows, *self.task.target_shape),
+                self.task.target_dtype,
+                stacked_rows(self.mesh),
+            ),
             "weight": (rows, "float32", stacked_rows(self.mesh)),
         }
         return {

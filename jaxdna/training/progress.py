@@ -72,7 +72,7 @@ class Progress:
         return progress
 
 
-_ROW = ("epoch", "step", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
+_ROW = ("epoch", "step", "train_loss", "val_loss", "seconds")  # of every task
 
 
 def is_row(value: Any) -> bool:

@@ -1,8 +1,8 @@
 """The one step: (state, batch) -> (state, metrics), pure, for every verb, test and layout.
 
-A batch is a dict of `x` uint8 [batch, ...], `y` int32 [batch] and `weight` float32 [batch]; rows of
-weight 0 are padding. Everything is written for the global batch: which device computes which rows
-is decided by the shardings of the arguments alone.
+A batch is a dict of `x` uint8 [batch, ...], `y` [batch, *target_shape] of the task's dtype and
+`weight` float32 [batch]; rows of weight 0 are padding. Everything is written for the global batch:
+which device computes which rows is decided by the shardings of the arguments alone.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxdna.parallel.gradient_sync import hold_update
+from jaxdna.tasks.task import Batch, Task
 from jaxdna.training.state import Params, TrainState
 
-Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Apply = Callable[[Params, jax.Array, jax.Array | None], jax.Array]
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
+Augment = Callable[[Batch, jax.Array], Batch]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 # (params, rows of a batch, total weight of the batch, key) -> sums over the rows
 Gradient = Callable[[Params, Batch, jax.Array, jax.Array], tuple[Params, Metrics]]
@@ -30,35 +30,15 @@ def complement_strand(codes: jax.Array) -> jax.Array:
     return jnp.where(turned < 4, 3 - turned, turned)
 
 
-def flip_strands(codes: jax.Array, key: jax.Array) -> jax.Array:
-    """Replaces each sequence of uint8 [batch, length] by its other strand half of the time."""
+def flip_strands(batch: Batch, key: jax.Array, task: Task) -> Batch:
+    """Replaces each sequence of a batch by its other strand half of the time, and its targets."""
     # A TPU takes them out of the stack of batches once, and not once for each strand.
-    codes = jax.lax.optimization_barrier(codes)
+    codes = jax.lax.optimization_barrier(batch["x"])
     flip = jax.random.bernoulli(key, 0.5, codes.shape[:1])
-    return jnp.where(flip[:, None], complement_strand(codes), codes)
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Loss of every example in nats, from logits, never from probabilities.
-
-    Args:
-      logits: float [batch, 1] for two classes, else [batch, classes].
-      labels: int32 [batch].
-
-    Returns:
-      float32 [batch].
-    """
-    logits = logits.astype(jnp.float32)
-    if logits.shape[1] == 1:
-        return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels.astype(jnp.float32))
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
-def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns bool [batch]: whether the likelier class is the label."""
-    if logits.shape[1] == 1:
-        return (logits[:, 0] > 0) == (labels > 0)
-    return jnp.argmax(logits, axis=1) == labels
+    flipped = {"x": jnp.where(flip[:, None], complement_strand(codes), codes)}
+    if task.swaps:
+        flipped["y"] = jnp.where(flip[:, None], task.turned(batch["y"]), batch["y"])
+    return batch | flipped
 
 
 def accumulate(gradient: Gradient, parts: int, loops_well: bool = True) -> Gradient:
@@ -96,25 +76,6 @@ def accumulate(gradient: Gradient, parts: int, loops_well: bool = True) -> Gradi
     return summed
 
 
-def batch_sums(logits: jax.Array, batch: Batch, class_weights: tuple[float, ...] = ()) -> Metrics:
-    """Sums over the rows that count: `loss` (nats), `correct` and `weight`, float32 scalars.
-
-    Args:
-      logits: float [batch, 1] for two classes, else [batch, classes].
-      batch: its rows.
-      class_weights: factor of the loss of each class' rows; none where all are 1.
-    """
-    weight = batch["weight"]
-    losses = cross_entropy(logits, batch["y"])
-    if class_weights:
-        losses = losses * jnp.array(class_weights, jnp.float32)[batch["y"]]
-    return {
-        "loss": jnp.sum(losses * weight),
-        "correct": jnp.sum(correct(logits, batch["y"]) * weight),
-        "weight": jnp.sum(weight),
-    }
-
-
 def step_keys(rng: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the keys of one step: for augmentation and for dropout.
 
@@ -136,31 +97,30 @@ def piece_keys(key: jax.Array, pieces: int) -> jax.Array:
 
 def make_train_step(
     apply: Apply,
+    task: Task,
     optimizer: optax.GradientTransformation,
     augment: Augment | None = None,
     around: Callable[[Gradient], Gradient] = lambda gradient: gradient,
-    class_weights: tuple[float, ...] = (),
 ) -> Step:
     """Returns the training step.
 
     Args:
-      apply: (params, x, key or None) -> logits; the key is for dropout.
+      apply: (params, x, key or None) -> outputs; the key is for dropout.
+      task: has the loss.
       optimizer: the update rule.
-      augment: (x, key) -> x, applied to the training batch on the device.
+      augment: (batch, key) -> batch, applied to the training batch on the device.
       around: makes the gradient of some rows one of the whole batch, where it needs more than
         XLA: synchronisation by hand, or accumulation over parts of the batch.
-      class_weights: see `batch_sums`.
 
     Returns:
-      A pure function; its metrics are sums over the batch: `loss`, `correct`, `weight`, each a
-      float32 scalar.
+      A pure function; its metrics are the task's `batch_sums`, each a float32 scalar.
     """
 
     def gradient(
         params: Params, batch: Batch, total: jax.Array, key: jax.Array
     ) -> tuple[Params, Metrics]:
         def share_of_mean_loss(params: Params) -> tuple[jax.Array, Metrics]:
-            sums = batch_sums(apply(params, batch["x"], key), batch, class_weights)
+            sums = task.batch_sums(apply(params, batch["x"], key), batch)
             return sums["loss"] / total, sums
 
         return jax.grad(share_of_mean_loss, has_aux=True)(params)
@@ -170,7 +130,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         augment_key, dropout_key = step_keys(state.rng, state.step)
         if augment:
-            batch = batch | {"x": augment(batch["x"], augment_key)}
+            batch = augment(batch, augment_key)
         total = jnp.sum(batch["weight"])
         gradients, metrics = whole_gradient(state.params, batch, total, dropout_key)
         # Not fused with the update, the gradients also round as they do where both are compiled
@@ -209,20 +169,22 @@ STRANDS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def make_predict(
-    apply: Apply, strands: str = "forward"
+    apply: Apply, task: Task, strands: str = "forward"
 ) -> Callable[[Params, jax.Array], jax.Array]:
-    """Returns (params, x [batches, batch, ...]) -> logits float32 [batches, batch, logits].
+    """Returns (params, x [batches, batch, ...]) -> outputs float32 [batches, batch, outputs].
 
     Args:
-      apply: (params, x, None) -> logits.
-      strands: for sequences, `average` or `max` of the logits of both strands; else `forward`.
+      apply: (params, x, None) -> outputs.
+      task: knows which outputs the other strand exchanges.
+      strands: for sequences, `average` or `max` of the outputs of both strands; else `forward`.
     """
 
     def predict_one(params: Params, x: jax.Array) -> jax.Array:
-        logits = apply(params, x, None)
+        outputs = apply(params, x, None)
         if strands != "forward":
-            logits = STRANDS[strands](logits, apply(params, complement_strand(x), None))
-        return logits.astype(jnp.float32)
+            other = task.turned(apply(params, complement_strand(x), None))
+            outputs = STRANDS[strands](outputs, other)
+        return outputs.astype(jnp.float32)
 
     def predict(params: Params, x: jax.Array) -> jax.Array:
         if x.shape[0] == 1:

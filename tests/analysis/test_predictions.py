@@ -17,6 +17,7 @@ from jaxdna.data.sequences import one_hot, reverse_complement
 from jaxdna.models.registry import build_network
 from jaxdna.parallel.mesh import flat_mesh
 from jaxdna.runs.trained import Trained
+from jaxdna.tasks.kinds import of_classes
 
 WIDTH, FILTERS = 5, 3
 
@@ -31,7 +32,7 @@ def make_trained(devices):
     params = jax.tree.map(
         lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(state)
     )
-    return Trained(config, flat_mesh(jax.devices()[:devices]), graph, params, length=40)
+    return Trained(config, flat_mesh(jax.devices()[:devices]), graph, params, 40, of_classes(2))
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from jaxdna.errors import UserError
 from jaxdna.models.registry import build_network
 from jaxdna.parallel.mesh import flat_mesh
 from jaxdna.runs.trained import Trained
+from jaxdna.tasks.kinds import of_classes
 
 WIDTH, LENGTH = 5, 24
 LETTERS = "".join(np.random.default_rng(0).choice(list("ACGT"), 200))
@@ -38,7 +39,8 @@ def scorer():
     params = jax.tree.map(
         lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(state)
     )
-    return Scorer(Trained(config, flat_mesh(jax.devices()[:2]), graph, params, LENGTH)), params
+    trained = Trained(config, flat_mesh(jax.devices()[:2]), graph, params, LENGTH, of_classes(2))
+    return Scorer(trained), params
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from jaxdna.config import default_config, flat, validate
 from jaxdna.models.registry import build_network
 from jaxdna.parallel.mesh import flat_mesh
 from jaxdna.runs.trained import Trained
+from jaxdna.tasks.kinds import of_classes
 
 WIDTH, FILTERS, LENGTH = 7, 12, 90
 COMPLEMENT = np.array([3, 2, 1, 0, 4, 5], dtype=np.uint8)
@@ -28,7 +29,7 @@ def trained(offset=0.0):
         lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(state)
     )
     params["conv"]["kernel"][0] += np.float32(offset)
-    return Trained(config, flat_mesh(jax.devices()[:1]), graph, params, length=LENGTH)
+    return Trained(config, flat_mesh(jax.devices()[:1]), graph, params, LENGTH, of_classes(2))
 
 
 def repeats():

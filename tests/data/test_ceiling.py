@@ -6,7 +6,7 @@ import pytest
 from jaxdna.data.ceiling import log_likelihood_ratio
 from jaxdna.data.motifs import Motif, load_motif
 from jaxdna.data.simulator import background, simulate
-from jaxdna.tasks.metrics import scores
+from jaxdna.tasks.kinds import of_classes
 
 # AUROC, accuracy and cross-entropy that an independent implementation of the exact likelihood
 # ratio found (three, three and three digits).
@@ -25,7 +25,7 @@ def test_ceilings_are_the_published_ones(case, expected):
     motif, examples = load_motif(name), 12_000
     simulated = simulate(motif, examples, 500, gc, seed=11)
     ratios = log_likelihood_ratio(simulated.codes, motif, gc)
-    best = scores(simulated.labels, ratios[:, None])
+    best = of_classes(2).scores(simulated.labels, ratios[:, None])
     auroc, accuracy, loss = expected
 
     # Four standard errors of this sample and as many of the published one (at least 12,000), plus

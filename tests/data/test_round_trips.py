@@ -26,6 +26,7 @@ from jaxdna.data.split_table import read_split_table
 from jaxdna.data.streams import read_lines
 from jaxdna.data.variants import read_variants
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.tasks.kinds import of_classes
 
 ODD = "\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029\xa0\u3000 é[/]$\\_#>;\U0001f9ec\ufeff\u202e"
 SOME = settings(
@@ -48,8 +49,8 @@ def test_test_table(tmp_path, ids):
     folder = RunFolder(tmp_path)
     logits = np.linspace(-3, 1 / 3, len(ids), dtype=np.float32)[:, None]
     labels = np.arange(len(ids)) % 2
-    folder.write_test(ids, labels, logits)
-    found, classes, values = folder.read_test()
+    folder.write_test(ids, labels, logits, of_classes(2).headings)
+    found, classes, values = folder.read_test(of_classes(2))
     assert found == ids
     np.testing.assert_array_equal(classes, labels)
     np.testing.assert_array_equal(values, logits)

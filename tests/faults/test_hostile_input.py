@@ -21,6 +21,7 @@ from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import load_trained
 from jaxdna.schema import COMMON
 from jaxdna.storage.manifest import damage, write_manifest
+from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.checkpoint import load_best
 from jaxdna.training.program import Program
 
@@ -133,7 +134,7 @@ def wanted(finished):
     config = RunFolder(finished.path).read_config()
     config.mesh.data = 1
     mesh = make_mesh(config, jax.devices()[:1])
-    return Program(config, mesh, (60,), 1, 1280).abstract_state.params
+    return Program(config, mesh, (60,), of_classes(2), 1280).abstract_state.params
 
 
 # Orbax leaves coroutines behind where TensorStore fails; Python tells so when it frees them.

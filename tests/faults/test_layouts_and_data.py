@@ -10,6 +10,7 @@ import pytest
 from jaxdna.config import flat, validate
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.checkpoint import load_best
 from jaxdna.training.program import Program
 from tests.faults.conftest import pair, rows
@@ -80,7 +81,7 @@ def parameters(folder):
     for axis in ("fsdp", "model", "seq"):
         config.mesh[axis] = 1
     mesh = make_mesh(config, jax.devices()[:1])
-    program = Program(config, mesh, (60,), 1, 1283)
+    program = Program(config, mesh, (60,), of_classes(2), 1283)
     return load_best(folder / "checkpoints", program.abstract_state.params)
 
 

@@ -25,9 +25,10 @@ from jaxdna.strategies.cutting import balanced, cut_at, measure
 from jaxdna.strategies.pipeline import PipelineProgram
 from jaxdna.strategies.prepare import Prepared
 from jaxdna.strategies.schedules import timetable
+from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.checkpoint import params_sha256
 from jaxdna.training.program import Program
-from jaxdna.training.step import batch_sums, piece_keys, step_keys
+from jaxdna.training.step import piece_keys, step_keys
 
 SYNCHRONOUS = ("sequential", "gpipe", "1f1b")
 
@@ -52,8 +53,8 @@ def program(kind, stages, microbatches, *overrides, data=1):
     if kind == "cifar":
         config = validate(override(flat(CIFAR), settings))
     mesh = make_mesh(config, jax.devices()[: stages * data])
-    shape, logits = ((60,), 1) if kind == "tal1" else ((32, 32, 3), 10)
-    return PipelineProgram(config, mesh, shape, logits, 64)
+    shape, classes = ((60,), 2) if kind == "tal1" else ((32, 32, 3), 10)
+    return PipelineProgram(config, mesh, shape, of_classes(classes), 64)
 
 
 def whole(program_):
@@ -61,13 +62,13 @@ def whole(program_):
     leaves = flat(program_.config) | {"strategy": "spmd", "mesh.stage": 1, "mesh.data": 1}
     config = validate(leaves)
     mesh = make_mesh(config, jax.devices()[:1])
-    return Program(config, mesh, program_.example_shape, program_.logits, 64)
+    return Program(config, mesh, program_.example_shape, program_.task, 64)
 
 
 def batches(program_, steps, seed=0):
     rng = np.random.default_rng(seed)
-    classes = max(2, program_.logits)
-    high = 4 if program_.logits == 1 else 256
+    classes = len(program_.task.classes)
+    high = 4 if classes == 2 else 256
     weight = np.ones((steps, 16), np.float32)
     weight[-1, 11:] = 0  # an epoch's last batch
     return {
@@ -87,7 +88,7 @@ def reference(program_):
     alone = whole(program_)
 
     def loss(params, x, y, weight, total, key):
-        sums = batch_sums(alone.apply(params, x, key), {"y": y, "weight": weight})
+        sums = alone.task.batch_sums(alone.apply(params, x, key), {"y": y, "weight": weight})
         return sums["loss"] / total, sums["loss"]
 
     def update(params, opt_state, gradients):
@@ -112,7 +113,8 @@ def accumulate(program_, stacked, version_of=None):
     for step in range(len(stacked["y"])):
         augment_key, dropout_key = step_keys(state.rng, jnp.int32(step))
         x = stacked["x"][step]
-        x = jax.jit(alone.augment)(x, augment_key) if alone.augment else x
+        if alone.augment:
+            x = jax.jit(alone.augment)({"x": x}, augment_key)["x"]
         rows, total, mean = len(x) // pieces, stacked["weight"][step].sum(), np.float32(0)
         gradients = None
         for piece in range(pieces):
@@ -310,7 +312,7 @@ def trained(dataset, folder, *overrides):
     )
     mesh = make_mesh(config, jax.devices()[:2])
     size = len(dataset.splits["train"])
-    prepared = Prepared(mesh, dataset, PipelineProgram(config, mesh, (500,), 1, size))
+    prepared = Prepared(mesh, dataset, PipelineProgram(config, mesh, (500,), of_classes(2), size))
     opened = RunFolder(folder)
     console = Console(quiet=True)
     with Guard(config.watchdog, owns_process=False) as guard, opened.locked(console):
@@ -371,7 +373,7 @@ def test_the_dearest_layer_is_measured_and_gets_its_own_stage():
 def test_a_measured_cut_stays_for_the_whole_run(tmp_path):
     asked = load_config("configs/mnist_mlp.py", ["strategy=pipeline", "mesh.stage=2"])
     mesh = make_mesh(asked, jax.devices()[:2])
-    built = PipelineProgram(asked, mesh, (28, 28, 1), 10, 1024)
+    built = PipelineProgram(asked, mesh, (28, 28, 1), of_classes(10), 1024)
     assert asked.pipeline.boundaries == ""
     assert built.config.pipeline.boundaries in built.stages[1].names
     folder = RunFolder(tmp_path / "run")
@@ -413,7 +415,7 @@ def test_what_does_not_fit_is_one_sentence(overrides, words):
     def build():
         config = config_of("strategy=pipeline", "mesh.stage=2", "mesh.data=1", *overrides)
         mesh = make_mesh(config, jax.devices()[: config.mesh.stage * config.mesh.data])
-        PipelineProgram(config, mesh, (60,), 1, 64)
+        PipelineProgram(config, mesh, (60,), of_classes(2), 64)
 
     with pytest.raises(UserError) as caught:
         build()

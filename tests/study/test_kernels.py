@@ -11,6 +11,7 @@ from jaxdna.config import load_config
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.study.kernels import bytes_moved
 from jaxdna.study.topology import topology
+from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.program import Program
 
 PARAMETERS = 993 * 4
@@ -64,7 +65,7 @@ def test_a_tpu_s_training_step_reads_the_codes_about_once(name):
     rows, steps = 32, 100  # of each device; of each call, as on a TPU
     changes = [f"mesh.data={len(devices)}", f"train.batch_size={rows * len(devices)}"]
     config = load_config("configs/tal1.py", changes)
-    program = Program(config, make_mesh(config, devices), (500,), 1, 12_800)
+    program = Program(config, make_mesh(config, devices), (500,), of_classes(2), 12_800)
     text = program.compiled(steps).as_text()
     assert rows * 500 < bytes_moved(text, steps) < 2 * (rows * 500 + PARAMETERS)
     # One kernel, of which each device has its own rows.

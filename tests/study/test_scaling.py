@@ -23,6 +23,7 @@ from jaxdna.study.scaling_report import (
     report_table,
     sentences,
 )
+from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.program import Program
 
 SMALL = [
@@ -101,7 +102,9 @@ def test_the_step_without_exchange_exchanges_nothing_and_is_else_the_same():
     config = load_config("configs/tal1.py", ["data.length=60", "optimizer.name=sgd"])
 
     def text(devices, without):
-        program = Program(config, make_mesh(config, jax.devices()[:devices]), (60,), 1, 64)
+        program = Program(
+            config, make_mesh(config, jax.devices()[:devices]), (60,), of_classes(2), 64
+        )
         call = program.call_with(no_sync(program.mesh)) if without else program.train_call
         batches = program.abstract_batches(1)
         return program, call, call.lower(program.abstract_state, batches).compile().as_text()

@@ -5,15 +5,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from jaxdna.tasks.metrics import (
-    auprc,
-    auroc,
-    auroc_noise,
-    chance_loss,
-    chance_scores,
-    losses,
-    scores,
-)
+from jaxdna.tasks.kinds import of_classes
+from jaxdna.tasks.metrics import auprc, auroc, auroc_noise, binary_losses
 
 
 @pytest.mark.parametrize("decimals", [1, 6])  # one decimal: many ties
@@ -39,22 +32,28 @@ def test_losses_equal_scikit_learn_s_and_survive_large_logits():
     labels = rng.integers(0, 2, 50)
     logits = rng.normal(size=(50, 1))
     probabilities = 1 / (1 + np.exp(-logits[:, 0]))
-    assert losses(labels, logits).mean() == pytest.approx(
+    assert of_classes(2).loss(labels, logits) == pytest.approx(
         sklearn_metrics.log_loss(labels, probabilities), rel=1e-12
     )
-    assert losses(np.array([0, 1]), np.array([[1e4], [1e4]])).tolist() == [1e4, 0]
+    assert binary_losses(np.array([0, 1]), np.array([1e4, 1e4])).tolist() == [1e4, 0]
     classes, logits = rng.integers(0, 10, 50), rng.normal(size=(50, 10))
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    assert scores(classes, logits)["loss"] == pytest.approx(
+    assert of_classes(10).scores(classes, logits)["loss"] == pytest.approx(
         sklearn_metrics.log_loss(classes, shares, labels=range(10)), rel=1e-12
     )
-    assert scores(classes, logits)["auroc"] is None
+    one_hot = np.eye(10)[classes]
+    assert of_classes(10).scores(classes, logits)["auroc"] == pytest.approx(
+        sklearn_metrics.roc_auc_score(one_hot, shares, average="macro"), abs=1e-12
+    )
+    assert of_classes(10).scores(classes, logits)["auprc"] == pytest.approx(
+        sklearn_metrics.average_precision_score(one_hot, shares, average="macro"), abs=1e-12
+    )
 
 
 def test_chance_loss_is_the_entropy_of_the_labels():
-    assert chance_loss(np.array([0, 1, 0, 1])) == pytest.approx(math.log(2))
-    assert chance_loss(np.repeat(np.arange(10), 3)) == pytest.approx(math.log(10))
-    assert chance_loss(np.zeros(5, np.int32)) == 0
+    assert of_classes(2).chance_loss(np.array([0, 1, 0, 1])) == pytest.approx(math.log(2))
+    assert of_classes(10).chance_loss(np.repeat(np.arange(10), 3)) == pytest.approx(math.log(10))
+    assert of_classes(2).chance_loss(np.zeros(5, np.int32)) == 0
 
 
 @pytest.mark.parametrize(("positives", "negatives"), [(1, 1), (1, 6), (3, 5), (4, 4)])
@@ -72,11 +71,11 @@ def test_noise_of_the_auroc_is_that_of_all_orders(positives, negatives):
 def test_chance_scores_are_those_of_the_class_sizes_alone():
     labels = np.repeat([0, 1], [90, 10])
     constant = np.full((100, 1), np.log(10 / 90))
-    known = scores(labels, constant)  # always the base rate
-    chance = chance_scores(labels, 1)
+    known = of_classes(2).scores(labels, constant)  # always the base rate
+    chance = of_classes(2).chance(labels)
     assert chance.pop("examples") == [90, 10]
     assert chance == pytest.approx(known)
     assert known["accuracy"] == 0.9
-    assert chance_scores(np.array([0, 2, 2]), 3) | {"loss": 0} == {
-        "examples": [1, 0, 2], "loss": 0, "accuracy": 2 / 3, "auroc": None, "auprc": None,
+    assert of_classes(3).chance(np.array([0, 2, 2])) | {"loss": 0} == {
+        "examples": [1, 0, 2], "loss": 0, "accuracy": 2 / 3, "auroc": 0.5, "auprc": 0.5,
     }  # fmt: skip

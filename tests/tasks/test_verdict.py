@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxdna.tasks.metrics import auroc, chance_loss
-from jaxdna.tasks.verdict import LEARNT_NOTHING, chance_auroc, verdict
+from jaxdna.tasks.kinds import of_classes
+from jaxdna.tasks.metrics import auroc
+from jaxdna.tasks.verdict import LEARNT_NOTHING
 from jaxdna.training.early_stopping import EarlyStopping
 
 
@@ -22,8 +23,10 @@ def logits(area, y):
 
 
 def leaves(y, loss_of_chance, area):
-    watched = EarlyStopping("val_loss", 3, 0.0, chance_loss(y), chance_auroc(y))
-    watched.update(1, {"val_loss": loss_of_chance * chance_loss(y), "val_auroc": area})
+    task = of_classes(max(2, len(np.unique(y))))
+    chance = task.chance_loss(y)
+    watched = EarlyStopping("val_loss", 3, 0.0, chance, task.chance_auroc(y))
+    watched.update(1, {"val_loss": loss_of_chance * chance, "val_auroc": area})
     return watched.left_plateau
 
 
@@ -56,5 +59,5 @@ def test_the_plateau_is_left_by_ranks_too_where_one_class_is_rare(y, loss, area,
 def test_nothing_is_said_to_be_learnt_only_where_that_can_be_told(validation, test, area, words):
     scores = logits(area, test)
     assert auroc(test, scores[:, 0]) == pytest.approx(area, abs=0.01)
-    found = verdict(False, validation, test, scores)
+    found = of_classes(2).verdict(False, validation, test, scores)
     assert all(word in found for word in words), found

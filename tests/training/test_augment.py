@@ -7,7 +7,7 @@ from jaxdna.training.augment import flip_and_shift
 def test_every_image_is_one_of_its_mirrored_and_shifted_selves():
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (400, 12, 12, 3), dtype=np.uint8)
-    moved = np.asarray(flip_and_shift(images, jax.random.key(1)))
+    moved = np.asarray(flip_and_shift({"x": images}, jax.random.key(1))["x"])
     assert moved.dtype == np.uint8
     assert moved.shape == images.shape
     found = []
@@ -32,5 +32,5 @@ def test_every_image_is_one_of_its_mirrored_and_shifted_selves():
 
 def test_another_key_moves_otherwise():
     images = np.random.default_rng(0).integers(1, 256, (8, 12, 12, 1), dtype=np.uint8)
-    first, second = (flip_and_shift(images, jax.random.key(seed)) for seed in (1, 2))
+    first, second = (flip_and_shift({"x": images}, jax.random.key(seed))["x"] for seed in (1, 2))
     assert not np.array_equal(first, second)

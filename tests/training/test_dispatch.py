@@ -4,6 +4,7 @@ import numpy as np
 from jaxdna.config import load_config
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import make_mesh
+from jaxdna.tasks.kinds import of_classes
 from jaxdna.training import evaluation
 from jaxdna.training.dispatch import few_ahead
 from jaxdna.training.program import Program
@@ -31,10 +32,10 @@ def test_a_hundred_calls_that_sum_over_simulated_devices_come_to_their_end(monke
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (403, 28, 28, 1), dtype=np.uint8)
     split = Split(x, np.zeros(403, np.int32))
-    program = Program(config, make_mesh(config, jax.devices()), (28, 28, 1), 10, 403)
+    program = Program(config, make_mesh(config, jax.devices()), (28, 28, 1), of_classes(10), 403)
     assert not program.loops_well  # one call a batch
     params = program.init().params
-    logits = evaluation.Evaluator(program, split).logits(params)
+    logits = evaluation.Evaluator(program, split).outputs(params)
     assert logits.shape == (403, 10)
-    few = evaluation.Evaluator(program, Split(x[-7:], np.zeros(7, np.int32))).logits(params)
+    few = evaluation.Evaluator(program, Split(x[-7:], np.zeros(7, np.int32))).outputs(params)
     np.testing.assert_array_equal(logits[-7:], few)

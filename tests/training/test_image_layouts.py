@@ -52,7 +52,7 @@ def train(config, flags, devices):
     split = dataset.splits["train"]
     mesh = make_mesh(config, jax.devices()[:devices])
     kind = program_of(config.strategy)
-    program = kind(config, mesh, dataset.example_shape, 10, len(split))
+    program = kind(config, mesh, dataset.example_shape, dataset.task, len(split))
     state, losses, call = program.init(), [], program.compiled(1)
     for step in range(STEPS):
         rows, weight = batch_rows(0, step, 1, len(split), 16)

@@ -8,6 +8,7 @@ import pytest
 from jaxdna.config import load_config
 from jaxdna.errors import UserError
 from jaxdna.parallel.mesh import make_mesh
+from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.program import Program
 
 BATCH = 16
@@ -22,16 +23,18 @@ PLAIN = [
 IMAGE = ["model.dropout=0", "data.synthetic=true"]
 # Network: config, flags, shape of an example, logits.
 NETWORKS = {
-    "tal1": ("tal1", ["data.reverse_complement=false", "data.length=60"], (60,), 1),
+    "tal1": ("tal1", ["data.reverse_complement=false", "data.length=60"], (60,), 2),
     "cnn": ("mnist", [*IMAGE, "model.filters=3", "model.dense=8"], (10, 10, 1), 10),
     "mlp": ("mnist_mlp", [*IMAGE, "model.dense=12,8"], (10, 10, 1), 10),
 }
 
 
 def program(network, *overrides, devices=1):
-    name, flags, shape, logits = NETWORKS[network]
+    name, flags, shape, classes = NETWORKS[network]
     config = load_config(f"configs/{name}.py", [*PLAIN, *flags, *overrides])
-    return Program(config, make_mesh(config, jax.devices()[:devices]), shape, logits, 4 * BATCH)
+    return Program(
+        config, make_mesh(config, jax.devices()[:devices]), shape, of_classes(classes), 4 * BATCH
+    )
 
 
 def train(program_, steps=3):

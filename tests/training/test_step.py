@@ -7,6 +7,7 @@ import pytest
 from jaxdna.config import load_config
 from jaxdna.data.sequences import reverse_complement
 from jaxdna.parallel.mesh import make_mesh
+from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.program import Program
 from jaxdna.training.step import complement_strand, flip_strands, make_predict, make_train_step
 
@@ -15,7 +16,9 @@ SMALL = ["optimizer.name=sgd", "optimizer.learning_rate=0.5", "train.batch_size=
 
 def program(*overrides, devices=1, examples=64, length=60):
     config = load_config("configs/tal1.py", [*SMALL, f"data.length={length}", *overrides])
-    return Program(config, make_mesh(config, jax.devices()[:devices]), (length,), 1, examples)
+    return Program(
+        config, make_mesh(config, jax.devices()[:devices]), (length,), of_classes(2), examples
+    )
 
 
 def batches(steps, batch=16, length=60, seed=0):
@@ -131,7 +134,9 @@ def test_the_step_is_compiled_once_for_all_calls_of_one_length():
 
 def test_flips_half_of_the_sequences_to_their_other_strand():
     codes = np.random.default_rng(0).integers(0, 6, (1000, 30), dtype=np.uint8)
-    flipped = np.asarray(flip_strands(jnp.asarray(codes), jax.random.key(0)))
+    flipped = np.asarray(
+        flip_strands({"x": jnp.asarray(codes)}, jax.random.key(0), of_classes(2))["x"]
+    )
     turned = (flipped == reverse_complement(codes)).all(axis=1)
     kept = (flipped == codes).all(axis=1)
     assert (turned | kept).all()
@@ -146,7 +151,7 @@ def test_both_strands_of_a_sequence_get_the_same_prediction(strands):
     codes = batches(1)["x"]
     forward = np.asarray(program_.predict_call(params, codes))
     np.testing.assert_array_equal(forward, program_.predict_call(params, reverse_complement(codes)))
-    alone = make_predict(program_.apply)
+    alone = make_predict(program_.apply, program_.task)
     each = [alone(params, codes), alone(params, reverse_complement(codes))]
     expected = np.mean(each, axis=0) if strands == "average" else np.max(each, axis=0)
     np.testing.assert_allclose(forward, expected, rtol=0, atol=1e-6)
@@ -166,7 +171,7 @@ def test_dropout_keys_differ_from_step_to_step():
     params = {"scale": jnp.float32(1)}
     state = program_.init()
     state = type(state)(state.step, state.rng, params, optimizer.init(params))
-    step = jax.jit(make_train_step(apply, optimizer))
+    step = jax.jit(make_train_step(apply, program_.task, optimizer))
     one = {name: value[0] for name, value in batches(1).items()}
     state, first = step(state, one)
     _, second = step(state, one)

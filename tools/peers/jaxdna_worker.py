@@ -14,6 +14,7 @@ from protocol import serve, timed_epochs, until
 from jaxdna.config import load_config
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import make_mesh
+from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.dispatch import steps_in_calls
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.training.program import Program
@@ -25,9 +26,9 @@ class Training:
 
     def __init__(self, config: ConfigDict, split: Split):
         """Compiles and draws the parameters."""
-        classes = 1 if config.model.name == "motif_cnn" else 10
+        classes = 2 if config.model.name == "motif_cnn" else 10
         mesh = make_mesh(config, jax.devices())
-        self.program = Program(config, mesh, split.x.shape[1:], classes, len(split))
+        self.program = Program(config, mesh, split.x.shape[1:], of_classes(classes), len(split))
         self._calls = steps_in_calls(self.program.steps_per_epoch, self.program.most_steps)
         self._compiled = {steps: self.program.compiled(steps) for steps in set(self._calls)}
         self._feed = self.program.feed(split)
@@ -77,7 +78,7 @@ def main() -> None:
         start = time.perf_counter()
         fresh = Training(load_config(request["config"], [*changes, f"seed={seed:.0f}"]), split)
         evaluator = Evaluator(fresh.program, held_out)
-        evaluator.logits(fresh.state.params)  # compiles
+        evaluator.outputs(fresh.state.params)  # compiles
 
         def auroc() -> float:
             return float(evaluator.scores(fresh.state.params)["auroc"] or 0)
@@ -87,7 +88,7 @@ def main() -> None:
     def predict(seconds: float) -> dict[str, Any]:
         def passes(count: int) -> None:
             for _ in range(count):  # from the host's memory to logits in the host's memory
-                Evaluator(training.program, split).logits(training.state.params)
+                Evaluator(training.program, split).outputs(training.state.params)
 
         return timed_epochs(passes, len(split))(seconds)
 

@@ -14,8 +14,8 @@ from jaxdna.data.dataset import SPLITS, Dataset, Split
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.strategies.part_gradient import make_part_gradient
 from jaxdna.strategies.prepare import program_of
-from jaxdna.tasks.metrics import chance_loss
-from jaxdna.training.class_weights import balanced, meaning
+from jaxdna.tasks.class_weights import balanced, meaning
+from jaxdna.tasks.kinds import of_classes
 
 SGD = ["optimizer.name=sgd", "optimizer.learning_rate=0.5", "train.batch_size=16"]
 SGD += ["optimizer.weight_decay=0", "optimizer.warmup_epochs=0", "train.class_weight=balanced"]
@@ -36,7 +36,7 @@ def data(kind):
         else np.maximum(0, np.arange(64) % 13 - 3)
     )
     split = Split(rng.integers(0, high, (64, *shape), dtype=np.uint8), y.astype(np.int32))
-    return Dataset(dict.fromkeys(SPLITS, split), 2 if kind == "tal1" else 10, "drawn")
+    return Dataset(dict.fromkeys(SPLITS, split), of_classes(2 if kind == "tal1" else 10), "drawn")
 
 
 def program(kind, *overrides, devices=1):
@@ -84,8 +84,8 @@ def test_weights_are_those_of_the_whole_split_and_one_on_average():
     weights = balanced(labels, 4)
     np.testing.assert_allclose(weights, [100 / 270, 100 / 27, 1, 100 / 3])
     assert np.mean(np.array(weights)[labels]) == pytest.approx(1)
-    assert program("tal1").class_weights == balanced(data("tal1").splits["train"].y, 2)
-    assert program("tal1", "train.class_weight=none").class_weights == ()
+    assert program("tal1").task.class_weights == balanced(data("tal1").splits["train"].y, 2)
+    assert program("tal1", "train.class_weight=none").task.class_weights == ()
     assert load_config("configs/tal1.py").train.class_weight == "none"
 
 
@@ -178,7 +178,9 @@ def test_validation_is_weighted_as_training_is_and_the_test_is_not(tmp_path, cap
 
 def test_chance_is_that_of_the_weighted_loss():
     labels = np.repeat([0, 1], [90, 10])
-    assert chance_loss(labels, balanced(labels, 2)) == pytest.approx(np.log(2))
+    assert of_classes(2).weighted("balanced", labels).chance_loss(labels) == pytest.approx(
+        np.log(2)
+    )
 
 
 def test_the_note_has_the_way_back_to_the_shares_of_the_data():
