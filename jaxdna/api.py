@@ -175,7 +175,7 @@ class Run:
     def predict(
         self, sequences: str | Path | Iterable[str], strands: str | None = None
     ) -> NDArray[np.float32]:
-        """Returns the probability that each sequence is bound.
+        """Returns what the network answers: probabilities, or numbers.
 
         Args:
           sequences: letters of one sequence or of many, of any lengths; or the `Path` of a FASTA
@@ -183,13 +183,15 @@ class Run:
           strands: `average`, `forward` or `max`; as it was trained if None.
 
         Returns:
-          float32 [sequences], in order; NaN for one that is shorter than a filter or has no base.
+          float32 [sequences], in order, or [sequences, outputs] where there are several classes,
+          labels or numbers (`run.model.task.names`); NaN for a sequence that is shorter than a
+          filter, is not as long as the network reads, or has no base.
 
         Raises:
           UserError: a letter is no nucleotide, or the file is wrong.
         """
         from jaxdna.analysis.predictions import Lengths, score_records
-        from jaxdna.analysis.scorer import Scorer
+        from jaxdna.analysis.scorers import make_scorer
 
         _check_strands(strands)
         if not isinstance(sequences, Iterable | Path) or isinstance(sequences, bytes | Mapping):
@@ -208,12 +210,12 @@ class Run:
             hint = "; a file is given as a pathlib.Path" if one else ""
             codes = [_encoded(i, text, ambiguous, hint) for i, text in enumerate(letters)]
             pieces = [Piece(join([str(i) for i in range(len(codes))], codes), False, False)]
-            if not codes:
-                return np.empty(0, dtype=np.float32)
         lengths = Lengths(data.get("lengths", "error"), model.length)
-        scored = score_records(pieces, Scorer(model, strands), lengths)
-        logits = np.concatenate([rows.logits for rows in scored])
-        return (1 / (1 + np.exp(-logits))).astype(np.float32)
+        scored = score_records(pieces, make_scorer(model, strands), lengths)
+        none = np.empty((0, model.task.outputs), np.float32)
+        outputs = np.concatenate([none, *(rows.outputs for rows in scored)])
+        answers = model.task.predicted(outputs).astype(np.float32)
+        return answers[:, 0] if model.task.outputs == 1 else answers
 
     @own_settings()
     def evaluate(self, strands: str | None = None, **files: str | Path) -> dict[str, Any]:

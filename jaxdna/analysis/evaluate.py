@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from jaxdna.analysis.labelled_scores import score_labelled
-from jaxdna.analysis.scorer import Scorer
+from jaxdna.analysis.scorers import make_scorer
 from jaxdna.console import loud
 from jaxdna.data.digests import file_digest
 from jaxdna.errors import UserError
@@ -117,7 +117,7 @@ def evaluate_files(
             f"note     this run was trained on {' and '.join(known)}: the scores show how well it "
             "remembers them, not how well it does on new sequences"
         )
-    labels, outputs, notes = score_labelled(trained, Scorer(trained, strands), **files)
+    labels, outputs, notes = score_labelled(trained, make_scorer(trained, strands), **files)
     for note in notes:
         console.print(f"note     {note}")
     if len(np.unique(labels)) < 2:
@@ -129,7 +129,7 @@ def evaluate_files(
         "params": parameter_count(trained.params),
         "params_sha256": params_sha256(trained.params),
         "examples": len(labels),
-        **_scored(trained.task, labels, outputs[:, None]),
+        **_scored(trained.task, labels, outputs),
         "trained_on": known,
         "ceiling": None,
         "devices": trained.mesh.size,

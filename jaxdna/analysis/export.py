@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jaxdna.data.sequences import UNIFORM, UNKNOWN, encode
 from jaxdna.errors import UserError
 from jaxdna.ops.motif_scan import motif_scan
+from jaxdna.parallel.sharding import path_name
 from jaxdna.runs.trained import Trained
 from jaxdna.storage.files import Folder, writing
 from jaxdna.training.step import STRANDS, complement_strand
@@ -20,18 +21,19 @@ from jaxdna.training.step import STRANDS, complement_strand
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _README = """# {name}
 
-`model.stablehlo` is the whole model: letters in, logits out, for any number of sequences of any
-length from {width} bases on (one call for each length). {treatment}It needs jax and flatbuffers
-alone, and runs on {platforms}:
+`model.stablehlo` is the whole model: letters in, {outputs} out, for any number of sequences of
+{lengths}. {treatment}It needs jax and flatbuffers alone, and runs on {platforms}:
 
 ```python
 import jax, numpy as np
 model = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
-print(model.call(np.frombuffer(b"{example}", np.uint8)[None]))  # logits; P = 1 / (1 + exp(-logit))
+print(model.call(np.frombuffer(b"{example}", np.uint8)[None]))  # {reading}
 ```
 
-`model.safetensors` holds the weights: {weights}. With numpy and safetensors, the logit of one
-strand of one sequence ({strands_note}):
+`model.safetensors` holds the weights: {weights}.
+"""
+_BY_HAND = """
+With numpy and safetensors, the output of one strand of one sequence ({strands_note}):
 
 ```python
 import numpy as np; from safetensors.numpy import load_file; w = load_file("model.safetensors")
@@ -76,22 +78,28 @@ def write_export(trained: Trained, folder: Folder, name: str) -> list[str]:
       UserError: the folder cannot be written.
     """
     weights = {
-        f"{layer}.{key}": np.asarray(value, dtype="<f4")
-        for layer, leaves in trained.params.items()
-        for key, value in leaves.items()
+        path_name(path).replace("/", "."): np.asarray(value, dtype="<f4")
+        for path, value in jax.tree_util.tree_leaves_with_path(trained.params)
     }
     strands, lengths = trained.config.model.strands, trained.config.data.get("lengths", "error")
     treatment, fit = (text.format(length=trained.length) for text in _TREATMENT[lengths])
+    example, task = "ACGT" * max(5, -(-trained.width // 4)), trained.task
     readme = _README.format(
         name=name,
-        width=trained.width,
+        outputs="logits" if task.target_dtype == "int32" else "outputs",
+        lengths=f"any length from {trained.width} bases on (one call for each length)"
+        if trained.scan
+        else f"{trained.length} bases",
         platforms=", ".join(PLATFORMS),
-        treatment=treatment,
-        fit=fit,
-        example="ACGT" * max(5, -(-trained.width // 4)),
+        treatment=treatment if trained.scan else "",
+        example=example[: None if trained.scan else trained.length],
+        reading=task.reading,
         weights=", ".join(f"`{key}` {list(value.shape)}" for key, value in weights.items()),
-        strands_note=_STRANDS_NOTE[strands],
     )
+    if set(weights) == {"conv.kernel", "conv.bias", "dense.kernel", "dense.bias"} and trained.scan:
+        readme += _BY_HAND.format(
+            fit=fit, width=trained.width, example=example, strands_note=_STRANDS_NOTE[strands]
+        )
     metadata = {
         "strands": strands,
         "letters": "ACGT",
@@ -112,11 +120,13 @@ def write_export(trained: Trained, folder: Folder, name: str) -> list[str]:
 
 
 def stablehlo(trained: Trained) -> bytes:
-    """Returns the serialised program: letters uint8 [batch, length] to logits float32 [batch].
+    """Returns the serialised program: letters uint8 [batch, length] to outputs float32.
 
-    Upper and lower case, U for T, and the run's own treatment of lengths and of ambiguous letters
-    are part of it; what is no letter of a sequence counts as ambiguous. The plain form of the
-    convolution is exported, which leaves batch and length open.
+    Outputs are [batch], or [batch, outputs] where there are several. Batch and length are open; a
+    network that does not begin with a motif scan takes the length of training only. Upper and lower
+    case, U for T, and the run's own treatment of lengths and of ambiguous letters are part of it;
+    what is no letter of a sequence counts as ambiguous. Of a motif scan the plain form is exported,
+    which leaves the length open.
 
     Raises:
       UserError: flatbuffers, in which jax serialises, is not installed.
@@ -128,28 +138,35 @@ def stablehlo(trained: Trained) -> bytes:
     table[np.frombuffer(letters, np.uint8)] = encode(letters)
     first, *rest = trained.network(trained.params).names
     strands = trained.config.model.strands
-    fit = _FIT[trained.config.data.get("lengths", "error")]
+    fit = _FIT[trained.config.data.get("lengths", "error") if trained.scan else "error"]
+    task = trained.task
 
     def model(text: jax.Array) -> jax.Array:
         network = nnx.merge(trained.graph, nnx.State(jax.tree.map(np.asarray, trained.params)))
-        scan = getattr(network, first)
 
         def one_strand(codes: jax.Array) -> jax.Array:
+            if not trained.scan:
+                return network(codes)
+            scan = getattr(network, first)
             x = motif_scan(codes, scan.kernel[...], scan.bias[...], implementation="plain")
             x = nnx.relu(x)
             for layer in rest:
                 x = getattr(network, layer)(x)
-            return x[:, 0]
+            return x
 
         codes = fit(jnp.asarray(table)[text], trained.length)
-        forward = one_strand(codes)
-        if strands == "forward":
-            return forward
-        return STRANDS[strands](forward, one_strand(complement_strand(codes)))
+        outputs = one_strand(codes)
+        if strands != "forward":
+            other = task.turned(one_strand(complement_strand(codes)))
+            outputs = STRANDS[strands](outputs, other)
+        return outputs[:, 0] if task.outputs == 1 else outputs
 
-    batch, length = export.symbolic_shape(
-        "batch, length", constraints=[f"length >= {trained.width}"]
-    )
+    if trained.scan:
+        batch, length = export.symbolic_shape(
+            "batch, length", constraints=[f"length >= {trained.width}"]
+        )
+    else:
+        (batch,), length = export.symbolic_shape("batch"), trained.length
     argument = jax.ShapeDtypeStruct((batch, length), jnp.uint8)
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError("StableHLO files need flatbuffers; legal: pip install jaxdna[export]")

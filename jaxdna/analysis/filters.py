@@ -29,7 +29,7 @@ class FilterMotif:
 
     Attributes:
       number: of the filter, from 0.
-      weight: what one unit of its activation adds to the logit.
+      weight: what one unit of its activation adds to the output that it changes most.
       influence: weight times the activation's standard deviation over the sequences.
       sites: windows that stand behind the matrix.
       motif: the frequency matrix; None where the filter fires on too few sequences.
@@ -63,7 +63,7 @@ def filter_motifs(
       most: how many filters to compare, the most influential with a motif; all if None.
     """
     names = trained.network(trained.params).names
-    weights = np.asarray(trained.params[names[-1]]["kernel"])[:, 0]
+    weights = _largest(np.asarray(trained.params[names[-1]]["kernel"]))
     spread = windows.activation.std(axis=0)
     made = []
     for number, weight in enumerate(weights.tolist()):
@@ -124,13 +124,18 @@ def found_share(
       length: bases of a sequence.
     """
     names = trained.network(trained.params).names
-    weights = np.asarray(trained.params[names[-1]]["kernel"])[:, 0]
+    weights = _largest(np.asarray(trained.params[names[-1]]["kernel"]))
     top = (windows.activation * weights).argmax(axis=1)
     place = np.take_along_axis(windows.start, top[:, None], axis=1)[:, 0]
     bound = starts >= 0
     middle = starts[bound] + width // 2
     inside = (place[bound] <= middle) & (middle < place[bound] + trained.width)
     return float(inside.mean()), trained.width / (length - trained.width + 1)
+
+
+def _largest(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns each filter's weight for the output that it matters most to: [filters]."""
+    return kernel[np.arange(len(kernel)), np.abs(kernel).argmax(axis=1)]
 
 
 def _frequencies(sites: Codes, name: str) -> Motif | None:

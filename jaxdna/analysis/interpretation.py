@@ -12,7 +12,7 @@ from jaxdna.analysis.filters import FilterMotif, filter_motifs, found_share
 from jaxdna.analysis.logos import write_logos
 from jaxdna.analysis.motif_match import likely
 from jaxdna.analysis.mutagenesis import Mutated, draw, mutate, write_table
-from jaxdna.analysis.scorer import Scorer
+from jaxdna.analysis.scorers import make_scorer
 from jaxdna.analysis.windows import find_windows
 from jaxdna.data.dataset import SPLITS
 from jaxdna.data.fasta import read_fasta_blocks
@@ -21,6 +21,8 @@ from jaxdna.data.motifs import Motif, load_motif
 from jaxdna.data.records import check_minimum, common_length, fit_length, join
 from jaxdna.data.registry import load_dataset, simulation
 from jaxdna.data.sequences import Codes
+from jaxdna.data.streams import display
+from jaxdna.errors import UserError
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained
 from jaxdna.storage.files import Folder, writing
@@ -66,11 +68,17 @@ def read_sample(trained: Trained, path: str) -> Sample:
         if len(ids) >= _MOST:
             break
     records = join(ids[:_MOST], sequences[:_MOST])
-    check_minimum(records, trained.width, path)
     policy = data.get("lengths", "error")
+    if trained.scan:
+        check_minimum(records, trained.width, path)
     length = common_length(records, policy)
     if policy != "error":  # the network knows the length of training, with its padding
         length = {"pad": max, "center_crop": min}[policy](length, trained.length)
+    if not trained.scan and length != trained.length:
+        raise UserError(
+            f"{display(path)} has sequences of {length} bases, and the network reads "
+            f"{trained.length}; legal: sequences of that length"
+        )
     fitted = fit_length(records, length, policy, path)
     return Sample(ids[:_MOST], fitted, lengths=records.lengths)
 
@@ -108,7 +116,8 @@ def interpret(
     """Interprets a network and writes what it finds.
 
     Args:
-      trained: a network that begins with a motif scan.
+      trained: a network; one that does not begin with a motif scan has no filters to show, and is
+        mutated only.
       sample: sequences on which the filters fire.
       library: known motifs.
       mutants: how many of the top-scoring sequences to mutate.
@@ -123,6 +132,10 @@ def interpret(
     """
     with writing(output):  # fails before any work if it does
         output.make()
+    if not trained.scan:
+        with writing(output):
+            _mutate(trained, sample, mutants, output, track)
+        return {"filters": [], "embedded": None, "sequences": len(sample.codes)}
     both = trained.config.model.strands != "forward"
     windows = find_windows(trained, sample.codes, both)
     filters = filter_motifs(trained, sample.codes, windows, library)
@@ -176,13 +189,15 @@ def _mutate(
     output: Folder,
     track: Callable[[list[Codes]], Iterable[Codes]],
 ) -> None:
-    scorer = Scorer(trained)
+    scorer, task = make_scorer(trained), trained.task
     count, length = sample.codes.shape
     starts = np.arange(count, dtype=np.int64) * length
-    logits = scorer.logits(
+    outputs = scorer.outputs(
         sample.codes.reshape(-1), starts, np.full(count, length - trained.width + 1)
     )
-    top = np.argsort(-logits, kind="stable")[:mutants].tolist()
+    names = list(task.additive(outputs))
+    strongest = outputs.max(axis=1)
+    top = np.argsort(-strongest, kind="stable")[:mutants].tolist()
     mutated = []
     for i, codes in zip(top, track([sample.codes[i] for i in top]), strict=True):
         given = length if sample.lengths is None else int(sample.lengths[i])
@@ -190,7 +205,10 @@ def _mutate(
         first, cropped = max(length - given, 0) // 2, max(given - length, 0) // 2
         stop = first + min(given, length)
         changes = mutate(scorer, codes, first, stop)
-        mutated.append(Mutated(sample.ids[i], codes[first:stop], changes, cropped + 1))
+        mutated += [
+            Mutated(sample.ids[i], codes[first:stop], changes[..., k], cropped + 1, name)
+            for k, name in enumerate(names)
+        ]
     table = io.StringIO()
     write_table(table, mutated)
     output.write("mutagenesis.tsv", table.getvalue())

@@ -1,4 +1,4 @@
-"""Logits and labels of the user's labelled files, read as in training."""
+"""Outputs and labels of the user's labelled files, read as in training."""
 
 from collections.abc import Iterable, Iterator
 
@@ -36,8 +36,8 @@ def score_labelled(
       table: rows of sequence, tab, 0 or 1.
 
     Returns:
-      Labels int32 [records], logits float32 [records], and notes; what cannot be scored is left
-      out and counted in the notes.
+      Labels int32 [records], outputs float32 [records, outputs], and notes; what cannot be scored
+      is left out and counted in the notes.
 
     Raises:
       UserError: a file is wrong, or a record has no label.
@@ -51,7 +51,7 @@ def score_labelled(
         rows = list(score_records(pieces, scorer, lengths))
         return (
             [name for part in rows for name in part.ids],
-            np.concatenate([part.logits for part in rows]),
+            np.concatenate([part.outputs for part in rows]),
         )
 
     def score_fasta(path: str) -> tuple[list[str], NDArray[np.float32]]:
@@ -68,15 +68,15 @@ def score_labelled(
                 found.append(rows.labels)
                 yield Piece(rows.records, False, False)
 
-        _, logits = score(pieces())
+        _, outputs = score(pieces())
         classes = np.concatenate(found)
     elif positives:
         parts = [score_fasta(path)[1] for path in (positives, negatives)]
-        logits = np.concatenate(parts)
+        outputs = np.concatenate(parts)
         classes = np.repeat(np.array([1, 0], np.int32), [len(part) for part in parts])
     else:
         label_of = _read_labels(labels)
-        ids, logits = score_fasta(sequences)
+        ids, outputs = score_fasta(sequences)
         missing = [name for name in ids if name not in label_of]
         if missing:
             raise UserError(
@@ -84,10 +84,10 @@ def score_labelled(
                 f"records of {display(sequences)}); legal: one row for each record"
             )
         classes = np.array([label_of[name] for name in ids], dtype=np.int32)
-    scored = ~np.isnan(logits)
+    scored = ~np.isnan(outputs[:, 0])
     if not scored.all():
         notes.append(f"{int((~scored).sum())} of {len(scored)} records cannot be scored (left out)")
-    return classes[scored], logits[scored], notes
+    return classes[scored], outputs[scored], notes
 
 
 def _read_labels(path: str) -> dict[str, int]:

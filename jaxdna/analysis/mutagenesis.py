@@ -1,4 +1,4 @@
-"""In-silico mutagenesis: what every single substitution does to the logit."""
+"""In-silico mutagenesis: what every single substitution does to each answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ _ZOOM = 30  # positions on each side of the strongest one in the heat-map
 
 
 def mutate(scorer: Scorer, codes: Codes, first: int = 0, stop: int | None = None) -> NDArray:
-    """Returns the change of the logit for each position and base: float32 [stop - first, 4].
+    """Returns the change for each position, base and answer: float [stop - first, 4, outputs].
+
+    Changes are those of the task's additive columns: of logits, say, or of numbers in their units.
 
     The entry of the base that is there is 0.
 
@@ -30,7 +32,7 @@ def mutate(scorer: Scorer, codes: Codes, first: int = 0, stop: int | None = None
     at = np.arange(first, codes.size if stop is None else stop)
     most = max(1, _AT_ONCE_BASES // (4 * codes.size))
     parts = [_mutate(scorer, codes, at[i : i + most]) for i in range(0, at.size, most)]
-    return np.concatenate([np.empty((0, 4), np.float32), *parts])
+    return np.concatenate([np.empty((0, 4, scorer.task.outputs), np.float32), *parts])
 
 
 def _mutate(scorer: Scorer, codes: Codes, at: NDArray[np.int64]) -> NDArray:
@@ -41,8 +43,9 @@ def _mutate(scorer: Scorer, codes: Codes, at: NDArray[np.int64]) -> NDArray:
     everything = np.concatenate([codes, mutants.reshape(-1)])
     starts = np.arange(1 + 4 * at.size, dtype=np.int64) * length
     positions = np.full(len(starts), length - scorer.width + 1)
-    logits = scorer.logits(everything, starts, positions)
-    changes = (logits[1:] - logits[0]).reshape(at.size, 4)
+    columns = scorer.task.additive(scorer.outputs(everything, starts, positions))
+    values = np.stack(list(columns.values()), axis=1)
+    changes = (values[1:] - values[0]).reshape(at.size, 4, -1)
     known = np.flatnonzero(codes[at] < 4)
     changes[known, codes[at[known]]] = 0  # equal already, but for the rounding of another batch
     return changes
@@ -55,23 +58,31 @@ class Mutated:
     Attributes:
       id: the sequence's name.
       codes: uint8 [positions], without padding.
-      changes: float32 [positions, 4], of `mutate`.
+      changes: float [positions, 4], of one answer, of `mutate`.
       first: number of the first position in the sequence as it was given, from 1.
+      answer: what changes.
     """
 
     id: str
     codes: Codes
     changes: NDArray[np.float32]
     first: int = 1
+    answer: str = "logit"
 
 
 def write_table(stream: IO[str], sequences: Sequence[Mutated]) -> None:
-    """Writes one line per position: id, position (from 1), base, and the change for A C G T."""
-    print("id", "position", "base", *LETTERS, sep="\t", file=stream)
+    """Writes one line per position: id, position (from 1), base, and the change for A C G T.
+
+    Where there are several answers, a last column names that of the line.
+    """
+    several = len({one.answer for one in sequences}) > 1
+    last = ["answer"] if several else []
+    print("id", "position", "base", *LETTERS, *last, sep="\t", file=stream)
     for one in sequences:
         rows = zip(decode(one.codes), one.changes, strict=True)
         for position, (base, row) in enumerate(rows, one.first):
-            print(one.id, position, base, *(f"{x:.6g}" for x in row), sep="\t", file=stream)
+            cells = [f"{x:.6g}" for x in row] + [one.answer] * several
+            print(one.id, position, base, *cells, sep="\t", file=stream)
 
 
 def draw(sequences: Sequence[Mutated]) -> bytes:
@@ -84,13 +95,19 @@ def draw(sequences: Sequence[Mutated]) -> bytes:
     FigureCanvasAgg(figure)
     grid = figure.subplots(2 * count, 1, height_ratios=[1, 2] * count, squeeze=False)[:, 0]
     limit = max(float(np.abs(one.changes).max()) for one in sequences) or 1.0
+    several = len({one.answer for one in sequences}) > 1
     for i, one in enumerate(sequences):
         strongest = np.abs(one.changes).max(axis=1)
         whole, zoomed = grid[2 * i], grid[2 * i + 1]
         bases = len(one.codes)
         whole.plot(np.arange(bases) + one.first, strongest, linewidth=0.8, color="0.2")
         whole.set(xlim=(one.first, one.first + bases - 1), ylim=(0, limit), ylabel="|change|")
-        whole.set_title(visible(one.id), fontsize=9, loc="left", parse_math=False)
+        whole.set_title(
+            visible(one.id) + (f": {one.answer}" if several else ""),
+            fontsize=9,
+            loc="left",
+            parse_math=False,
+        )
         first = max(0, min(int(strongest.argmax()) - _ZOOM, bases - 2 * _ZOOM - 1))
         part = slice(first, first + 2 * _ZOOM + 1)
         image = zoomed.imshow(
@@ -101,5 +118,7 @@ def draw(sequences: Sequence[Mutated]) -> bytes:
         zoomed.set_yticks(range(4), list(LETTERS), fontsize=7)
         shown = first + one.first
         zoomed.set_xlabel(f"bases {shown} to {shown + len(letters) - 1}", fontsize=8)
-        figure.colorbar(image, ax=[whole, zoomed], label="change of the logit", fraction=0.03)
+        figure.colorbar(
+            image, ax=[whole, zoomed], label=f"change of the {one.answer}", fraction=0.03
+        )
     return picture(figure, "png", dpi=110)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxdna.analysis.scorer import Pending, Scorer
+from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.fasta import Piece
 from jaxdna.data.records import Records
 from jaxdna.data.sequences import UNKNOWN, Codes
@@ -25,14 +26,14 @@ class Rows:
       ids: the record of each row.
       starts: int64 [rows], where the row's stretch begins in its record.
       stops: int64 [rows].
-      logits: float32 [rows]; NaN for what cannot be scored.
+      outputs: float32 [rows, outputs]; NaN for what cannot be scored.
       notes: for some rows, by their number, why not, or what a person should know.
     """
 
     ids: Sequence[str]
     starts: NDArray[np.int64]
     stops: NDArray[np.int64]
-    logits: NDArray[np.float32]
+    outputs: NDArray[np.float32]
     notes: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -91,7 +92,7 @@ class _RecordJob:
     lengths: NDArray[np.int64]  # bases of each record, as far as they are in this piece
     unknown: NDArray[np.int64]  # of them, letters that are no base
     scored: NDArray[np.int64]  # records that have windows here
-    pending: Pending
+    pending: Any  # of the scorer
 
 
 class _RecordState:
@@ -113,17 +114,19 @@ class _RecordState:
             last = records[len(records) - 1]
             self.tail = last[last.size - width + 1 :].copy()
         if self.policy.policy == "pad":
-            records = _padded(records, self.policy.length, width, keep_first=piece.begun)
+            records = _padded(
+                records, self.policy.length, self.scorer.least, keep_first=piece.begun
+            )
         starts, inside = records.offsets[:-1], records.lengths
         if self.policy.policy == "center_crop":
             starts = starts + np.maximum(inside - self.policy.length, 0) // 2
             inside = np.minimum(inside, self.policy.length)
-        scored = np.flatnonzero(inside >= width)
+        scored = np.flatnonzero(self.scorer.fits(inside))
         pending = self.scorer.submit(records.codes, starts[scored], inside[scored] - width + 1)
         return _RecordJob(piece, lengths, unknown, scored, pending)
 
     def finish(self, job: _RecordJob) -> Rows:
-        features = self.scorer.features(job.pending)
+        features, whole = self.scorer.features(job.pending), self.scorer.whole
         lengths, unknown = job.lengths, job.unknown
         present = np.zeros(len(lengths), dtype=bool)
         present[job.scored] = True
@@ -134,26 +137,27 @@ class _RecordState:
             best[0] = np.maximum(best[0], self.best)
             lengths[0] += self.bases
             unknown[0] += self.unknown
-            present[0] = True
+            # A record in several pieces is longer than any network that reads one length.
+            present[0] = not whole
         ids = job.piece.records.ids
         if job.piece.open:
             self.best, self.bases, self.unknown = best[-1], int(lengths[-1]), int(unknown[-1])
             ids, best, present = ids[:-1], best[:-1], present[:-1]
             lengths, unknown = lengths[:-1], unknown[:-1]
         known = present & (unknown < lengths)
-        logits = np.full(len(ids), np.nan, dtype=np.float32)
-        logits[known] = self.scorer.finish(best[known])
-        notes = _notes(lengths, unknown, self.scorer.width)
-        return Rows(ids, np.zeros_like(lengths), lengths, logits, notes)
+        outputs = _unscored(len(ids), self.scorer)
+        outputs[known] = self.scorer.finish(best[known])
+        notes = _notes(lengths, unknown, present, self.scorer)
+        return Rows(ids, np.zeros_like(lengths), lengths, outputs, notes)
 
 
 @dataclass
 class _WindowJob:
-    rows: Rows  # without logits
+    rows: Rows  # without outputs
     unknown: NDArray[np.int64]
     regular: NDArray[np.int64]  # rows that lie on the grid of strides
     others: NDArray[np.int64]
-    pending: tuple[Pending, Pending]
+    pending: tuple[Any, Any]
 
 
 class _WindowState:
@@ -185,7 +189,8 @@ class _WindowState:
         size = np.minimum(self.window, lengths[record])
         at = records.offsets[:-1][record] + begin
         positions = size - self.scorer.width + 1
-        regular, others = np.flatnonzero(on_grid), np.flatnonzero(~on_grid & (positions > 0))
+        fits = self.scorer.fits(size)
+        regular, others = np.flatnonzero(on_grid), np.flatnonzero(~on_grid & fits)
         pending = (
             self.scorer.submit(records.codes, at[regular], positions[regular], self.stride),
             self.scorer.submit(records.codes, at[others], positions[others]),
@@ -194,7 +199,7 @@ class _WindowState:
             [records.ids[i] for i in record.tolist()],
             begin + origin[record],
             begin + origin[record] + size,
-            np.full(len(record), np.nan, dtype=np.float32),
+            _unscored(len(record), self.scorer),
         )
         if piece.open:
             keep = max(int(counts[-1]) - 1, 0) * self.stride
@@ -208,20 +213,26 @@ class _WindowState:
         rows = job.rows
         size = rows.stops - rows.starts
         for chosen, pending in zip((job.regular, job.others), job.pending, strict=True):
-            rows.logits[chosen] = self.scorer.finish(self.scorer.features(pending))
-        rows.logits[job.unknown >= size] = np.nan
-        rows.notes.update(_notes(size, job.unknown, self.scorer.width))
+            rows.outputs[chosen] = self.scorer.finish(self.scorer.features(pending))
+        rows.outputs[job.unknown >= size] = np.nan
+        rows.notes.update(_notes(size, job.unknown, self.scorer.fits(size), self.scorer))
         return rows
 
 
-def _notes(lengths: NDArray, unknown: NDArray, width: int) -> dict[int, str]:
+def _unscored(rows: int, scorer: Scorer) -> NDArray[np.float32]:
+    return np.full((rows, scorer.task.outputs), np.nan, dtype=np.float32)
+
+
+def _notes(
+    lengths: NDArray, unknown: NDArray, fits: NDArray[np.bool_], scorer: Scorer
+) -> dict[int, str]:
     notes = {}
-    for row in np.flatnonzero((lengths < width) | (unknown > _MUCH_UNKNOWN * lengths)).tolist():
+    for row in np.flatnonzero(~fits | (unknown > _MUCH_UNKNOWN * lengths)).tolist():
         size, letters = int(lengths[row]), int(unknown[row])
         if size == 0:
             notes[row] = "no sequence"
-        elif size < width:
-            notes[row] = f"{size} bases, shorter than a filter of {width}"
+        elif not fits[row]:
+            notes[row] = scorer.misfit(size)
         elif letters == size:
             notes[row] = "no known base"
         else:

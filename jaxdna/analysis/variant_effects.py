@@ -1,38 +1,25 @@
 """What a variant does to the score: reference and alternative allele, each in its window."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxdna.analysis.scorer import Pending, Scorer
-from jaxdna.data.prediction_files import probabilities
+from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.scored_vcf import as_value, header_lines, row_line
 from jaxdna.data.variants import Variant
+from jaxdna.tasks.task import Task
 from jaxdna.training.dispatch import few_ahead
 
 _AT_ONCE, _AT_ONCE_BASES = 4096, 2**26
 _AT_ONCE_SLID = 2**17  # places of a filter on one strand
 _IN_FLIGHT = 2  # chunks that the devices work on while the host reads the next
-_LARGEST = ("largest_logit_change", "window_start")
-HEADER = (
-    "chromosome\tposition\tid\treference\talternative\treference_probability\t"
-    "alternative_probability\treference_logit\talternative_logit\tlogit_change\tnote\n"
-)
-_KEYS = {  # what INFO gets, in the order of `_values`
-    "REF_PROB": ("Float", "Probability with the reference allele"),
-    "ALT_PROB": ("Float", "Probability with this allele"),
-    "REF_LOGIT": ("Float", "Logit with the reference allele"),
-    "ALT_LOGIT": ("Float", "Logit with this allele"),
-    "CHANGE": ("Float", "ALT_LOGIT minus REF_LOGIT"),
-}
-_SLID_KEYS = {
-    "LARGEST_CHANGE": ("Float", "Largest such change over all windows that contain the allele"),
-    "WINDOW_START": ("Integer", "First base of that window"),
-}
+_PLACE = ("chromosome", "position", "id", "reference", "alternative")
+_SHORT = {"probability": "PROB"}  # what INFO calls it
 _NOTE_KEY = {"NOTE": ("String", "Why there is no score, or what to know about it")}
 
 
@@ -42,24 +29,26 @@ class ScoredVariants:
 
     Attributes:
       variants: in the order of the file.
-      reference: float32 [alleles], logit of the window with the reference allele, or NaN.
-      alternative: float32 [alleles], the same with the alternative allele.
-      largest: float32 [alleles], of all windows the change with the largest size, or NaN; None
-        where windows do not slide.
-      starts: int64 [alleles], first base of that window, from 1.
+      task: what the outputs mean.
+      reference: float32 [alleles, outputs], of the window with the reference allele, or NaN.
+      alternative: float32 [alleles, outputs], the same with the alternative allele.
+      largest: float [alleles, outputs], of all windows the change with the largest size, or NaN;
+        None where windows do not slide.
+      starts: int64 [alleles, outputs], first base of that window, from 1.
     """
 
+    task: Task
     variants: list[Variant]
     reference: NDArray[np.float32]
     alternative: NDArray[np.float32]
-    largest: NDArray[np.float32] | None = None
+    largest: NDArray[np.floating] | None = None
     starts: NDArray[np.int64] | None = None
 
 
 class _Job(NamedTuple):
     variants: list[Variant]
     there: list[int]  # those that have windows
-    pending: Pending
+    pending: Any
     parts: NDArray[np.bool_]  # [4, those], which of the four kinds of stretches each has
 
 
@@ -125,13 +114,13 @@ def _submit(variants: list[Variant], scorer: Scorer) -> _Job:
 
 
 def _finish(job: _Job, scorer: Scorer) -> ScoredVariants:
-    best = np.full((*job.parts.shape, 2 * scorer.filters), -np.inf, dtype=np.float32)
+    best = np.full((*job.parts.shape, scorer.feature_count), -np.inf, dtype=np.float32)
     best[job.parts] = scorer.features(job.pending)
     shared = np.maximum(best[0], best[1])
-    logits = np.full((2, len(job.variants)), np.nan, dtype=np.float32)
+    outputs = np.full((2, len(job.variants), scorer.task.outputs), np.nan, dtype=np.float32)
     for row, own in enumerate(best[2:]):
-        logits[row, job.there] = scorer.finish(np.maximum(shared, own))
-    return ScoredVariants(job.variants, logits[0], logits[1])
+        outputs[row, job.there] = scorer.finish(np.maximum(shared, own))
+    return ScoredVariants(scorer.task, job.variants, outputs[0], outputs[1])
 
 
 def _submit_slid(variants: list[Variant], scorer: Scorer) -> _Job:
@@ -156,20 +145,27 @@ def _finish_slid(job: _Job, scorer: Scorer) -> ScoredVariants:
         _sliding_maximum(features[begin : begin + count + places - 1], places)
         for begin, count in zip(begins.tolist(), counts, strict=False)
     ]
-    logits = scorer.finish(np.concatenate([*slid, features[:0]]))
-    alleles = len(job.variants)
-    found = np.full((3, alleles), np.nan, dtype=np.float32)
-    starts = np.zeros(alleles, dtype=np.int64)
+    outputs = scorer.finish(np.concatenate([*slid, features[:0]]))
+    task, alleles = scorer.task, len(job.variants)
+    found = np.full((2, alleles, task.outputs), np.nan, dtype=np.float32)
+    most = np.full((alleles, task.outputs), np.nan)
+    starts = np.zeros((alleles, task.outputs), dtype=np.int64)
     first = 0
     for row in job.there:
         variant = job.variants[row]
-        reference, alternative = logits[first : first + 2 * variant.windows].reshape(2, -1)
+        both = outputs[first : first + 2 * variant.windows].reshape(2, variant.windows, -1)
         first += 2 * variant.windows
+        found[:, row] = both[:, variant.centre]
+        reference, alternative = (_additive(task, one) for one in both)
         change = alternative - reference
-        largest = int(np.abs(change).argmax())
-        found[:, row] = reference[variant.centre], alternative[variant.centre], change[largest]
+        largest = np.abs(change).argmax(axis=0)
+        most[row] = np.take_along_axis(change, largest[None], axis=0)[0]
         starts[row] = variant.start + largest + 1
-    return ScoredVariants(job.variants, found[0], found[1], found[2], starts)
+    return ScoredVariants(task, job.variants, found[0], found[1], most, starts)
+
+
+def _additive(task: Task, outputs: NDArray[np.float32]) -> NDArray:
+    return np.stack(list(task.additive(outputs).values()), axis=1)
 
 
 def _sliding_maximum(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -180,35 +176,90 @@ def _sliding_maximum(values: NDArray[np.float32], size: int) -> NDArray[np.float
     return np.maximum(values[: len(values) - size + width], values[size - width :])
 
 
-def _values(scored: ScoredVariants) -> list[list[str]]:
-    """Returns the texts of each allele's numbers: NA where there is no score."""
-    columns: list[NDArray] = [
-        probabilities(scored.reference),
-        probabilities(scored.alternative),
-        scored.reference,
-        scored.alternative,
-        scored.alternative - scored.reference,
-    ]
-    if scored.largest is not None:
-        columns.append(scored.largest)
-    values = np.stack(columns, 1).tolist()
-    texts = [["NA" if one != one else f"{one:.6g}" for one in row] for row in values]
-    if scored.starts is not None:
-        for row, start in zip(texts, scored.starts.tolist(), strict=True):
-            row.append(str(start) if row[-1] != "NA" else "NA")
-    return texts
+class _Column(NamedTuple):
+    """One number of every allele.
+
+    Attributes:
+      heading: in TSV.
+      key: in INFO, without the prefix.
+      kind: VCF's type.
+      meaning: for the header of a VCF.
+      texts: of the alleles, NA where there is no score.
+    """
+
+    heading: str
+    key: str
+    kind: str
+    meaning: str
+    texts: list[str]
 
 
-def variant_header(slide: bool) -> str:
+def _columns(scored: ScoredVariants) -> list[_Column]:
+    """The answers with each allele, then what the additive ones change."""
+    task = scored.task
+    additive = [task.additive(one) for one in (scored.reference, scored.alternative)]
+    answers = [task.answers(one) for one in (scored.reference, scored.alternative)]
+    others = [k for k, v in answers[0].items() if k not in additive[0] and v.dtype.kind == "f"]
+    columns = []
+    for names, values in ((others, answers), (list(additive[0]), additive)):
+        for name in names:
+            for which, own in zip(("reference", "alternative"), values, strict=True):
+                key = f"{which[:3].upper()}_{_key(name)}"
+                meaning = f"{name.capitalize()} with the reference allele"
+                if which == "alternative":
+                    meaning = f"{name.capitalize()} with this allele"
+                columns.append(_Column(f"{which}_{name}", key, "Float", meaning, _texts(own[name])))
+    one = len(additive[0]) == 1
+    for i, name in enumerate(additive[0]):
+        end = "" if one else f"_{_key(name)}"
+        change = additive[1][name] - additive[0][name]
+        meaning = f"ALT_{_key(name)} minus REF_{_key(name)}"
+        columns.append(_Column(f"{name}_change", f"CHANGE{end}", "Float", meaning, _texts(change)))
+        if scored.largest is None or scored.starts is None:
+            continue
+        largest = _texts(scored.largest[:, i])
+        starts = [
+            "NA" if text == "NA" else str(start)
+            for text, start in zip(largest, scored.starts[:, i].tolist(), strict=True)
+        ]
+        meaning = "Largest such change over all windows that contain the allele"
+        columns.append(
+            _Column(f"largest_{name}_change", f"LARGEST_CHANGE{end}", "Float", meaning, largest)
+        )
+        heading, meaning = (
+            "window_start" if one else f"{name}_window_start",
+            "First base of that window",
+        )
+        columns.append(_Column(heading, f"WINDOW_START{end}", "Integer", meaning, starts))
+    return columns
+
+
+def _key(name: str) -> str:
+    return _SHORT.get(name) or re.sub(r"\W", "_", name, flags=re.ASCII).upper()
+
+
+def _texts(values: NDArray) -> list[str]:
+    return ["NA" if one != one else f"{one:.6g}" for one in values.tolist()]
+
+
+def _none(task: Task, slide: bool) -> ScoredVariants:
+    """No alleles: what a header is made of."""
+    empty = np.empty((0, task.outputs), np.float32)
+    starts = np.empty((0, task.outputs), np.int64)
+    return ScoredVariants(task, [], empty, empty, *((empty, starts) if slide else ()))
+
+
+def variant_header(task: Task, slide: bool) -> str:
     """Returns the first line of a TSV file."""
-    *names, note = HEADER.rstrip("\n").split("\t")
-    return "\t".join([*names, *(_LARGEST if slide else ()), note]) + "\n"
+    own = [column.heading for column in _columns(_none(task, slide))]
+    return "\t".join([*_PLACE, *own, "note"]) + "\n"
 
 
 def variant_lines(scored: ScoredVariants) -> str:
     """Returns one line per allele, in the columns of `variant_header`."""
     lines = []
-    for variant, texts in zip(scored.variants, _values(scored), strict=True):
+    columns = [column.texts for column in _columns(scored)]
+    for variant, *texts in zip(scored.variants, *columns, strict=True):
         place = (variant.chromosome, str(variant.position), variant.id)
         alleles = (variant.reference, variant.alternative)
         lines.append("\t".join([*place, *alleles, *texts, variant.note]))
@@ -217,15 +268,16 @@ def variant_lines(scored: ScoredVariants) -> str:
 
 def vcf_lines(scored: ScoredVariants) -> str:
     """Returns the rows of the VCF file with the scores of their alleles in INFO."""
-    keys = [*_KEYS, *(_SLID_KEYS if scored.largest is not None else ())]
-    alleles = zip(scored.variants, _values(scored), strict=True)
+    columns = _columns(scored)
+    texts = [list(row) for row in zip(*(column.texts for column in columns), strict=True)]
+    alleles = zip(scored.variants, texts, strict=True)
     lines = []
     for _, group in groupby(alleles, key=lambda one: id(one[0].row)):
         row = list(group)
-        columns = zip(*(texts for _, texts in row), strict=True)
+        by_column = zip(*(own for _, own in row), strict=True)
         values = [
-            (key, ["." if text == "NA" else text for text in texts])
-            for key, texts in zip(keys, columns, strict=True)
+            (column.key, ["." if text == "NA" else text for text in own])
+            for column, own in zip(columns, by_column, strict=True)
         ]
         values.append(("NOTE", [as_value(variant.note) for variant, _ in row]))
         lines.append(row_line(row[0][0].row, values))
@@ -234,6 +286,7 @@ def vcf_lines(scored: ScoredVariants) -> str:
 
 def write_variants(
     stream: IO[str],
+    task: Task,
     scored: Iterable[ScoredVariants],
     slide: bool,
     vcf: tuple[Sequence[str], Mapping[str, int]] | None,
@@ -242,6 +295,7 @@ def write_variants(
 
     Args:
       stream: where to.
+      task: what the network was asked.
       scored: of `score_variants`.
       slide: whether windows slide.
       vcf: for a VCF file, the header of the one that is read and the bases of each chromosome of
@@ -251,8 +305,9 @@ def write_variants(
 
     def header() -> str:
         if vcf is None:
-            return variant_header(slide)
-        return header_lines(vcf[0], _KEYS | (_SLID_KEYS if slide else {}) | _NOTE_KEY, vcf[1])
+            return variant_header(task, slide)
+        keys = {c.key: (c.kind, c.meaning) for c in _columns(_none(task, slide))}
+        return header_lines(vcf[0], keys | _NOTE_KEY, vcf[1])
 
     lines: Callable[[ScoredVariants], str] = variant_lines if vcf is None else vcf_lines
     begun = False
@@ -260,7 +315,7 @@ def write_variants(
         stream.write(lines(part) if begun else header() + lines(part))
         begun = True
         counts["rows"] += len(part.variants)
-        counts["skipped"] += int(np.isnan(part.reference).sum())
+        counts["skipped"] += int(np.isnan(part.reference[:, 0]).sum())
         counts["mismatches"] += sum("mismatch" in v.note for v in part.variants)
     if not begun:
         stream.write(header())

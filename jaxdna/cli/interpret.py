@@ -68,6 +68,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             sequences, "mutating", console=notes, transient=True, disable=not notes.is_terminal
         ),
     )
+    if not trained.scan:
+        _say_mutated(found, mutants, output, notes)
+        return found | {"output": str(output.path)}
     if note := library_note(known):
         notes.print(f"note     {note}")
     console = results_console(arguments.json)
@@ -92,3 +95,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     console.print(f"tables, motif files, logos and the heat-map are in {output.path}")
     return found | {"output": str(output.path)}
+
+
+def _say_mutated(found: dict[str, Any], mutants: int, output: Any, console: Any) -> None:
+    console.print(
+        "note     this network does not begin with a motif scan, so its filters are no motifs; "
+        "what each base does is shown by mutagenesis"
+    )
+    if mutants:
+        console.print(f"{mutants} of {found['sequences']:,} sequences are mutated in {output.path}")

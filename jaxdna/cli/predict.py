@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stride", type=int, metavar="BASES", help="from window to window (default: half of one)"
     )
+    parser.add_argument(
+        "--track", metavar="NAME", help="the answer that BED, bedGraph or bigWig show, of several"
+    )
     parser.add_argument("--variants", metavar="X.vcf[.gz]", help="score these alleles instead")
     parser.add_argument("--genome", type=Path, metavar="G.fa", help="what the variants refer to")
     parser.add_argument(
@@ -46,15 +49,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Predicts; returns what was counted."""
     _check(arguments)
 
+    import numpy as np
+
     from jaxdna.analysis.predictions import Lengths, score_records, score_windows
-    from jaxdna.analysis.scorer import Scorer
+    from jaxdna.analysis.scorers import make_scorer
     from jaxdna.cli.common import open_trained
     from jaxdna.console import make_console
     from jaxdna.data.bigwig import open_bigwig
     from jaxdna.data.fasta import read_fasta_pieces
     from jaxdna.data.prediction_files import (
-        HEADER,
         bed_lines,
+        header,
         make_bedgraph,
         open_output,
         output_format,
@@ -68,13 +73,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.output, arguments.window is not None, arguments.variants is not None
     )
     trained = open_trained(arguments)
-    scorer = Scorer(trained, arguments.strands)
+    scorer = make_scorer(trained, arguments.strands)
+    task = trained.task
     if arguments.variants:
         return _variants(arguments, form, trained, scorer, console)
-    if arguments.window is not None and arguments.window < trained.width:
+    if arguments.window is not None and not scorer.fits(np.array(arguments.window)):
+        legal = f"{scorer.width}" if scorer.whole else f"{scorer.width} or more"
         raise UserError(
-            f"--window={arguments.window} is shorter than a filter; legal: {trained.width} or more"
+            f"--window={arguments.window} is not legal: {scorer.misfit(arguments.window)}; "
+            f"legal: {legal}"
         )
+    track = arguments.track or task.names[0]
+    if form != "tsv":
+        _check_track(arguments, task, form)
     data, stats = trained.config.data, SequenceStats()
     lengths = Lengths(data.get("lengths", "error"), trained.length)
     if arguments.window and lengths.policy == "pad" and arguments.window < trained.length:
@@ -103,20 +114,21 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     output: Any = open_bigwig(arguments.output, sizes) if bigwig else open_output(arguments.output)
     with _said_in_a_sentence(arguments.output), output as stream:
         if form == "tsv":
-            stream.write(HEADER)
+            stream.write(header(task))
         for rows in scored:
             counts["rows"] += len(rows)
-            counts["skipped"] += int((rows.logits != rows.logits).sum())
+            counts["skipped"] += int(np.isnan(rows.outputs[:, 0]).sum())
             if form != "tsv":
                 # The last window of a record ends with it.
                 sizes.update(zip(rows.ids, rows.stops.tolist(), strict=True))
-                stream.write(place(rows.ids, rows.starts, rows.stops, rows.logits))
+                values = task.predicted(rows.outputs)[:, task.names.index(track)]
+                stream.write(place(rows.ids, rows.starts, rows.stops, values))
                 continue
             names = rows.ids
             if arguments.window is not None:
                 spans = zip(names, rows.starts.tolist(), rows.stops.tolist(), strict=True)
                 names = [f"{name}:{start}-{stop}" for name, start, stop in spans]
-            stream.write(tsv_lines(names, rows.logits, rows.notes))
+            stream.write(tsv_lines(task, names, rows.outputs, rows.notes))
     seconds = time.perf_counter() - begin
     for note in stats.notes():
         console.print(f"note     {note}")
@@ -131,6 +143,23 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "output": arguments.output,
     }
+
+
+def _check_track(arguments: argparse.Namespace, task: Any, form: str) -> None:
+    """Refuses files of positions that cannot hold one answer of this task for each."""
+    legal = ", ".join(task.names)
+    if arguments.track and arguments.track not in task.names:
+        raise UserError(f"--track={arguments.track} is unknown; legal: {legal}")
+    if task.outputs > 1 and not arguments.track:
+        raise UserError(
+            f"--output={arguments.output} holds one value for each position, and the network has "
+            f"{task.outputs} answers; legal: one of them with --track: {legal}"
+        )
+    if form == "bed" and task.target_dtype != "int32":
+        raise UserError(
+            f"--output={arguments.output} holds probabilities, and the network answers in numbers; "
+            "legal: .bedGraph or .bw"
+        )
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -187,7 +216,7 @@ def _variants(
     vcf = (header, genome.lengths) if form == "vcf" else None
     console.print(f"note     windows of {trained.length:,} bases are centred on the middle of REF")
     with _said_in_a_sentence(arguments.output), open_output(arguments.output) as stream:
-        counts = write_variants(stream, scored, slide, vcf)
+        counts = write_variants(stream, trained.task, scored, slide, vcf)
     seconds = time.perf_counter() - begin
     console.print(
         f"{counts['rows']:,} alleles ({counts['skipped']:,} without a score, "

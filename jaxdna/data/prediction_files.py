@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from jaxdna.data.bgzf import BgzfWriter
 from jaxdna.errors import Unread, UserError
 from jaxdna.storage.permissions import umask
+from jaxdna.tasks.task import Task
 
-HEADER = "id\tprobability\tlogit\tnote\n"
 _GZIP_LEVEL = 4  # half the time of the default, five in a hundred more bytes
 _LEGAL = ".tsv, .vcf, .bed or .bedGraph, each with or without .gz, .bw, or - for stdout"
 _FORMATS = {
@@ -116,31 +116,34 @@ def appears_whole(path: str) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Returns 1 / (1 + exp(-logit)), NaN where the logit is."""
-    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+def header(task: Task) -> str:
+    """Returns the first line of a TSV file: id, the columns of the task's answers, note."""
+    answers = task.answers(np.zeros((0, task.outputs), np.float32))
+    return "\t".join(["id", *answers, "note"]) + "\n"
 
 
-def tsv_lines(ids: Sequence[str], logits: NDArray[np.float32], notes: dict[int, str]) -> str:
-    """Returns one line per row: id, probability, logit, note; NA for a logit that is NaN."""
-    lines = [
-        f"{name}\t{chance:.6g}\t{logit:.6g}\t\n"
-        for name, chance, logit in zip(
-            ids, probabilities(logits).tolist(), logits.tolist(), strict=True
-        )
+def tsv_lines(
+    task: Task, ids: Sequence[str], outputs: NDArray[np.float32], notes: dict[int, str]
+) -> str:
+    """Returns one line per row: id, the task's answers, note; NA for outputs that are NaN."""
+    columns = [
+        values.tolist() if values.dtype.kind == "U" else [f"{x:.6g}" for x in values.tolist()]
+        for values in task.answers(outputs).values()
     ]
+    lines = ["\t".join(row) + "\t\n" for row in zip(ids, *columns, strict=True)]
     for row, note in notes.items():
         lines[row] = f"{lines[row][:-1]}{note}\n"
-    for row in np.flatnonzero(np.isnan(logits)).tolist():
-        lines[row] = f"{ids[row]}\tNA\tNA\t{notes.get(row, '')}\n"
+    missing = "NA\t" * len(columns)
+    for row in np.flatnonzero(np.isnan(outputs[:, 0])).tolist():
+        lines[row] = f"{ids[row]}\t{missing}{notes.get(row, '')}\n"
     return "".join(lines)
 
 
 def bed_lines(
-    ids: Sequence[str], starts: NDArray, stops: NDArray, logits: NDArray[np.float32]
+    ids: Sequence[str], starts: NDArray, stops: NDArray, chances: NDArray[np.float64]
 ) -> str:
     """Returns one line per window that has a score: BED6, the score 1000 times the probability."""
-    rows = zip(ids, starts.tolist(), stops.tolist(), probabilities(logits).tolist(), strict=True)
+    rows = zip(ids, starts.tolist(), stops.tolist(), chances.tolist(), strict=True)
     return "".join(
         f"{name}\t{start}\t{stop}\t.\t{round(1000 * chance)}\t.\n"
         for name, start, stop, chance in rows
@@ -151,19 +154,18 @@ def bed_lines(
 def make_bedgraph(stride: int) -> Callable[..., str]:
     """Returns a function like `bed_lines` whose intervals do not overlap.
 
-    Each window gives its probability to the `stride` bases in its middle; the last window of
-    a record to what is left of its middle.
+    Each window gives its value to the `stride` bases in its middle; the last window of a record to
+    what is left of its middle.
     """
     previous = ("", 0)
 
     def lines(
-        ids: Sequence[str], starts: NDArray, stops: NDArray, logits: NDArray[np.float32]
+        ids: Sequence[str], starts: NDArray, stops: NDArray, values: NDArray[np.float64]
     ) -> str:
         nonlocal previous
         made = []
-        chances = probabilities(logits).tolist()
-        for name, start, stop, chance in zip(
-            ids, starts.tolist(), stops.tolist(), chances, strict=True
+        for name, start, stop, value in zip(
+            ids, starts.tolist(), stops.tolist(), values.tolist(), strict=True
         ):
             first = start + max(0, (stop - start - stride) // 2)
             last = min(first + stride, stop)
@@ -172,8 +174,8 @@ def make_bedgraph(stride: int) -> Callable[..., str]:
             if first >= last:
                 continue
             previous = (name, last)
-            if not math.isnan(chance):
-                made.append(f"{name}\t{first}\t{last}\t{chance:.6g}\n")
+            if not math.isnan(value):
+                made.append(f"{name}\t{first}\t{last}\t{value:.6g}\n")
         return "".join(made)
 
     return lines

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
+from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
 from jaxdna.parallel.mesh import flat_mesh
@@ -45,9 +46,16 @@ class Trained:
     task: Task
 
     @property
+    def scan(self) -> MotifScan | None:
+        """The network's first layer, where that is a motif scan."""
+        network = self.network(self.params)
+        first = getattr(network, network.names[0])
+        return first if isinstance(first, MotifScan) else None
+
+    @property
     def width(self) -> int:
-        """Bases that a filter spans."""
-        return self.config.model.width
+        """Fewest bases that can be scored: those of a filter of the scan, or all of `length`."""
+        return self.scan.kernel.shape[0] if self.scan else self.length
 
     def network(self, params: Params) -> Network:
         """Returns the network with `params`."""
@@ -97,7 +105,7 @@ def load_trained(
         )
     task = task_of(record) if record else Binary()
     mesh = flat_mesh(devices)
-    network = nnx.eval_shape(lambda: build_network(config, task.outputs))
+    network = nnx.eval_shape(lambda: build_network(config, task.outputs, tuple(shape)))
     graph, state = nnx.split(network)
     whole = replicated(mesh)
 

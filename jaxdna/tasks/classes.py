@@ -225,8 +225,18 @@ class Binary(_Classes):
         strata = [np.flatnonzero(positive), np.flatnonzero(~positive)]
         return bootstrap(statistics, strata, seed, resamples)
 
+    def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
+        return expit(np.asarray(outputs, np.float64))
+
+    @property
+    def reading(self) -> str:
+        return "logits; P = 1 / (1 + exp(-logit))"
+
     def answers(self, outputs: NDArray) -> dict[str, NDArray]:
-        return {"probability": expit(outputs[:, 0]), "logit": outputs[:, 0]}
+        return {"probability": self.predicted(outputs)[:, 0], "logit": outputs[:, 0]}
+
+    def additive(self, outputs: NDArray) -> dict[str, NDArray]:
+        return {"logit": outputs[:, 0]}
 
 
 @dataclass(frozen=True)
@@ -278,10 +288,20 @@ class Multiclass(_Classes):
 
         return bootstrap(statistics, strata)
 
+    @property
+    def reading(self) -> str:
+        return f"logits of {', '.join(self.names)}; P = softmax"
+
+    def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
+        return softmax(np.asarray(outputs, np.float64), axis=1)
+
     def answers(self, outputs: NDArray) -> dict[str, NDArray]:
-        shares = softmax(outputs, axis=1)
+        shares = self.predicted(outputs)
         columns = {f"probability_{n}": shares[:, i] for i, n in enumerate(self.names)}
         return {"class": np.array(self.names)[self.called(outputs)], **columns}
+
+    def additive(self, outputs: NDArray) -> dict[str, NDArray]:
+        return {f"logit_{name}": outputs[:, i] for i, name in enumerate(self.names)}
 
 
 @dataclass(frozen=True)
@@ -350,7 +370,18 @@ class Multilabel(Task):
         return [f"label_{name}" for name in self.names], [f"logit_{name}" for name in self.names]
 
     def answers(self, outputs: NDArray) -> dict[str, NDArray]:
-        return {f"probability_{n}": expit(outputs[:, i]) for i, n in enumerate(self.names)}
+        chances = self.predicted(outputs)
+        return {f"probability_{name}": chances[:, i] for i, name in enumerate(self.names)}
+
+    @property
+    def reading(self) -> str:
+        return f"logits of {', '.join(self.names)}; P = 1 / (1 + exp(-logit))"
+
+    def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
+        return expit(np.asarray(outputs, np.float64))
+
+    def additive(self, outputs: NDArray) -> dict[str, NDArray]:
+        return {f"logit_{name}": outputs[:, i] for i, name in enumerate(self.names)}
 
     def check(self, targets: NDArray, where: str) -> None:
         for name, column in zip(self.names, targets.T, strict=True):

@@ -32,17 +32,13 @@ class _Numbers(Task):
     target_dtype: ClassVar[str] = "float32"
     followed: ClassVar[tuple[str, ...]] = ("pearson",)
 
-    def values(self, outputs: NDArray) -> NDArray[np.float64]:
-        """Returns the numbers that outputs stand for, float64 [examples, outputs]."""
-        raise NotImplementedError
-
     def outputs_for(self, values: NDArray) -> NDArray[np.float64]:
-        """Undoes `values`."""
+        """Undoes `predicted`."""
         raise NotImplementedError
 
     def restated(self, outputs: NDArray, other: Task) -> NDArray:
         assert isinstance(other, _Numbers)
-        return other.outputs_for(self.values(outputs)).astype(outputs.dtype)
+        return other.outputs_for(self.predicted(outputs)).astype(outputs.dtype)
 
     @property
     def headings(self) -> tuple[list[str], list[str]]:
@@ -64,7 +60,7 @@ class _Numbers(Task):
         return means
 
     def scores_by_output(self, targets: NDArray, outputs: NDArray) -> dict[str, Scores]:
-        losses, values = self.losses_on_host(targets, outputs), self.values(outputs)
+        losses, values = self.losses_on_host(targets, outputs), self.predicted(outputs)
         found = {}
         for i, name in enumerate(self.names):
             x, y = np.asarray(targets[:, i], np.float64), values[:, i]
@@ -94,7 +90,7 @@ class _Numbers(Task):
 
         Resampled ranks are those on all examples, so that Spearman's costs no sorting.
         """
-        values = self.values(outputs)
+        values = self.predicted(outputs)
         if not (np.ptp(targets, axis=0).all() and np.ptp(values, axis=0).all()):
             return None
         losses = self.losses_on_host(targets, outputs).mean(axis=1)
@@ -127,7 +123,7 @@ class _Numbers(Task):
         return bootstrap(statistics, [np.arange(len(targets))])
 
     def answers(self, outputs: NDArray) -> dict[str, NDArray]:
-        values = self.values(outputs)
+        values = self.predicted(outputs)
         return {name: values[:, i] for i, name in enumerate(self.names)}
 
 
@@ -179,6 +175,10 @@ class Regression(_Numbers):
                 )
         return cls(tuple(names), swaps, tuple(mean.tolist()), tuple(scale.tolist()))
 
+    @property
+    def reading(self) -> str:
+        return f"times {list(self.scale)} plus {list(self.mean)} is {', '.join(self.names)}"
+
     def losses(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
         mean, scale = (jnp.array(each, jnp.float32) for each in (self.mean, self.scale))
         return jnp.mean((outputs.astype(jnp.float32) - (targets - mean) / scale) ** 2, axis=1)
@@ -187,11 +187,14 @@ class Regression(_Numbers):
         wanted = (np.asarray(targets, np.float64) - np.array(self.mean)) / np.array(self.scale)
         return (np.asarray(outputs, np.float64) - wanted) ** 2
 
-    def values(self, outputs: NDArray) -> NDArray[np.float64]:
+    def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
         return np.array(self.mean) + np.array(self.scale) * np.asarray(outputs, np.float64)
 
     def outputs_for(self, values: NDArray) -> NDArray[np.float64]:
         return (values - np.array(self.mean)) / np.array(self.scale)
+
+    def additive(self, outputs: NDArray) -> dict[str, NDArray]:
+        return self.answers(outputs)
 
     def chance_loss(self, targets: NDArray) -> float:
         spread = np.asarray(targets, np.float64).var(axis=0)
@@ -231,6 +234,10 @@ class Counts(_Numbers):
         mean = _alike(targets.mean(axis=0, dtype=np.float64), swaps)
         return cls(tuple(names), swaps, tuple(np.maximum(mean, _LEAST_COUNT).tolist()))
 
+    @property
+    def reading(self) -> str:
+        return f"exp of it times {list(self.mean)} is {', '.join(self.names)}"
+
     def losses(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
         log_rates = outputs.astype(jnp.float32) + jnp.log(jnp.array(self.mean, jnp.float32))
         best = targets - jax.scipy.special.xlogy(targets, targets)
@@ -241,11 +248,15 @@ class Counts(_Numbers):
         log_rates = np.asarray(outputs, np.float64) + np.log(self.mean)
         return np.exp(log_rates) - targets * log_rates - (targets - xlogy(targets, targets))
 
-    def values(self, outputs: NDArray) -> NDArray[np.float64]:
+    def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
         return np.array(self.mean) * np.exp(np.asarray(outputs, np.float64))
 
     def outputs_for(self, values: NDArray) -> NDArray[np.float64]:
         return np.log(values) - np.log(self.mean)
+
+    def additive(self, outputs: NDArray) -> dict[str, NDArray]:
+        log_rates = np.asarray(outputs, np.float64) + np.log(self.mean)
+        return {f"log_{name}": log_rates[:, i] for i, name in enumerate(self.names)}
 
     def chance_loss(self, targets: NDArray) -> float:
         rates = np.maximum(np.mean(targets, axis=0, dtype=np.float64), _LEAST_COUNT)

@@ -120,8 +120,21 @@ class Task(ABC):
         """Returns every measure with its interval; None where the targets allow none."""
 
     @abstractmethod
+    def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
+        """Returns the answers, probabilities or numbers: float64 [examples, outputs]."""
+
+    @abstractmethod
     def answers(self, outputs: NDArray) -> dict[str, NDArray]:
         """Returns the columns that people are shown, each [examples], by their headings."""
+
+    @abstractmethod
+    def additive(self, outputs: NDArray) -> dict[str, NDArray]:
+        """Returns the columns whose differences tell what a change of a sequence does."""
+
+    @property
+    @abstractmethod
+    def reading(self) -> str:
+        """How a person turns outputs into answers, as a phrase."""
 
     def turned(self, values: Any) -> Any:
         """Returns what outputs or targets [..., outputs] are on the other strand."""

@@ -6,9 +6,9 @@ import pytest
 from flax import nnx
 
 from jaxdna.analysis import mutagenesis, predictions
-from jaxdna.analysis import scorer as scorers
+from jaxdna.analysis import scan_scorer as scorers
 from jaxdna.analysis.predictions import Lengths, score_records, score_windows
-from jaxdna.analysis.scorer import ROW_POSITIONS, Scorer, row_length
+from jaxdna.analysis.scan_scorer import ROW_POSITIONS, ScanScorer, row_length
 from jaxdna.config import default_config, flat, validate
 from jaxdna.data import streams
 from jaxdna.data.fasta import read_fasta_blocks, read_fasta_pieces
@@ -84,7 +84,7 @@ def joined(rows):
         [name for part in rows for name in part.ids],
         np.concatenate([part.starts for part in rows]),
         np.concatenate([part.stops for part in rows]),
-        np.concatenate([part.logits for part in rows]),
+        np.concatenate([part.outputs[:, 0] for part in rows]),
         notes,
     )
 
@@ -109,7 +109,7 @@ def test_each_record_has_its_own_exact_score(
     monkeypatch.setattr(predictions, "_PADDED_BASES", 40 * (block // 100))
     most = None if policy == "center_crop" else 80
     pieces = read_fasta_pieces(path, most_bases=most)
-    scored = score_records(pieces, Scorer(trained, strands), Lengths(policy, 40))
+    scored = score_records(pieces, ScanScorer(trained, strands), Lengths(policy, 40))
     ids, starts, stops, logits, notes = joined(scored)
     assert ids == [name for name, _ in records]
     assert starts.tolist() == [0] * len(records)
@@ -133,7 +133,9 @@ def test_each_window_has_its_own_exact_score(trained, tmp_path, monkeypatch, win
     records = records_of(path)
     monkeypatch.setattr(streams, "BLOCK_BYTES", block)
     pieces = read_fasta_pieces(path, most_bases=2 * window)
-    ids, starts, stops, logits, _ = joined(score_windows(pieces, Scorer(trained), window, stride))
+    ids, starts, stops, logits, _ = joined(
+        score_windows(pieces, ScanScorer(trained), window, stride)
+    )
     expected = []
     for name, codes in records:
         begins = list(range(0, max(1, len(codes) - window + 1), stride))
@@ -154,7 +156,7 @@ def test_rows_of_a_full_batch_equal_those_predicted_alone(trained, tmp_path, mon
     """Many calls of the devices, the last one partly filled, against one record at a time."""
     monkeypatch.setattr(scorers, "_CALL_BASES", 4000)
     path = write_fasta(tmp_path / "x.fa", [30] * 5000 + list(range(20, 300)))
-    scorer = Scorer(trained)
+    scorer = ScanScorer(trained)
     ids, _, _, logits, _ = joined(
         score_records(read_fasta_pieces(path), scorer, Lengths("error", 40))
     )
@@ -163,14 +165,14 @@ def test_rows_of_a_full_batch_equal_those_predicted_alone(trained, tmp_path, mon
     records = records_of(path)
     for row in chosen:
         codes = records[row][1]
-        alone = scorer.logits(codes, np.array([0]), np.array([codes.size - WIDTH + 1]))[0]
+        alone = scorer.outputs(codes, np.array([0]), np.array([codes.size - WIDTH + 1]))[0, 0]
         assert logits[row] == pytest.approx(alone, abs=tolerance(trained.params))
 
 
 def test_one_device_and_eight_agree(trained, tmp_path):
     path = write_fasta(tmp_path / "x.fa", [100] * 200)
     one, eight = (
-        joined(score_records(read_fasta_pieces(path), Scorer(t), Lengths("error", 40)))[3]
+        joined(score_records(read_fasta_pieces(path), ScanScorer(t), Lengths("error", 40)))[3]
         for t in (make_trained(1), trained)
     )
     np.testing.assert_allclose(one, eight, rtol=0, atol=tolerance(trained.params))
@@ -179,7 +181,7 @@ def test_one_device_and_eight_agree(trained, tmp_path):
 def test_what_has_no_known_base_has_no_score_and_much_n_is_noted(trained, tmp_path):
     (tmp_path / "x.fa").write_text(">a\nNNNNNNNNNN\n>b\nNNNNACGTAC\n>c\nACGTACGTAC\n")
     _, _, _, logits, notes = joined(
-        score_records(read_fasta_pieces(tmp_path / "x.fa"), Scorer(trained), Lengths("pad", 40))
+        score_records(read_fasta_pieces(tmp_path / "x.fa"), ScanScorer(trained), Lengths("pad", 40))
     )
     assert np.isnan(logits).tolist() == [True, False, False]
     assert notes == {0: "no known base", 1: "4 of 10 letters unknown"}
@@ -187,12 +189,12 @@ def test_what_has_no_known_base_has_no_score_and_much_n_is_noted(trained, tmp_pa
 
 def test_mutants_have_the_same_bits_however_many_are_scored_at_once(trained, monkeypatch):
     codes = np.random.default_rng(1).integers(0, 5, 70).astype(np.uint8)
-    scorer = Scorer(trained)
+    scorer = ScanScorer(trained)
     whole = mutagenesis.mutate(scorer, codes, 3, 60)
-    assert whole.shape == (57, 4)
+    assert whole.shape == (57, 4, 1)
     monkeypatch.setattr(mutagenesis, "_AT_ONCE_BASES", 4 * 70 * 8)
     np.testing.assert_array_equal(mutagenesis.mutate(scorer, codes, 3, 60), whole)
-    assert mutagenesis.mutate(scorer, codes, 3, 3).shape == (0, 4)
+    assert mutagenesis.mutate(scorer, codes, 3, 3).shape == (0, 4, 1)
 
 
 def test_rows_never_exceed_the_stretch_and_waste_little():

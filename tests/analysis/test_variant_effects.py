@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxdna.analysis.scorer import Scorer
+from jaxdna.analysis.scorers import make_scorer
 from jaxdna.analysis.variant_effects import score_variants, write_variants
 from jaxdna.cli.main import main
 from jaxdna.config import default_config, flat, validate
@@ -40,7 +40,7 @@ def scorer():
         lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(state)
     )
     trained = Trained(config, flat_mesh(jax.devices()[:2]), graph, params, LENGTH, of_classes(2))
-    return Scorer(trained), params
+    return make_scorer(trained), params
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def scored(path, genome, scorer, slide, form):
     header, stream = [], io.StringIO()
     found = score_variants(read_variants(path, genome, LENGTH, slide, header), scorer, slide)
     vcf = (header, genome.lengths) if form == "vcf" else None
-    return write_variants(stream, found, slide, vcf), stream.getvalue()
+    return write_variants(stream, scorer.task, found, slide, vcf), stream.getvalue()
 
 
 @pytest.mark.parametrize("slide", [False, True])

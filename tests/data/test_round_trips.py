@@ -17,7 +17,7 @@ from jaxdna.data.genome import Genome
 from jaxdna.data.intervals import read_intervals
 from jaxdna.data.motif_writers import jaspar, meme
 from jaxdna.data.motifs import Motif, read_motifs
-from jaxdna.data.prediction_files import HEADER, make_bedgraph, open_output, tsv_lines
+from jaxdna.data.prediction_files import header, make_bedgraph, open_output, tsv_lines
 from jaxdna.data.records import join
 from jaxdna.data.sequences import encode
 from jaxdna.data.simulated_files import table_rows, write_simulation
@@ -26,6 +26,7 @@ from jaxdna.data.split_table import read_split_table
 from jaxdna.data.streams import read_lines
 from jaxdna.data.variants import read_variants
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.tasks.classes import Binary
 from jaxdna.tasks.kinds import of_classes
 
 ODD = "\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029\xa0\u3000 é[/]$\\_#>;\U0001f9ec\ufeff\u202e"
@@ -108,9 +109,9 @@ def test_predictions(tmp_path, ids, name):
     logits = np.linspace(-3, 3, len(ids)).astype(np.float32)
     logits[0] = np.nan
     with open_output(str(tmp_path / name)) as stream:
-        stream.write(HEADER + tsv_lines(ids, logits, {0: "why"}))
+        stream.write(header(Binary()) + tsv_lines(Binary(), ids, logits[:, None], {0: "why"}))
     rows = [line.split("\t") for _, line in read_lines(tmp_path / name)]
-    assert rows[0] == HEADER[:-1].split("\t")
+    assert rows[0] == header(Binary())[:-1].split("\t")
     assert [row[0] for row in rows[1:]] == ids
     assert [row[2] for row in rows[1:]] == ["NA", *(f"{x:.6g}" for x in logits[1:])]
 
@@ -123,8 +124,10 @@ def test_variants(tmp_path, ids):
     rows = "".join(f"1\t{5 + 4 * i}\t{name}\tA\tC\n" for i, name in enumerate(ids))
     (tmp_path / "x.vcf").write_bytes(f"#CHROM\n{rows}".encode())
     found = list(read_variants(tmp_path / "x.vcf", Genome(tmp_path / "g.fa"), 10))
-    score = np.zeros(len(ids), np.float32)
-    (tmp_path / "y.tsv").write_bytes(variant_lines(ScoredVariants(found, score, score)).encode())
+    score = np.zeros((len(ids), 1), np.float32)
+    (tmp_path / "y.tsv").write_bytes(
+        variant_lines(ScoredVariants(Binary(), found, score, score)).encode()
+    )
     rows = [line.split("\t") for _, line in read_lines(tmp_path / "y.tsv")]
     assert [row[2] for row in rows] == ids
     assert {len(row) for row in rows} == {11}
@@ -138,7 +141,7 @@ def test_tracks(tmp_path, ids):
     path, place = str(tmp_path / "x.bw"), make_bedgraph(5)
     with open_bigwig(path, dict.fromkeys(ids, 10)) as spans:
         for name in ids:
-            spans.write(place([name], np.array([0]), np.array([10]), np.zeros(1, np.float32)))
+            spans.write(place([name], np.array([0]), np.array([10]), np.full(1, 0.5)))
     file = library.open(path)
     assert set(file.chroms()) == set(ids)
     assert all(file.intervals(name) == ((2, 7, 0.5),) for name in ids)
