@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,12 @@ import numpy as np
 from jaxdna.config import flat
 from jaxdna.console import table
 from jaxdna.data.dataset import Split
-from jaxdna.errors import PeerError, UserError
+from jaxdna.errors import UserError
 from jaxdna.parallel.mesh import nearest_multiples
 from jaxdna.storage.permissions import umask
-from jaxdna.strategies.parameter_actors import RESUMES, Server, Worker, answer_of, patiently
-from jaxdna.strategies.parameter_store import Gate, assign, merge, paths_of, take
+from jaxdna.strategies.hand_out import HandOut
+from jaxdna.strategies.parameter_actors import Server, Worker, patiently
+from jaxdna.strategies.parameter_store import assign, merge, paths_of, take
 from jaxdna.strategies.part_gradient import Ticket
 from jaxdna.strategies.ray_cluster import check_answers, ray, start_ray, this_node
 from jaxdna.training.program import Program, TrainCall
@@ -174,72 +175,17 @@ class Cluster:
         return state, dict(zip(names, by_step.T, strict=True))
 
     def _hand_out(self, steps: Steps) -> list[dict[str, float]]:
-        """Gives each idle worker the next ticket, until every step has been applied.
-
-        Raises:
-          PeerError: a server or a worker has died, and does not come back as it was.
-        """
+        """Returns the sums of every step, once all have been applied."""
         bound = self._program.config.parameter_server.max_staleness
-        # Synchronous: one step at a time, each worker one part of it. Else: one part a step.
-        gate = Gate(bound if self.parts == 1 else self.parts - 1)
-        upcoming = iter(range(steps.first, steps.first + steps.number))
-        tickets: deque[Ticket] = deque()
-        idle = dict.fromkeys(range(len(self.workers)), time.perf_counter())
-        running: dict[Any, tuple[int, Ticket]] = {}
-        returning: dict[Any, int] = {}
-        sums: dict[Ticket, dict[str, float]] = {}
-        applied, again = [False] * len(self.servers), False
-        while True:
-            if not tickets and (self.parts == 1 or not running):
-                step = next(upcoming, None)
-                if step is not None:
-                    tickets.extend(Ticket(step, part) for part in range(self.parts))
-                    applied, again = [False] * len(self.servers), False
-            if not tickets and not running:
-                break
-            while tickets and idle and gate.open():
-                ticket = tickets.popleft()
-                # In synchronous training the same worker gets the same part, also when it is asked
-                # for it again: it still has the gradient.
-                rank = ticket.part if self.parts > 1 and ticket.part in idle else next(iter(idle))
-                self._waited += time.perf_counter() - idle.pop(rank)
-                gate.begin(ticket)
-                running[self.workers[rank].work.remote(ticket, again)] = rank, ticket
-                if not tickets and self.parts == 1:
-                    step = next(upcoming, None)
-                    if step is not None:
-                        tickets.append(Ticket(step, 0))
-            done, _ = ray.wait([*running, *returning], num_returns=1)
-            for future in done:
-                if future in returning:
-                    rank = returning.pop(future)
-                    try:
-                        ray.get(future)
-                    except ray.exceptions.RayActorError:
-                        raise PeerError(f"worker {rank} died for good; {RESUMES}") from None
-                    idle[rank] = time.perf_counter()
-                    continue
-                rank, ticket = running.pop(future)
-                try:
-                    answer = answer_of(future)
-                except ray.exceptions.RayActorError:
-                    # The worker died: another takes its ticket, and Ray brings it back.
-                    gate.end(ticket, pushed=False)
-                    tickets.appendleft(ticket)
-                    self._lost += 1
-                    returning[_about(self.workers[rank])] = rank
-                    continue
-                gate.end(ticket)
-                idle[rank] = time.perf_counter()
-                sums[ticket] = answer["sums"]
-                applied = [a or b for a, b in zip(applied, answer["applied"], strict=True)]
-            if self.parts > 1 and not running and not tickets and not all(applied):
-                # A server died with some parts of this step in its memory: send them again.
-                step, again = max(ticket.step for ticket in sums), True
-                tickets.extend(Ticket(step, part) for part in range(self.parts))
+        hand_out = HandOut(self.workers, len(self.servers), self.parts, bound, _about)
         every = range(steps.first, steps.first + steps.number)
+        try:
+            hand_out.run(every)
+        finally:
+            self._waited += hand_out.waited
+            self._lost += hand_out.lost
+        sums, names = hand_out.sums, self._program.task.sums
         parts = [[sums[Ticket(step, part)] for part in range(self.parts)] for step in every]
-        names = self._program.task.sums
         return [{name: sum(own[name] for own in step) for name in names} for step in parts]
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ The pipeline is empty between two calls, so evaluation and checkpoints see whole
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -16,17 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from jaxdna.console import table
+from jaxdna.data.dataset import Spec
 from jaxdna.errors import UserError
-from jaxdna.models.network import parameter_count
-from jaxdna.parallel.mesh import BATCH_AXES, batch_shards
+from jaxdna.models.network import Network, parameter_count
+from jaxdna.models.registry import build_network
+from jaxdna.parallel.mesh import batch_shards
 from jaxdna.parallel.sharding import replicated
 from jaxdna.strategies import schedules
 from jaxdna.strategies.cutting import balanced, check_stages, cut_at, measure
+from jaxdna.strategies.execution import Execution, StageState, move, pick
 from jaxdna.strategies.schedule_view import as_text
 from jaxdna.strategies.stages import Stage, join, make_stages, part, rows_of
 from jaxdna.training.dispatch import few_ahead, most_steps
@@ -42,30 +45,34 @@ _EVENTS_AHEAD = 4  # of each stage: its devices never wait for the host
 class PipelineProgram(Program):
     """A `Program` whose layers are cut into stages; `config.pipeline.boundaries` says where."""
 
-    def __post_init__(self) -> None:
-        """Decides the cut.
+    @classmethod
+    def settle(cls, config: ConfigDict, mesh: Mesh, spec: Spec) -> tuple[ConfigDict, Mesh]:
+        """Decides where the layers are cut.
 
         Raises:
           UserError: the cut, the schedule or the micro-batches do not fit.
         """
-        config, stages = self.config.copy_and_resolve_references(), self.mesh.shape["stage"]
-        names = nnx.eval_shape(self.network).names
+        config, stages = config.copy_and_resolve_references(), mesh.shape["stage"]
+
+        def build() -> Network:
+            return build_network(config, spec.task.outputs, spec.example_shape)
+
+        names = nnx.eval_shape(build).names
         if jax.process_count() > 1:
             raise UserError(
                 f"--config.strategy=pipeline runs in one process, and there are "
                 f"{jax.process_count()}; legal here: spmd"
             )
         check_stages(stages, names)
-        check_microbatches(config, stages, batch_shards(self.mesh.shape))
+        check_microbatches(config, stages, batch_shards(mesh.shape))
         if not config.pipeline.boundaries and stages > 1:
             rows = config.train.batch_size // config.pipeline.microbatches
             costs = [1.0] * stages
             if stages < len(names):
-                costs = list(measure(self.network, self.example_shape, rows).values())
+                costs = list(measure(build, spec.example_shape, rows).values())
             config.pipeline.boundaries = ",".join(names[i] for i in balanced(costs, stages))
         cut_at(config.pipeline.boundaries, names, stages)
-        object.__setattr__(self, "config", config)
-        super().__post_init__()
+        return config, mesh
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -199,63 +206,26 @@ class PipelineProgram(Program):
         Returns:
           The new state, and the metrics, float32 [steps].
         """
-        stages, last = self.stages, len(self.stages) - 1
         inputs, targets, keys = self._pieces(state.rng, state.step, batches)
-        inputs = _move(inputs, stages[0].mesh)
-        targets = _move(targets, stages[last].mesh)
-        own_keys = [jax.device_put(keys, replicated(stage.mesh)) for stage in stages]
-        versions = [{0: params} for params in self.parts(state.params)]
-        opt_states = [
-            jax.device_put(own, stage.opt_state)
-            for own, stage in zip(self.parts(state.opt_state), stages, strict=True)
-        ]
-        gradients: list[Params | None] = [None] * len(stages)
-        arrived: list[dict[int, jax.Array]] = [{} for _ in stages]  # inputs kept, by micro-batch
-        returned: list[dict[int, jax.Array]] = [{} for _ in stages]  # gradients of the outputs
-        sums: list[jax.Array] = []
-        last_use = schedules.last_uses(events)
-
-        def begun() -> Iterator[Any]:
-            for index, event in enumerate(events):
-                s, m = event.stage, event.microbatch
-                stage, i = stages[s], np.int32(m)
-                params = versions[s].get(event.version)
-                if event.ahead:
-                    params = self._predicted(params, opt_states[s], np.float32(event.ahead))
-                if event.kind == schedules.FORWARD:
-                    if s == 0:
-                        arrived[s][m] = _pick(inputs, i)
-                    made: Any = None
-                    if s < last:  # on the last stage the backward pass does both
-                        made = stage.forward(params, arrived[s][m], own_keys[s], i)
-                        arrived[s + 1][m] = jax.device_put(made, rows_of(stages[s + 1].mesh))
-                elif event.kind == schedules.BACKWARD:
-                    dy = _pick(targets, i) if s == last else returned[s].pop(m)
-                    made = stage.backward(params, arrived[s].pop(m), own_keys[s], i, dy)
-                    gradients[s] = made[0] if gradients[s] is None else _add(gradients[s], made[0])
-                    if s:
-                        returned[s - 1][m] = jax.device_put(made[1], rows_of(stages[s - 1].mesh))
-                    sums.extend(made[2:])
-                else:
-                    made = stage.update(versions[s][event.version - 1], opt_states[s], gradients[s])
-                    versions[s][event.version], opt_states[s] = made
-                    gradients[s] = None
-                newest = max(versions[s])
-                for old in [v for v in versions[s] if v < newest and last_use[s, v] <= index]:
-                    del versions[s][old]
-                yield made
-
-        for made in few_ahead(begun(), _EVENTS_AHEAD * len(stages)):
+        parts = zip(self.stages, self.parts(state.params), self.parts(state.opt_state), strict=True)
+        execution = Execution(
+            [StageState.of(stage, params, opt, keys) for stage, params, opt in parts],
+            inputs,
+            targets,
+            schedules.last_uses(events),
+            self._predicted if any(event.ahead for event in events) else None,
+        )
+        for made in few_ahead(execution.run(events), _EVENTS_AHEAD * len(self.stages)):
             jax.block_until_ready(made)
 
         # The micro-batches leave the last stage in their order.
-        by_piece = np.stack([np.asarray(each) for each in sums])
+        by_piece = np.stack([np.asarray(each) for each in execution.sums])
         by_step = by_piece.reshape(-1, self.microbatches, len(self.task.sums)).sum(axis=1)
         done = TrainState(
             state.step + len(by_step),
             state.rng,
-            join([held[max(held)] for held in versions], stages),
-            join(opt_states, stages),
+            join([own.newest for own in execution.stages], self.stages),
+            join([own.opt_state for own in execution.stages], self.stages),
         )
         return done, dict(zip(self.task.sums, by_step.T, strict=True))
 
@@ -271,10 +241,10 @@ class PipelineProgram(Program):
             return x
 
         def predict(params: Params, x: jax.Array) -> jax.Array:
-            parts, x = self.parts(params), _move(x, self.stages[0].mesh)
+            parts, x = self.parts(params), move(x, self.stages[0].mesh)
             found = []
             for i in range(x.shape[0]):
-                rows = _pick(x, np.int32(i))
+                rows = pick(x, np.int32(i))
                 made = outputs(parts, rows)
                 if strands != "forward":
                     other = self.task.turned(outputs(parts, turn(rows)))
@@ -344,13 +314,3 @@ def check_microbatches(config: ConfigDict, stages: int, shards: int) -> None:
             f"data shards with schedule {config.pipeline.schedule} of {stages} stages; "
             f"nearest legal: {' or '.join(map(str, near)) or 'none, change the batch'}"
         )
-
-
-_add = jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b))
-_pick = jax.jit(lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree))
-
-
-def _move(tree: Any, mesh: Mesh) -> Any:
-    """Moves stacked batches [n, rows, ...] (and numbers [n]) to a stage, split by rows."""
-    split, whole = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES)), replicated(mesh)
-    return jax.device_put(tree, jax.tree.map(lambda leaf: split if leaf.ndim > 1 else whole, tree))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,20 @@ from jaxdna.tasks.task import Task
 from jaxdna.training.state import Params
 
 
+class Backward(NamedTuple):
+    """What a backward pass gives.
+
+    Attributes:
+      gradients: of the stage's parameters.
+      inputs: of its input; None on the first stage, since nobody needs that of the data.
+      sums: the task's sums over the micro-batch, float32 [sums]; None on all stages but the last.
+    """
+
+    gradients: Any
+    inputs: Any
+    sums: Any
+
+
 @dataclass(frozen=True)
 class Stage:
     """Some layers on some devices.
@@ -29,9 +43,8 @@ class Stage:
       params: sharding of each of its parameters.
       opt_state: sharding of each array of its optimizer state.
       forward: (params, x, keys, i) -> y; without keys no dropout.
-      backward: (params, x, keys, i, dy) -> (gradients, dx); `dx` is None on the first stage. On the
-        last stage `dy` is the micro-batch's `y`, `weight` and `total` weight of the whole batch,
-        and the task's sums, float32 [sums], follow `dx`.
+      backward: (params, x, keys, i, dy) -> `Backward`; on the last stage `dy` is the micro-batch's
+        `y`, `weight` and `total` weight of the whole batch.
       update: (params, optimizer state, gradients) -> (params, optimizer state).
     """
 
@@ -118,18 +131,17 @@ def _make_stage(
         sums = task.batch_sums(forward(params, x, keys, i), target)
         return sums["loss"] / target["total"], jnp.stack([sums[name] for name in task.sums])
 
-    def backward(params: Params, x: jax.Array, keys: Any, i: Any, dy: Any) -> Any:
+    def backward(params: Params, x: jax.Array, keys: Any, i: Any, dy: Any) -> Backward:
+        wanted = (0,) if first else (0, 1)
         if last:
-            if first:
-                gradients, sums = jax.grad(loss, has_aux=True)(params, x, keys, i, dy)
-                return gradients, None, sums
-            (gradients, dx), sums = jax.grad(loss, (0, 1), has_aux=True)(params, x, keys, i, dy)
-            return gradients, dx, sums
-        if first:  # nobody needs the gradient of the data
-            _, back = jax.vjp(lambda params: forward(params, x, keys, i), params)
-            return *back(dy), None
-        _, back = jax.vjp(lambda params, x: forward(params, x, keys, i), params, x)
-        return back(dy)
+            found, sums = jax.grad(loss, wanted, has_aux=True)(params, x, keys, i, dy)
+        elif first:
+            found = jax.vjp(lambda params: forward(params, x, keys, i), params)[1](dy)
+            sums = None
+        else:
+            found = jax.vjp(lambda params, x: forward(params, x, keys, i), params, x)[1](dy)
+            sums = None
+        return Backward(found[0], None if first else found[1], sums)
 
     def update(params: Params, opt_state: Any, gradients: Params) -> tuple[Params, Any]:
         updates, opt_state = optimizer.update(gradients, opt_state, params)
@@ -144,7 +156,9 @@ def _make_stage(
         params,
         transform_non_params=lambda _: replicated(mesh),
     )
-    passed_on = (params, None if first else rows_of(mesh), *((replicated(mesh),) if last else ()))
+    passed_on = Backward(
+        params, None if first else rows_of(mesh), replicated(mesh) if last else None
+    )
     return Stage(
         network.names,
         mesh,

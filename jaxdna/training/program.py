@@ -80,8 +80,15 @@ class Program:
           UserError: the config asks for what does not go with the data's task.
         """
         spec.task.check_metric(config.train.early_stopping.metric)
+        config, mesh = cls.settle(config, mesh, spec)
         task = spec.task.weighted(config.train.class_weight, spec.targets)
         return cls(config, mesh, spec.example_shape, task, spec.train_examples)
+
+    @classmethod
+    def settle(cls, config: ConfigDict, mesh: Mesh, spec: Spec) -> tuple[ConfigDict, Mesh]:
+        """Returns what a strategy decides before anything is laid out: config and devices."""
+        del spec
+        return config, mesh
 
     def __post_init__(self) -> None:
         """Raises UserError where the mesh cannot split the examples or the parameters."""

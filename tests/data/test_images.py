@@ -48,7 +48,7 @@ def test_a_prepared_set_brings_back_what_was_written_and_splits_it_once_for_all(
         "train": 1260, "validation": 140, "test": 397,
     }  # fmt: skip
     assert dataset.example_shape == (28, 28, 1)
-    assert dataset.logits == 10
+    assert dataset.task.outputs == 10
     for split in dataset.splits.values():
         assert (split.x.dtype, split.y.dtype) == (np.uint8, np.int32)
 

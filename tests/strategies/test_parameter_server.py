@@ -49,7 +49,7 @@ def built(kind, *overrides):
     dataset = load_dataset(config)
     mesh = make_mesh(config, jax.devices()[:1])
     size = len(dataset.splits["train"])
-    return kind(config, mesh, dataset.example_shape, dataset.logits, size), dataset
+    return kind(config, mesh, dataset.example_shape, dataset.task, size), dataset
 
 
 def servers(*overrides):

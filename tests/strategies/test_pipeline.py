@@ -13,6 +13,7 @@ from rich.console import Console
 
 from jaxdna.analysis.run_report import write_run_report
 from jaxdna.config import flat, load_config, override, validate
+from jaxdna.data.dataset import Spec
 from jaxdna.data.registry import load_dataset
 from jaxdna.errors import EXIT_OK, UserError
 from jaxdna.models.layers import Dense
@@ -54,7 +55,7 @@ def program(kind, stages, microbatches, *overrides, data=1):
         config = validate(override(flat(CIFAR), settings))
     mesh = make_mesh(config, jax.devices()[: stages * data])
     shape, classes = ((60,), 2) if kind == "tal1" else ((32, 32, 3), 10)
-    return PipelineProgram(config, mesh, shape, of_classes(classes), 64)
+    return PipelineProgram.of(config, mesh, Spec(shape, of_classes(classes), 64))
 
 
 def whole(program_):
@@ -311,8 +312,7 @@ def trained(dataset, folder, *overrides):
         "configs/tal1.py", ["strategy=pipeline", "mesh.stage=2", "mesh.data=1", *overrides]
     )
     mesh = make_mesh(config, jax.devices()[:2])
-    size = len(dataset.splits["train"])
-    prepared = Prepared(mesh, dataset, PipelineProgram(config, mesh, (500,), of_classes(2), size))
+    prepared = Prepared(mesh, dataset, PipelineProgram.of(config, mesh, dataset.spec))
     opened = RunFolder(folder)
     console = Console(quiet=True)
     with Guard(config.watchdog, owns_process=False) as guard, opened.locked(console):
@@ -373,7 +373,7 @@ def test_the_dearest_layer_is_measured_and_gets_its_own_stage():
 def test_a_measured_cut_stays_for_the_whole_run(tmp_path):
     asked = load_config("configs/mnist_mlp.py", ["strategy=pipeline", "mesh.stage=2"])
     mesh = make_mesh(asked, jax.devices()[:2])
-    built = PipelineProgram(asked, mesh, (28, 28, 1), of_classes(10), 1024)
+    built = PipelineProgram.of(asked, mesh, Spec((28, 28, 1), of_classes(10), 1024))
     assert asked.pipeline.boundaries == ""
     assert built.config.pipeline.boundaries in built.stages[1].names
     folder = RunFolder(tmp_path / "run")
@@ -415,7 +415,7 @@ def test_what_does_not_fit_is_one_sentence(overrides, words):
     def build():
         config = config_of("strategy=pipeline", "mesh.stage=2", "mesh.data=1", *overrides)
         mesh = make_mesh(config, jax.devices()[: config.mesh.stage * config.mesh.data])
-        PipelineProgram(config, mesh, (60,), of_classes(2), 64)
+        PipelineProgram.of(config, mesh, Spec((60,), of_classes(2), 64))
 
     with pytest.raises(UserError) as caught:
         build()
