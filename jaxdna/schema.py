@@ -5,90 +5,24 @@ these tables. Like `jaxdna.config` this module never imports jax.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
 from jaxdna.errors import UserError, nearest
-
-
-@dataclass(frozen=True)
-class Field:
-    """One configuration key.
-
-    Attributes:
-      default: the recommended value; its type is the type that the key accepts.
-      meaning: one line for people.
-      legal: what is accepted, in words that end an error sentence.
-      accepts: whether a value of the right type is legal.
-      identity: a run folder cannot be resumed with another value of this key, since the
-        parameters, the data or the order of the batches would be others.
-      before: the value that runs have which were begun before the key was there; None: the default.
-    """
-
-    default: Any
-    meaning: str
-    legal: str
-    accepts: Callable[[Any], bool]
-    identity: bool = False
-    before: Any = None
-
-
-def _integer(default: int, meaning: str, low: int = 1, high: float = math.inf) -> Field:
-    span = f"{low} or more" if high == math.inf else f"{low} to {high:.0f}"
-    return Field(default, meaning, f"an integer, {span}", lambda v: low <= v <= high)
-
-
-def _number(default: float, meaning: str, low: float = 0.0, high: float = math.inf) -> Field:
-    span = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-    return Field(float(default), meaning, f"a number, {span}", lambda v: low <= v <= high)
-
-
-def _positive(default: float, meaning: str) -> Field:
-    return Field(default, meaning, "a number above 0", lambda v: 0 < v < math.inf)
-
-
-def _seconds(default: float, meaning: str) -> Field:
-    return _number(default, f"most seconds {meaning}, then exit 75; 0 waits for ever", high=1e9)
-
-
-def _fraction(default: float, meaning: str) -> Field:
-    return Field(default, meaning, "a number above 0 and below 1", lambda v: 0 < v < 1)
-
-
-def _choice(default: str, options: Iterable[str], meaning: str) -> Field:
-    options = tuple(options)
-    legal = "one of " * (len(options) > 1) + ", ".join(options)
-    return Field(default, meaning, legal, lambda v: v in options)
-
-
-def _text(default: str, meaning: str) -> Field:
-    return Field(default, meaning, "a text", lambda v: True)
-
-
-def _flag(default: bool, meaning: str) -> Field:
-    return Field(default, meaning, "true or false", lambda v: True)
-
-
-def _share(meaning: str) -> Field:
-    return Field(0.0, meaning, "a number, 0 to below 1", lambda v: 0 <= v < 1)
-
-
-def _sizes(default: str, meaning: str) -> Field:
-    def accepts(text: str) -> bool:
-        parts = text.split(",")
-        return all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts)
-
-    return Field(default, meaning, "integers, 1 or more, joined by commas", accepts)
-
-
-def _axis(default: int, meaning: str) -> Field:
-    return Field(
-        default,
-        meaning,
-        "an integer, 1 or more, or -1 for all remaining devices",
-        lambda v: v == -1 or v >= 1,
-    )
+from jaxdna.fields import (
+    Field,
+    axis,
+    choice,
+    flag,
+    fraction,
+    integer,
+    number,
+    positive,
+    seconds,
+    share,
+    sizes,
+    text,
+)
 
 
 def _are_seconds(text: str) -> bool:
@@ -103,22 +37,22 @@ def _identity(fields: Mapping[str, Field]) -> dict[str, Field]:
 
 
 _IMAGES = {
-    "data_dir": _text(
+    "data_dir": text(
         "", "folder of prepared tensorflow-datasets; empty for its own (~/tensorflow_datasets)"
     ),
-    "synthetic": _flag(False, "labelled random images of the same shape, for timing and planning"),
-    "train_examples": _integer(0, "images to train on; 0 for all that there are", 0, 10**9),
-    "validation_examples": _integer(
+    "synthetic": flag(False, "labelled random images of the same shape, for timing and planning"),
+    "train_examples": integer(0, "images to train on; 0 for all that there are", 0, 10**9),
+    "validation_examples": integer(
         0, "training images kept for early stopping; 0 for a tenth of them", 0, 10**9
     ),
-    "test_examples": _integer(0, "images for the reported score; 0 for all", 0, 10**9),
+    "test_examples": integer(0, "images for the reported score; 0 for all", 0, 10**9),
 }
 
 STRAND_CHOICES = ("average", "forward", "max")
 
 DATA_SETS: dict[str, dict[str, Field]] = {
     "tal1": {
-        "motif": _text(
+        "motif": text(
             "TAL1_known4",
             "a preset (`jaxdna simulate --list`), or a motif file: MEME, JASPAR, HOMER, gimme, "
             "TRANSFAC or CIS-BP",
@@ -126,41 +60,41 @@ DATA_SETS: dict[str, dict[str, Field]] = {
         "gc": Field(
             0.4, "GC fraction of the background", "a number between 0 and 1", lambda v: 0 < v < 1
         ),
-        "length": _integer(500, "bases in each sequence", high=10**8),
-        "train_examples": _integer(12_800, "sequences to train on", high=10**9),
-        "validation_examples": _integer(3_200, "sequences for early stopping", high=10**9),
-        "test_examples": _integer(4_000, "sequences for the reported score", high=10**9),
-        "reverse_complement": _flag(
+        "length": integer(500, "bases in each sequence", high=10**8),
+        "train_examples": integer(12_800, "sequences to train on", high=10**9),
+        "validation_examples": integer(3_200, "sequences for early stopping", high=10**9),
+        "test_examples": integer(4_000, "sequences for the reported score", high=10**9),
+        "reverse_complement": flag(
             True, "flip every training sequence to its other strand half of the time"
         ),
     },
     "mnist": _IMAGES,
     "cifar10": _IMAGES
-    | {"augment": _flag(True, "flip and shift every training image, anew in every epoch")},
+    | {"augment": flag(True, "flip and shift every training image, anew in every epoch")},
     "fasta": {
-        "positives": _text("", "FASTA file of bound sequences"),
-        "negatives": _text(
+        "positives": text("", "FASTA file of bound sequences"),
+        "negatives": text(
             "", "FASTA or BED file of unbound ones, or dinucleotide_shuffle, or gc_matched"
         ),
-        "bed": _text("", "BED or narrowPeak file of bound intervals; needs data.genome"),
-        "genome": _text(
+        "bed": text("", "BED or narrowPeak file of bound intervals; needs data.genome"),
+        "genome": text(
             "", "genome that the intervals lie on: FASTA, plain or compressed, or .2bit"
         ),
-        "table": _text("", "file with rows of sequence, tab, 0 or 1; instead of the others"),
-        "length": _integer(
+        "table": text("", "file with rows of sequence, tab, 0 or 1; instead of the others"),
+        "length": integer(
             0, "bases of every example; 0: as the files have it, 500 for intervals", 0, 10**8
         ),
-        "lengths": _choice(
+        "lengths": choice(
             "error", ("error", "center_crop", "pad"), "what to do where lengths differ"
         ),
-        "ambiguous": _choice(
+        "ambiguous": choice(
             "zero", ("zero", "uniform", "error"), "what N and other ambiguous letters become"
         ),
-        "validation_fraction": _fraction(0.16, "share of the records for early stopping"),
-        "test_fraction": _fraction(0.2, "share of the records for the reported score"),
-        "valid_chroms": _text("", "instead of a share: chromosomes for validation, as chr8,chr9"),
-        "test_chroms": _text("", "instead of a share: chromosomes for the test"),
-        "split_table": _text(
+        "validation_fraction": fraction(0.16, "share of the records for early stopping"),
+        "test_fraction": fraction(0.2, "share of the records for the reported score"),
+        "valid_chroms": text("", "instead of a share: chromosomes for validation, as chr8,chr9"),
+        "test_chroms": text("", "instead of a share: chromosomes for the test"),
+        "split_table": text(
             "", "instead of shares: file with columns id and split, as `jaxdna simulate` writes"
         ),
         "similarity": Field(
@@ -177,8 +111,8 @@ DATA_SETS: dict[str, dict[str, Field]] = {
             "0, or an integer of 2 or more",
             lambda v: v == 0 or v >= 2,
         ),
-        "fold": _integer(-1, "the only fold to train; -1 for each in turn", low=-1),
-        "reverse_complement": _flag(
+        "fold": integer(-1, "the only fold to train; -1 for each in turn", low=-1),
+        "reverse_complement": flag(
             True, "flip every training sequence to its other strand half of the time"
         ),
     },
@@ -186,28 +120,28 @@ DATA_SETS: dict[str, dict[str, Field]] = {
 
 MODELS: dict[str, dict[str, Field]] = {
     "motif_cnn": {
-        "filters": _integer(16, "convolution filters", high=10**6),
-        "width": _integer(15, "bases that a filter spans", high=10**6),
-        "strands": _choice(
+        "filters": integer(16, "convolution filters", high=10**6),
+        "width": integer(15, "bases that a filter spans", high=10**6),
+        "strands": choice(
             "average",
             STRAND_CHOICES,
             "how the logits of both strands make one prediction",
         ),
-        "scan": _choice(
+        "scan": choice(
             "auto",
             ("auto", "convolution", "matmul", "pallas_tpu", "plain"),
             "how the filters are computed; auto: as suits the devices",
         ),
     },
     "image_cnn": {
-        "filters": _sizes("32,64,64", "filters of both convolutions of each block"),
-        "padding": _choice("same", ("same", "valid"), "of each block's first convolution"),
-        "dense": _sizes("512", "units of the hidden dense layers"),
-        "dropout": _share("share of the hidden dense layers' outputs to drop in training"),
+        "filters": sizes("32,64,64", "filters of both convolutions of each block"),
+        "padding": choice("same", ("same", "valid"), "of each block's first convolution"),
+        "dense": sizes("512", "units of the hidden dense layers"),
+        "dropout": share("share of the hidden dense layers' outputs to drop in training"),
     },
     "mlp": {
-        "dense": _sizes("512,512", "units of the hidden dense layers"),
-        "dropout": _share("share of the hidden layers' outputs to drop in training"),
+        "dense": sizes("512,512", "units of the hidden dense layers"),
+        "dropout": share("share of the hidden layers' outputs to drop in training"),
     },
 }
 
@@ -216,20 +150,20 @@ IMAGE_MODELS = ("image_cnn", "mlp")
 
 _IDENTITY = _identity(
     {
-        "seed": _integer(0, "decides data, initial parameters and batches", 0, 2**31 - 1),
-        "optimizer.name": _choice("adam", ("adam", "sgd", "momentum"), "update rule"),
-        "train.batch_size": _integer(32, "GLOBAL batch: examples per step over all devices"),
-        "train.class_weight": _choice(
+        "seed": integer(0, "decides data, initial parameters and batches", 0, 2**31 - 1),
+        "optimizer.name": choice("adam", ("adam", "sgd", "momentum"), "update rule"),
+        "train.batch_size": integer(32, "GLOBAL batch: examples per step over all devices"),
+        "train.class_weight": choice(
             "none",
             ("none", "balanced"),
             "how much examples count in the loss; balanced: all classes count the same in total",
         ),
-        "train.precision": _choice(
+        "train.precision": choice(
             "float32",
             ("float32", "bfloat16"),
             "type of activations; parameters, optimizer, logits and loss are float32 always",
         ),
-        "train.early_stopping.metric": _choice(
+        "train.early_stopping.metric": choice(
             "val_loss",
             ("val_loss", "val_accuracy", "val_auroc", "val_pearson"),
             "decides which parameters are best",
@@ -238,12 +172,12 @@ _IDENTITY = _identity(
 )
 
 _SETTINGS = {
-    "optimizer.learning_rate": _positive(1e-3, "peak step size"),
-    "optimizer.schedule": _choice(
+    "optimizer.learning_rate": positive(1e-3, "peak step size"),
+    "optimizer.schedule": choice(
         "constant", ("constant", "cosine", "linear"), "how the step size falls after the warm-up"
     ),
-    "optimizer.warmup_epochs": _number(0.0, "epochs in which the step size rises from 0"),
-    "optimizer.weight_decay": _number(0.0, "decoupled decay of all kernels but the last layer's"),
+    "optimizer.warmup_epochs": number(0.0, "epochs in which the step size rises from 0"),
+    "optimizer.weight_decay": number(0.0, "decoupled decay of all kernels but the last layer's"),
     "optimizer.momentum": Field(
         0.9, "decay of momentum's trace", "a number, 0 to below 1", lambda v: 0 <= v < 1
     ),
@@ -253,85 +187,85 @@ _SETTINGS = {
     "optimizer.b2": Field(
         0.999, "decay of Adam's second moment", "a number, 0 to below 1", lambda v: 0 <= v < 1
     ),
-    "optimizer.eps": _positive(1e-7, "Adam's guard against division by zero (Keras: 1e-7)"),
-    "train.epochs": _integer(20, "most epochs to train", high=10**7),
-    "train.accumulate": _integer(
+    "optimizer.eps": positive(1e-7, "Adam's guard against division by zero (Keras: 1e-7)"),
+    "train.epochs": integer(20, "most epochs to train", high=10**7),
+    "train.accumulate": integer(
         1, "parts of a batch that follow one another, to fit a large one into memory", high=10**6
     ),
-    "train.steps_per_call": _integer(
+    "train.steps_per_call": integer(
         0, "steps in one dispatch to the devices; 0 lets the backend choose", low=0, high=10**6
     ),
-    "train.early_stopping.patience": _integer(
+    "train.early_stopping.patience": integer(
         0, "epochs without improvement before stopping; 0 never stops early", low=0
     ),
-    "train.early_stopping.min_delta": _number(0.0, "smaller changes are no improvement"),
-    "mesh.data": _axis(-1, "shards of each batch, parameters mirrored"),
-    "mesh.fsdp": _axis(1, "shards of each batch, parameters and optimizer state sharded as well"),
-    "mesh.model": _axis(1, "shards of filters and features"),
-    "mesh.seq": _axis(1, "shards of each sequence's positions (of an image's rows)"),
-    "mesh.stage": _axis(1, "stages that the layers are cut into (strategy=pipeline)"),
-    "mesh.dcn.data": _integer(1, "the part of mesh.data that crosses hosts or slices"),
-    "mesh.dcn.fsdp": _integer(1, "the part of mesh.fsdp that crosses hosts or slices"),
-    "mesh.dcn.stage": _integer(1, "the part of mesh.stage that crosses hosts or slices"),
-    "gradient_sync.method": _choice(
+    "train.early_stopping.min_delta": number(0.0, "smaller changes are no improvement"),
+    "mesh.data": axis(-1, "shards of each batch, parameters mirrored"),
+    "mesh.fsdp": axis(1, "shards of each batch, parameters and optimizer state sharded as well"),
+    "mesh.model": axis(1, "shards of filters and features"),
+    "mesh.seq": axis(1, "shards of each sequence's positions (of an image's rows)"),
+    "mesh.stage": axis(1, "stages that the layers are cut into (strategy=pipeline)"),
+    "mesh.dcn.data": integer(1, "the part of mesh.data that crosses hosts or slices"),
+    "mesh.dcn.fsdp": integer(1, "the part of mesh.fsdp that crosses hosts or slices"),
+    "mesh.dcn.stage": integer(1, "the part of mesh.stage that crosses hosts or slices"),
+    "gradient_sync.method": choice(
         "auto", ("auto", "ring", "hierarchical"), "how gradients are summed; auto is XLA's own"
     ),
-    "gradient_sync.bucket_mb": _number(0.0, "MiB of gradients that travel together; 0: each alone"),
-    "strategy": _choice(
+    "gradient_sync.bucket_mb": number(0.0, "MiB of gradients that travel together; 0: each alone"),
+    "strategy": choice(
         "spmd", ("spmd", "pipeline", "parameter_server"), "how the devices share the work"
     ),
-    "pipeline.schedule": _choice(
+    "pipeline.schedule": choice(
         "1f1b",
         ("sequential", "gpipe", "1f1b", "pipedream", "2bw", "spectrain"),
         "order of the stages' passes; the first three give the numbers of one device",
     ),
-    "pipeline.microbatches": _integer(4, "pieces that each batch is cut into", high=10**6),
-    "pipeline.boundaries": _text(
+    "pipeline.microbatches": integer(4, "pieces that each batch is cut into", high=10**6),
+    "pipeline.boundaries": text(
         "", "layers (names or numbers from 0) that begin the later stages; empty: measured balance"
     ),
-    "parameter_server.workers": _integer(2, "processes that compute gradients", high=10**4),
-    "parameter_server.servers": _integer(1, "processes that share the variables", high=10**4),
-    "parameter_server.max_staleness": _integer(
+    "parameter_server.workers": integer(2, "processes that compute gradients", high=10**4),
+    "parameter_server.servers": integer(1, "processes that share the variables", high=10**4),
+    "parameter_server.max_staleness": integer(
         8, "updates between a worker's pull and its push at most; 0 is synchronous", low=0
     ),
-    "parameter_server.devices_per_worker": _integer(1, "devices of each worker", high=4096),
-    "parameter_server.checkpoint_every": _integer(
+    "parameter_server.devices_per_worker": integer(1, "devices of each worker", high=4096),
+    "parameter_server.checkpoint_every": integer(
         50, "updates between a server's checkpoints: fewer are lost when it dies"
     ),
-    "parameter_server.address": _text("", "HOST:PORT of a Ray cluster; empty starts one here"),
-    "parameter_server.patience": _positive(60.0, "seconds to wait for a cluster or a server"),
+    "parameter_server.address": text("", "HOST:PORT of a Ray cluster; empty starts one here"),
+    "parameter_server.patience": positive(60.0, "seconds to wait for a cluster or a server"),
     "parameter_server.delays": Field(
         "",
         "for experiments: seconds that each worker sleeps in every step, with commas",
         "numbers of 0 or more, with commas",
         _are_seconds,
     ),
-    "checkpoint.every_epochs": _integer(1, "epochs between checkpoints"),
-    "checkpoint.keep": _integer(3, "checkpoints to keep; each holds the best parameters too"),
-    "cluster.coordinator": _text("", "HOST:PORT of process 0, where nothing else tells"),
-    "cluster.processes": _integer(1, "number of processes, with a coordinator", high=10**6),
-    "cluster.process_id": _integer(0, "which of them this is, from 0", low=0, high=10**6),
-    "cluster.start_seconds": _integer(300, "how long to wait for the other processes"),
-    "cluster.heartbeat_seconds": _integer(100, "silence after which a process counts as dead"),
-    "runtime.platform": _choice(
+    "checkpoint.every_epochs": integer(1, "epochs between checkpoints"),
+    "checkpoint.keep": integer(3, "checkpoints to keep; each holds the best parameters too"),
+    "cluster.coordinator": text("", "HOST:PORT of process 0, where nothing else tells"),
+    "cluster.processes": integer(1, "number of processes, with a coordinator", high=10**6),
+    "cluster.process_id": integer(0, "which of them this is, from 0", low=0, high=10**6),
+    "cluster.start_seconds": integer(300, "how long to wait for the other processes"),
+    "cluster.heartbeat_seconds": integer(100, "silence after which a process counts as dead"),
+    "runtime.platform": choice(
         "auto", ("auto", "cpu", "cuda", "rocm", "tpu"), "which backend runs the steps"
     ),
-    "runtime.cpu_devices": _integer(
+    "runtime.cpu_devices": integer(
         0, "simulated devices on the CPU; 0 leaves it to jax", low=0, high=4096
     ),
-    "runtime.require_accelerator": _flag(False, "refuse to run on the CPU"),
-    "runtime.data_cache": _text(
+    "runtime.require_accelerator": flag(False, "refuse to run on the CPU"),
+    "runtime.data_cache": text(
         "auto",
         "folder for converted sequences and indices of genomes; `auto` is the user's cache folder",
     ),
-    "runtime.compilation_cache": _text(
+    "runtime.compilation_cache": text(
         "auto", "folder for compiled programs; `auto` is the user's cache folder, `off` none"
     ),
-    "watchdog.start": _seconds(900, "to find the devices and load the data"),
-    "watchdog.compile": _seconds(3600, "to compile all programs"),
-    "watchdog.step": _seconds(900, "for one call of training steps"),
-    "watchdog.evaluation": _seconds(1800, "for one evaluation"),
-    "watchdog.save": _seconds(1800, "for one checkpoint"),
+    "watchdog.start": seconds(900, "to find the devices and load the data"),
+    "watchdog.compile": seconds(3600, "to compile all programs"),
+    "watchdog.step": seconds(900, "for one call of training steps"),
+    "watchdog.evaluation": seconds(1800, "for one evaluation"),
+    "watchdog.save": seconds(1800, "for one checkpoint"),
 }
 
 COMMON: dict[str, Field] = _IDENTITY | _SETTINGS
@@ -351,6 +285,6 @@ def schema(data: str, model: str) -> dict[str, Field]:
     for section, name, tables in (("data", data, DATA_SETS), ("model", model, MODELS)):
         if name not in tables:
             raise UserError(f"--config.{section}.name={name} is unknown; {nearest(name, tables)}")
-        own = {"name": _choice(name, (name,), f"which {section}"), **tables[name]}
+        own = {"name": choice(name, (name,), f"which {section}"), **tables[name]}
         fields |= _identity({f"{section}.{key}": field for key, field in own.items()})
     return fields
