@@ -51,9 +51,14 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
     return made
 
 
+def figures(value: float) -> str:
+    """Returns a number as tables show it: four decimals, or one from a thousand on."""
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
 def _text(cell: Any) -> str:
     if cell is None:
         return "-"
     if isinstance(cell, float):
-        return f"{cell:.4f}"
+        return figures(cell)
     return f"{cell:,}" if isinstance(cell, int) else visible(str(cell))

@@ -100,7 +100,7 @@ def test_sample(trained: Trained, folder: RunFolder) -> Sample:
     dataset = load_dataset(config)
     folder.check_data(dataset)
     codes = np.asarray(dataset.splits["test"].x[:_MOST])
-    ids = (dataset.ids("test") if dataset.ids else [])[:_MOST]
+    ids = dataset.names("test")[:_MOST]
     lengths = dataset.lengths("test")[:_MOST] if dataset.lengths else None
     return Sample(ids, codes, lengths=lengths)
 

@@ -18,11 +18,11 @@ from jaxdna.analysis.report_figures import (
     scatter_svgs,
 )
 from jaxdna.config import flat
+from jaxdna.console import figures
 from jaxdna.errors import visible
 from jaxdna.runs.display import class_sizes
 from jaxdna.tasks.classes import Binary
 from jaxdna.tasks.task import Task
-from jaxdna.tasks.verdict import LEARNT_NOTHING
 
 MOST_LOGOS = 8
 _STYLE = """
@@ -166,12 +166,9 @@ def _headline(report: ReportData) -> str:
         shown.append(("AUROC's ceiling", f"{summary['ceiling']['auroc']:.4f}"))
     shown.append(("parameters", f"{summary['params']:,}"))
     cells = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in shown)
-    warning = (
-        ""
-        if summary["left_plateau"]
-        else f"<p><strong>{escape(summary.get('verdict', LEARNT_NOTHING))}</strong></p>"
-    )
-    return f'<div class="headline">{cells}</div>{warning}'
+    said = escape(summary["verdict"])
+    verdict = said if summary["left_plateau"] else f"<strong>{said}</strong>"
+    return f'<div class="headline">{cells}</div><p>{verdict}</p>'
 
 
 def _scores(report: ReportData) -> str:
@@ -187,7 +184,7 @@ def _scores(report: ReportData) -> str:
         [
             label,
             found[key].value,
-            f"{found[key].low:.4f} to {found[key].high:.4f}",
+            f"{figures(found[key].low)} to {figures(found[key].high)}",
             chance.get(key),
             *([ceiling.get(key)] if ceiling else []),
         ]
@@ -310,5 +307,5 @@ def _cell(value: Any) -> str:
         return "<td>-</td>"
     if isinstance(value, bool | str):
         return f"<td>{escape(str(value))}</td>"
-    text = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    text = f"{value:,}" if isinstance(value, int) else figures(value)
     return f'<td class="n">{text}</td>'

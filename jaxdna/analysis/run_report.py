@@ -7,6 +7,7 @@ import numpy as np
 from flax import nnx
 
 from jaxdna.analysis.filters import FilterMotif, filter_motifs
+from jaxdna.analysis.motif_match import likely
 from jaxdna.analysis.report import MOST_LOGOS, ReportData, report_html
 from jaxdna.analysis.windows import find_windows
 from jaxdna.data.motifs import LIBRARY, library
@@ -23,8 +24,8 @@ _MOST_SEQUENCES = 4000  # of the test split, to draw the filters from
 
 def write_run_report(
     folder: RunFolder, prepared: Prepared, best: Params, summary: dict[str, Any]
-) -> None:
-    """Writes report.html.
+) -> str:
+    """Writes report.html; returns a sentence on the filter that matters most, or nothing.
 
     Args:
       folder: of the run; its test.tsv and metrics.jsonl are there.
@@ -33,6 +34,7 @@ def write_run_report(
       summary: as in summary.json.
     """
     dataset, config = prepared.dataset, prepared.program.config
+    filters = _filters(prepared, best)
     _, targets, outputs = folder.read_test(dataset.task)
     page = report_html(
         ReportData(
@@ -46,12 +48,24 @@ def write_run_report(
             outputs=outputs,
             best_logits=dataset.best_logits("test") if dataset.best_logits else None,
             ceiling=dataset.ceiling("validation") if dataset.ceiling else None,
-            filters=_filters(prepared, best),
+            filters=filters,
             caveat=f"Compared with {len(library())} known motifs: {LIBRARY}.",
             devices=describe_devices(list(prepared.mesh.devices.flat)),
         )
     )
     folder.write(folder.report, page)
+    return _strongest(filters)
+
+
+def _strongest(filters: list[FilterMotif]) -> str:
+    strongest = next((one for one in filters if one.core), None)
+    if not strongest or not strongest.core:
+        return ""
+    said = f"The filter that matters most reads {strongest.core.consensus}"
+    match = likely(strongest.hits)
+    if not match:
+        return f"{said}, which resembles none of the known motifs."
+    return f"{said}, as {match.target} does (p = {match.p_value:.0e})."
 
 
 def _filters(prepared: Prepared, best: Params) -> list[FilterMotif]:

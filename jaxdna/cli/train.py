@@ -39,23 +39,26 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _closing_notes(summary: dict[str, Any], workdir: Path, console: Any) -> None:
-    stop = "stopped early" if summary["stopped_early"] else "ran all epochs"
+    stop = "stopped early after" if summary["stopped_early"] else "ran all of"
     seconds, speed = summary["seconds"], summary["samples_per_second"]
     console.print(
-        f"{stop} after {summary['epochs']}; kept the parameters of epoch {summary['best_epoch']}"
+        f"{stop} {summary['epochs']} epochs; kept the parameters of epoch {summary['best_epoch']}"
     )
-    if not summary["left_plateau"]:
-        from jaxdna.tasks.verdict import LEARNT_NOTHING
-
-        verdict = summary.get("verdict", LEARNT_NOTHING)  # a run of an older version has none
-        console.print(
-            f"{verdict} Try another --config.seed, a higher "
-            "--config.optimizer.learning_rate, or more examples.",
-            style="bold",
-        )
     console.print(
         f"{seconds['total']:.1f} s in all: compile {seconds['compile']:.1f}, "
         f"train {seconds['train']:.1f} ({speed or 0:,} examples/s), "
         f"evaluate {seconds['eval']:.1f}, checkpoints {seconds['checkpoint']:.1f}"
     )
-    console.print(f"curves, metrics and checkpoints are in {workdir}")
+    from jaxdna.tasks.verdict import LEARNT_NOTHING
+
+    hint = (
+        ""
+        if summary["left_plateau"]
+        else " Try another --config.seed, a higher --config.optimizer.learning_rate, or more "
+        "examples."
+    )
+    verdict = summary.get("verdict")  # a run of an older version may have none
+    if verdict or hint:
+        motif = summary.get("motif", "") if summary["left_plateau"] else ""
+        console.print(f"{verdict or LEARNT_NOTHING}{hint} {motif}".rstrip(), style="bold")
+    console.print(f"look at {workdir / 'report.html'}; all else is in {workdir}")

@@ -68,6 +68,7 @@ class Dataset:
         None where nobody knows them.
       inputs: the files that the data come from; none for simulated data.
       notes: sentences about the data that a person should read.
+      caveats: those of them that say why a score may be too good.
       best_logits: the logits float64 [examples] of a split that reach that ceiling.
       ids: names of a split's examples, in order; None where they have none.
       lengths: int64 [examples], a split's sequences' bases before any padding or cropping; None
@@ -80,6 +81,7 @@ class Dataset:
     ceiling: Callable[[str], dict[str, float | None]] | None = None
     inputs: Sequence[Input] = ()
     notes: Sequence[str] = ()
+    caveats: Sequence[str] = ()
     best_logits: Callable[[str], NDArray[np.float64]] | None = None
     ids: Callable[[str], list[str]] | None = None
     lengths: Callable[[str], NDArray[np.int64]] | None = None
@@ -88,6 +90,12 @@ class Dataset:
     def example_shape(self) -> tuple[int, ...]:
         """Shape of one example."""
         return self.splits["train"].x.shape[1:]
+
+    def names(self, split: str) -> list[str]:
+        """Returns what the examples of a split are called: by their ids, or `test_0` and so on."""
+        if self.ids:
+            return self.ids(split)
+        return [f"{split}_{i}" for i in range(len(self.splits[split]))]
 
     @property
     def spec(self) -> Spec:

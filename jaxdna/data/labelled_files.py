@@ -48,15 +48,17 @@ def load_files(config: ConfigDict) -> Dataset:
             f"every sequence has a copy of the other class ({one} and {other}, for example): "
             "nothing tells the classes apart; legal: bound and unbound sequences that differ"
         )
-    notes += duplicates.notes(names)
+    caveats = duplicates.notes(names)
     alone = None
     if together is not labelled.groups and not (config.data.split_table or config.data.test_chroms):
         with suppress(UserError):
             alone = _numbers(_split_rows(labelled, config, labelled.groups)[0], len(labelled))
     for relation in relations:
-        notes += relation.notes(split, alone, names)
+        found = relation.notes(split, alone, names)
+        (caveats if relation.leaks(split) else notes).extend(found)
     padded = config.data.lengths == "pad"
-    notes += shortcut_notes(labelled.codes, labelled.labels, labelled.lengths, padded)
+    caveats += shortcut_notes(labelled.codes, labelled.labels, labelled.lengths, padded)
+    notes += caveats
 
     def ids(name: str) -> list[str]:
         names = labelled.ids()
@@ -71,6 +73,7 @@ def load_files(config: ConfigDict) -> Dataset:
         f"bases ({files})",
         inputs=inputs,
         notes=labelled.notes + notes,
+        caveats=caveats,
         ids=ids,
         lengths=lambda name: labelled.lengths[rows[name]],
     )

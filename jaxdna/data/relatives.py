@@ -26,6 +26,12 @@ class Relation:
     groups: NDArray[np.int64]
     how: str
 
+    def leaks(self, split: NDArray[np.integer]) -> bool:
+        """Returns whether some of them are in different splits; see `notes`."""
+        inside = split >= 0
+        groups = self.groups[inside]
+        return bool(find_duplicates(groups, split[inside], np.zeros_like(groups)).across)
+
     def notes(
         self,
         split: NDArray[np.integer],

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jaxdna.console import table
+from jaxdna.console import figures, table
 from jaxdna.tasks.kinds import KINDS
 from jaxdna.tasks.task import Task
 
@@ -94,7 +94,7 @@ def measures_table(summary: dict[str, Any]) -> Table:
         [
             label,
             found[name]["value"],
-            f"{found[name]['low']:.4f} to {found[name]['high']:.4f}",
+            f"{figures(found[name]['low'])} to {figures(found[name]['high'])}",
             *(one.get(name) for one in (chance, ceiling) if one),
         ]
         for name, label in KINDS[summary.get("task", "binary")].measured.items()

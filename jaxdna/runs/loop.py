@@ -23,6 +23,7 @@ from jaxdna.runs.guard import Guard, StopRequested
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.stopwatch import Stopwatch
 from jaxdna.strategies.prepare import Prepared
+from jaxdna.tasks.verdict import with_caveats
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.dispatch import calls_left, few_ahead
 from jaxdna.training.early_stopping import EarlyStopping
@@ -51,7 +52,8 @@ class Run:
 
 
 # What draws a finished run: its folder, data and functions, the best parameters, the summary.
-Draw = Callable[[RunFolder, Prepared, Params, dict[str, Any]], None]
+# Returns a sentence on the motif that matters most, or nothing.
+Draw = Callable[[RunFolder, Prepared, Params, dict[str, Any]], str]
 
 
 def train(
@@ -100,7 +102,9 @@ def train(
     if folder.writes:
         try:
             _draw_curves(folder, prepared, run.progress)
-            draw(folder, prepared, best, summary)
+            if motif := draw(folder, prepared, best, summary):
+                summary["motif"] = motif
+                folder.write_summary(summary)
         except Exception as error:  # the run is finished, whatever becomes of its pictures
             loud(console)(f"the report cannot be drawn ({error}); the run itself is finished")
         folder.check_kept()
@@ -315,8 +319,7 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
         evaluator = Evaluator(prepared.program, dataset.splits["test"])
         outputs = evaluator.outputs(run.best, guard.wait)
         ceiling = dataset.ceiling("test") if dataset.ceiling else None
-    names = dataset.ids("test") if dataset.ids else [f"test_{i}" for i in range(len(targets))]
-    folder.write_test(names, targets, outputs, task.headings)
+    folder.write_test(dataset.names("test"), targets, outputs, task.headings)
     by_output = task.scores_by_output(targets, outputs) if task.outputs > 1 else {}
     return {
         "params": parameter_count(run.best),
@@ -325,7 +328,11 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
         "epochs": run.progress.epoch,
         "stopped_early": stopping.stop,
         "left_plateau": stopping.left_plateau,
-        "verdict": task.verdict(stopping.left_plateau, validation, targets, outputs),
+        "verdict": with_caveats(
+            task.verdict(stopping.left_plateau, validation, targets, outputs, ceiling),
+            dataset.caveats,
+        ),
+        "report": str(folder.report),
         "task": task.kind,
         "network": prepared.program.config.model.name,
         "data": dataset.describe,

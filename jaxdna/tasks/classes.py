@@ -23,7 +23,7 @@ from jaxdna.tasks.metrics import (
     macro,
 )
 from jaxdna.tasks.task import Batch, Scores, Task
-from jaxdna.tasks.verdict import chance_auroc, verdict_of_ranks
+from jaxdna.tasks.verdict import chance_auroc, nothing_of_classes
 
 FDRS = (0.05, 0.1, 0.2)
 _SCORED = {"loss": "loss (nats)", "accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
@@ -107,11 +107,23 @@ class _Classes(Task):
     def notes(self) -> list[str]:
         return [meaning(self.class_weights)] if self.class_weights else []
 
-    def verdict(
-        self, left_plateau: bool, validation: NDArray, targets: NDArray, outputs: NDArray
-    ) -> str:
+    def _nothing(self, validation: NDArray, targets: NDArray, outputs: NDArray) -> str:
         ranks = (targets, outputs[:, 0]) if outputs.shape[1] == 1 else None
-        return verdict_of_ranks(left_plateau, validation, ranks)
+        return nothing_of_classes(validation, ranks)
+
+    def _how_good(
+        self, scores: Scores, chance: Mapping[str, Any], ceiling: Mapping[str, float | None]
+    ) -> str:
+        largest = self.classes[int(np.argmax(chance["examples"]))]
+        best = f"; at best {ceiling['accuracy']:.1%}" if ceiling else ""
+        said = (
+            f"{scores['accuracy']:.1%} of {sum(chance['examples']):,} test examples are called "
+            f"right (always saying {largest}: {chance['accuracy']:.1%}{best})"
+        )
+        if scores["auroc"] is None:
+            return said + "."
+        best = f"; at best {ceiling['auroc']:.3f}" if ceiling else ""
+        return f"{said}, and AUROC is {scores['auroc']:.3f} (chance 0.5{best})."
 
     @property
     def headings(self) -> tuple[list[str], list[str]]:
@@ -354,6 +366,16 @@ class Multilabel(Task):
 
     def chance_loss(self, targets: NDArray) -> float:
         return float(np.mean([Binary().chance_loss(column) for column in targets.T]))
+
+    def _how_good(
+        self, scores: Scores, chance: Mapping[str, Any], ceiling: Mapping[str, float | None]
+    ) -> str:
+        area = "not defined" if scores["auroc"] is None else f"{scores['auroc']:.3f}"
+        return (
+            f"AUROC is {area} on {chance['examples']:,} test examples, the mean over "
+            f"{self.outputs} labels (chance 0.5), and {scores['accuracy']:.1%} of the labels are "
+            f"called right (always saying the commoner: {chance['accuracy']:.1%})."
+        )
 
     def measures(self, targets: NDArray, outputs: NDArray) -> dict[str, Measure] | None:
         losses = binary_losses(targets, outputs).mean(axis=1)

@@ -85,6 +85,17 @@ class _Numbers(Task):
             "spearman": 0.0,
         }
 
+    def _how_good(
+        self, scores: Scores, chance: Mapping[str, Any], ceiling: Mapping[str, float | None]
+    ) -> str:
+        over = f", the mean over {self.outputs} numbers," if self.outputs > 1 else ""
+        if scores["pearson"] is None or scores["r2"] is None:
+            return f"All {chance['examples']:,} test examples are known or predicted to be alike."
+        return (
+            f"Pearson's r is {scores['pearson']:.3f} on {chance['examples']:,} test examples"
+            f"{over} (chance 0), and {max(0.0, scores['r2']):.0%} of the variance is explained."
+        )
+
     def measures(self, targets: NDArray, outputs: NDArray) -> dict[str, Measure] | None:
         """Returns the scores with their intervals; None where a target is constant.
 
@@ -142,7 +153,7 @@ class Regression(_Numbers):
 
     kind: ClassVar[str] = "regression"
     scored: ClassVar[Mapping[str, str]] = {
-        "loss": "loss (chance: about 1)",
+        "loss": "loss (share of variance)",
         "mse": "mean squared error",
         "r2": "R²",
         "pearson": "Pearson's r",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jaxdna.errors import UserError
 from jaxdna.tasks.measures import Measure
-from jaxdna.tasks.verdict import verdict_of_losses
+from jaxdna.tasks.verdict import nothing_of_losses
 
 Scores = dict[str, float | None]
 Batch = dict[str, jax.Array]
@@ -186,18 +186,36 @@ class Task(ABC):
         return []
 
     def verdict(
-        self, left_plateau: bool, validation: NDArray, targets: NDArray, outputs: NDArray
+        self,
+        left_plateau: bool,
+        validation: NDArray,
+        targets: NDArray,
+        outputs: NDArray,
+        ceiling: Mapping[str, float | None] | None = None,
     ) -> str:
-        """Returns one sentence on whether the run has learnt anything.
+        """Returns one sentence on how good the run is, or that it has learnt nothing.
 
         Args:
           left_plateau: whether the validation split has ever been better than chance.
           validation: its targets.
           targets: those of the test split.
           outputs: what the run says of the test split.
+          ceiling: the best scores that are possible on it; None where nobody knows them.
         """
+        if not left_plateau:
+            return self._nothing(validation, targets, outputs)
+        return self._how_good(self.scores(targets, outputs), self.chance(targets), ceiling or {})
+
+    def _nothing(self, validation: NDArray, targets: NDArray, outputs: NDArray) -> str:
+        """The sentence on a run that never left the plateau of chance."""
         del targets, outputs
-        return verdict_of_losses(left_plateau, len(validation))
+        return nothing_of_losses(len(validation))
+
+    @abstractmethod
+    def _how_good(
+        self, scores: Scores, chance: Mapping[str, Any], ceiling: Mapping[str, float | None]
+    ) -> str:
+        """The sentence on a run that has learnt something."""
 
     @property
     @abstractmethod

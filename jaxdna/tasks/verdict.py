@@ -1,12 +1,13 @@
 """Whether a run has learnt anything, told with the noise that its examples leave."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.tasks.metrics import auroc, auroc_noise
 
 LEARNT_NOTHING = "This run never left the plateau of chance: it has learnt nothing."
-_LEFT = "This run left the plateau of chance."
 _RARE = 0.25  # a smaller share of the rarer class makes ranks decide beside the loss
 _FEW = 10  # examples of a class that are too few to tell a loss from that of chance
 
@@ -27,19 +28,19 @@ def chance_auroc(labels: NDArray) -> float:
     return min(1.0, 0.5 + 4 * auroc_noise(labels))
 
 
-def verdict_of_ranks(
-    left_plateau: bool, validation: NDArray, ranks: tuple[NDArray, NDArray] | None
-) -> str:
-    """Returns one sentence on a task of classes.
+def with_caveats(verdict: str, caveats: Sequence[str]) -> str:
+    """Returns a verdict with the reasons for which it may be too good."""
+    return f"{verdict} But {'; and '.join(caveats)}." if caveats else verdict
+
+
+def nothing_of_classes(validation: NDArray, ranks: tuple[NDArray, NDArray] | None) -> str:
+    """Returns one sentence on a run of classes that never left the plateau of chance.
 
     Args:
-      left_plateau: whether the validation split has ever been better than chance.
-      validation: integer [examples], its labels.
+      validation: integer [examples], the labels of the validation split.
       ranks: labels, 0 or 1, and logits of the test split, each [examples]; None where there are
         more than two classes.
     """
-    if left_plateau:
-        return _LEFT
     sizes = np.bincount(validation)
     fewest = int(sizes[sizes > 0].min())
     area = auroc(*ranks) if ranks else None
@@ -56,15 +57,12 @@ def verdict_of_ranks(
     return LEARNT_NOTHING
 
 
-def verdict_of_losses(left_plateau: bool, validation: int) -> str:
-    """Returns one sentence on a task that has nothing but its loss to tell.
+def nothing_of_losses(validation: int) -> str:
+    """Returns one sentence on a run whose loss alone tells that it never left the plateau.
 
     Args:
-      left_plateau: see `verdict_of_ranks`.
       validation: examples of the validation split.
     """
-    if left_plateau:
-        return _LEFT
     if validation < _FEW:
         return (
             f"This run never left the plateau of chance, but {validation} validation examples are "

@@ -5,7 +5,8 @@ import pytest
 
 from jaxdna.tasks.kinds import of_classes
 from jaxdna.tasks.metrics import auroc
-from jaxdna.tasks.verdict import LEARNT_NOTHING
+from jaxdna.tasks.numbers import Regression
+from jaxdna.tasks.verdict import LEARNT_NOTHING, with_caveats
 from jaxdna.training.early_stopping import EarlyStopping
 
 
@@ -61,3 +62,22 @@ def test_nothing_is_said_to_be_learnt_only_where_that_can_be_told(validation, te
     assert auroc(test, scores[:, 0]) == pytest.approx(area, abs=0.01)
     found = of_classes(2).verdict(False, validation, test, scores)
     assert all(word in found for word in words), found
+
+
+def test_a_run_that_has_learnt_is_told_beside_chance_the_ceiling_and_what_may_be_wrong():
+    y = labels(200, 300)
+    found = of_classes(2).verdict(True, y, y, logits(0.9, y), {"accuracy": 0.951, "auroc": 0.987})
+    assert found == (
+        "54.0% of 500 test examples are called right (always saying unbound: 60.0%; at best 95.1%)"
+        ", and AUROC is 0.900 (chance 0.5; at best 0.987)."
+    )
+    assert with_caveats(found, ["2 leak", "GC tells"]) == f"{found} But 2 leak; and GC tells."
+    numbers = np.arange(20, dtype=np.float32)[:, None]
+    task = Regression.fitted(("a",), numbers)
+    outputs = (numbers - numbers.mean()) / numbers.std()
+    assert task.verdict(True, numbers, numbers, outputs) == (
+        "Pearson's r is 1.000 on 20 test examples (chance 0), and 100% of the variance is "
+        "explained."
+    )
+    assert task.verdict(False, numbers, numbers, outputs) == LEARNT_NOTHING
+    assert "5 validation examples are too few" in task.verdict(False, numbers[:5], numbers, outputs)
