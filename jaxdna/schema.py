@@ -48,6 +48,7 @@ _IMAGES = {
     "test_examples": integer(0, "images for the reported score; 0 for all", 0, 10**9),
 }
 
+TASK_CHOICES = ("auto", "binary", "multiclass", "multilabel", "regression", "counts")
 STRAND_CHOICES = ("average", "forward", "max")
 
 DATA_SETS: dict[str, dict[str, Field]] = {
@@ -72,7 +73,14 @@ DATA_SETS: dict[str, dict[str, Field]] = {
     "cifar10": _IMAGES
     | {"augment": flag(True, "flip and shift every training image, anew in every epoch")},
     "fasta": {
-        "positives": text("", "FASTA file of bound sequences"),
+        "task": choice(
+            "auto",
+            TASK_CHOICES,
+            "what the targets are; auto: two classes, and whatever else they may be is refused",
+        ),
+        "positives": text(
+            "", "FASTA file of bound sequences; with labels_in_headers, of all sequences"
+        ),
         "negatives": text(
             "", "FASTA or BED file of unbound ones, or dinucleotide_shuffle, or gc_matched"
         ),
@@ -80,7 +88,29 @@ DATA_SETS: dict[str, dict[str, Field]] = {
         "genome": text(
             "", "genome that the intervals lie on: FASTA, plain or compressed, or .2bit"
         ),
-        "table": text("", "file with rows of sequence, tab, 0 or 1; instead of the others"),
+        "table": text(
+            "",
+            "instead of the others: file with rows of sequence, tab, 0 or 1, or with a header that "
+            "has a column sequence and those of the targets",
+        ),
+        "targets": text(
+            "", "columns of data.table to learn, joined by commas; empty: all that are numbers"
+        ),
+        "labels_in_headers": flag(
+            False, "the headers of data.positives say the target: >1, >name label=1 or >name|1"
+        ),
+        "tracks": text(
+            "", "bigWig files, joined by commas: targets of the windows of data.bed; no negatives"
+        ),
+        "track_statistic": choice(
+            "mean", ("mean", "sum", "max"), "what of a track is the target of a window"
+        ),
+        "track_bases": integer(
+            0, "bases in the middle of a window whose track counts; 0: all", 0, 10**8
+        ),
+        "strand_pairs": text(
+            "", "targets that the other strand exchanges, as plus:minus, joined by commas"
+        ),
         "length": integer(
             0, "bases of every example; 0: as the files have it, 500 for intervals", 0, 10**8
         ),

@@ -25,16 +25,18 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from jaxdna.analysis.labelled_scores import _read_labels
+from jaxdna.analysis.labelled_scores import read_labels
 from jaxdna.config import flat, load_config, validate
 from jaxdna.data import streams
 from jaxdna.data.fasta import read_fasta_blocks, read_fasta_pieces
 from jaxdna.data.genome import Genome
+from jaxdna.data.header_targets import labelled_by_headers
 from jaxdna.data.intervals import place_windows, read_intervals, read_windows
 from jaxdna.data.motifs import load_motif, read_motifs
 from jaxdna.data.registry import load_dataset
 from jaxdna.data.split_table import read_split_table
 from jaxdna.data.tables import read_table
+from jaxdna.data.targets import FORMS
 from jaxdna.data.variants import read_variants
 from jaxdna.errors import JaxdnaError
 from jaxdna.runs.run_folder import RunFolder
@@ -184,6 +186,7 @@ def _two_bit() -> bytes:
 
 FASTA = b"".join(b">r%d x\n%s\n" % (i, b"ACGTTGCANACGGT" * (3 + i % 3)) for i in range(30))
 TABLE = b"sequence\tlabel\n" + b"ACGTTGCATTGACCATGGATTACA\t1\nTTGCAACGTTGCATTGACCATGGA\t0\n" * 20
+TARGETS = b"id\tsequence\tx\ty\n" + b"a\tACGTTGCATTGACCATGGATTACA\t1\t0\nb\tTTGCA\t0\t2.5\n" * 20
 BED = b"track name=x\n" + b"".join(
     b"chr1\t%d\t%d\tp%d\t0\t%s\t1\t1\t1\t%d\n" % (95 * i, 95 * i + 30, i, b"+-."[i % 3 :][:1], i)
     for i in range(30)
@@ -220,12 +223,26 @@ READERS = {
         LETTERS,
     ),
     "table": Reader(
-        _lists(lambda path, rng: read_table(path, rng.choice(POLICIES))), [TABLE], LETTERS
+        _lists(
+            lambda path, rng: read_table(path, rng.choice(POLICIES)),
+            lambda path, rng: read_table(path, kind=rng.choice(list(FORMS))),
+        ),
+        [TABLE, TARGETS],
+        [*LETTERS, b"\t", b"nan", b"1.5", b"-"],
+    ),
+    "headers": Reader(
+        _lists(
+            lambda path, rng: labelled_by_headers(
+                read_fasta_blocks(path, whole_headers=True), str(path), rng.choice(list(FORMS))
+            )
+        ),
+        [b">a label=1\nACGT\n>b label=0\nAC\n", b">1\nACGT\n>0\nAC\n", b">a|1\nAC\n>b|0\nAC\n"],
+        [*LETTERS, b"|", b"label=", b"1", b" "],
     ),
     "intervals": Reader(_windows, [BED, BED3], ROWS),
     "genome": Reader(_whole_genome, [FASTA, _two_bit()], LETTERS),
     "variants": Reader(_variants, [VCF], [*ROWS, *LETTERS]),
-    "labels": Reader(lambda path, rng: _read_labels(str(path)), [SPLITS], [b"id", b"label"]),
+    "labels": Reader(lambda path, rng: read_labels(str(path)), [SPLITS], [b"id", b"label"]),
     "split table": Reader(
         lambda path, rng: read_split_table(str(path), [f"r{i}" for i in range(9)]),
         [SPLITS],

@@ -120,7 +120,7 @@ def evaluate_files(
     labels, outputs, notes = score_labelled(trained, make_scorer(trained, strands), **files)
     for note in notes:
         console.print(f"note     {note}")
-    if len(np.unique(labels)) < 2:
+    if trained.task.classes and len(np.unique(labels)) < 2:
         raise UserError(
             f"{' and '.join(files.values())} have {len(labels)} scored sequences of one class; "
             "legal: both classes"

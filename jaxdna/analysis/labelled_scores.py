@@ -1,6 +1,6 @@
-"""Outputs and labels of the user's labelled files, read as in training."""
+"""Outputs and targets of the user's labelled files, read as in training."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,11 @@ from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.fasta import Piece, read_fasta_pieces
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.streams import display, read_lines
-from jaxdna.data.tables import read_table
+from jaxdna.data.tables import TARGET, read_table
+from jaxdna.data.targets import FORMS, as_targets, named
 from jaxdna.errors import UserError
 from jaxdna.runs.trained import Trained
+from jaxdna.tasks.classes import Binary
 
 
 def score_labelled(
@@ -23,25 +25,27 @@ def score_labelled(
     positives: str = "",
     negatives: str = "",
     table: str = "",
-) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
+) -> tuple[NDArray, NDArray[np.float32], list[str]]:
     """Scores the records of labelled files.
 
     Args:
       trained: the model, which says how lengths and letters are treated.
       scorer: the same, ready to scan.
-      sequences: FASTA, with `labels`: a table whose header has the columns id and label.
+      sequences: FASTA, with `labels`: a table whose header has the column id, and those of the
+        targets or, for classes, label.
       labels: see `sequences`.
       positives: FASTA, with `negatives`.
       negatives: FASTA.
-      table: rows of sequence, tab, 0 or 1.
+      table: as `data.table`; of several columns those that were trained on.
 
     Returns:
-      Labels int32 [records], outputs float32 [records, outputs], and notes; what cannot be scored
-      is left out and counted in the notes.
+      Targets [records, *target_shape], outputs float32 [records, outputs], and notes; what cannot
+      be scored is left out and counted in the notes.
 
     Raises:
-      UserError: a file is wrong, or a record has no label.
+      UserError: a file is wrong or has other targets than the model, or a record has none.
     """
+    kind, columns = trained.task.kind, _columns(trained)
     data = trained.config.data
     ambiguous = data.get("ambiguous", "zero")
     notes: list[str] = []
@@ -60,51 +64,87 @@ def score_labelled(
         notes.extend(f"{display(path)}: {note}" for note in stats.notes())
         return scored
 
-    if table:
-        found: list[NDArray[np.int32]] = []
-
-        def pieces() -> Iterator[Piece]:
-            for rows in read_table(table, ambiguous):
-                found.append(rows.labels)
-                yield Piece(rows.records, False, False)
-
-        _, outputs = score(pieces())
-        classes = np.concatenate(found)
-    elif positives:
+    if positives:
+        if kind != Binary.kind:
+            raise UserError(
+                f"--positives={positives} and --negatives={negatives} are two classes, and this "
+                f"model's task is {kind}; legal: --table, or --sequences and --labels"
+            )
         parts = [score_fasta(path)[1] for path in (positives, negatives)]
         outputs = np.concatenate(parts)
-        classes = np.repeat(np.array([1, 0], np.int32), [len(part) for part in parts])
+        targets = np.repeat(np.array([1, 0], np.int32), [len(part) for part in parts])
     else:
-        label_of = _read_labels(labels)
-        ids, outputs = score_fasta(sequences)
-        missing = [name for name in ids if name not in label_of]
-        if missing:
-            raise UserError(
-                f"--labels={labels} has no label for '{missing[0]}' ({len(missing)} of {len(ids)} "
-                f"records of {display(sequences)}); legal: one row for each record"
-            )
-        classes = np.array([label_of[name] for name in ids], dtype=np.int32)
+        if table:
+            values: list[NDArray] = []
+
+            def pieces() -> Iterator[Piece]:
+                for rows in read_table(table, ambiguous, kind, columns):
+                    values.append(rows.targets)
+                    yield Piece(rows.records, False, False)
+
+            _, outputs = score(pieces())
+            known = np.concatenate(values)
+        else:
+            targets_of = read_labels(labels, kind, columns or ("label",))
+            ids, outputs = score_fasta(sequences)
+            missing = [name for name in ids if name not in targets_of]
+            if missing:
+                raise UserError(
+                    f"--labels={labels} has no label for '{missing[0]}' ({len(missing)} of "
+                    f"{len(ids)} records of {display(sequences)}); legal: one row for each record"
+                )
+            known = np.array([targets_of[name] for name in ids])
+        where, classes = display(table or labels), trained.task.classes
+        targets = as_targets(kind, trained.task.names, known, where, classes).values
     scored = ~np.isnan(outputs[:, 0])
     if not scored.all():
         notes.append(f"{int((~scored).sum())} of {len(scored)} records cannot be scored (left out)")
-    return classes[scored], outputs[scored], notes
+    return targets[scored], outputs[scored], notes
 
 
-def _read_labels(path: str) -> dict[str, int]:
+def _columns(trained: Trained) -> tuple[str, ...]:
+    """Returns the columns of targets that were trained on; none where nobody named them."""
+    task = trained.task
+    names = named(trained.config.data.get("targets", "")) if task.classes else task.names
+    return () if tuple(names) == (TARGET,) else tuple(names)
+
+
+def read_labels(
+    path: str, kind: str = Binary.kind, wanted: Sequence[str] = ("label",)
+) -> dict[str, list[float | str]]:
+    """Reads a table of names and targets.
+
+    Args:
+      path: with a header that has the column id and those that are wanted.
+      kind: of the task, a key of `targets.FORMS`.
+      wanted: the columns of targets.
+
+    Raises:
+      UserError: columns are missing, or a row has no name or no legal target; the sentence has its
+        line.
+    """
+    form = FORMS[kind]
     lines = read_lines(path)
     columns = next(lines)[1].split("\t")
-    if not {"id", "label"} <= set(columns):
-        raise UserError(f"{path}, line 1 has no columns id and label; legal: a header with both")
-    name_column, label_column = columns.index("id"), columns.index("label")
-    found: dict[str, int] = {}
+    if not {"id", *wanted} <= set(columns):
+        names = f"{'columns id and' if len(wanted) == 1 else 'columns id,'} {', '.join(wanted)}"
+        raise UserError(f"{path}, line 1 has no {names}; legal: a header with all of them")
+    name_column, places = columns.index("id"), [columns.index(name) for name in wanted]
+    found: dict[str, list[float | str]] = {}
     for number, line in lines:
         if not line.strip():
             continue
         fields = line.split("\t")
-        label = fields[label_column] if label_column < len(fields) else ""
-        name = fields[name_column] if name_column < len(fields) else ""
-        if label not in ("0", "1") or not name:
-            raise UserError(f"{path}, line {number}: label {label!r}; legal: an id, and 0 or 1")
-        if found.setdefault(name, int(label)) != int(label):
-            raise UserError(f"{path}, line {number}: '{name}' has both labels; legal: one of them")
+        fields += [""] * (len(columns) - len(fields))
+        name, values = fields[name_column], [form.read(fields[place]) for place in places]
+        if not name or None in values:
+            place = places[values.index(None)] if None in values else name_column
+            raise UserError(
+                f"{path}, line {number}: {columns[place]} {fields[place]!r}; legal: an id, and "
+                f"{form.legal}"
+            )
+        legal = [value for value in values if value is not None]
+        if found.setdefault(name, legal) != legal:
+            what = "both labels" if kind == Binary.kind else "other targets in an earlier line"
+            raise UserError(f"{path}, line {number}: '{name}' has {what}; legal: one of them")
     return found

@@ -1,8 +1,9 @@
 """Scores the best checkpoint of a run folder on its test split, or on labelled files.
 
 Labelled files: --positives and --negatives (FASTA), --sequences (FASTA) with --labels (a table
-with columns id and label), or --table (sequence, tab, 0 or 1). Lengths and ambiguous letters are
-treated as in training.
+with columns id and label), or --table (sequence, tab, 0 or 1). Where other targets than bound or
+not were trained on, these tables have their columns. Lengths and ambiguous letters are treated as
+in training.
 """
 
 import argparse
@@ -18,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_workdir(parser)
     parser.add_argument("--sequences", metavar="X.fa", help="FASTA, plain or gzipped; or - (stdin)")
-    parser.add_argument("--labels", metavar="Y.tsv", help="header with id and label; 0 or 1")
+    parser.add_argument("--labels", metavar="Y.tsv", help="header with id and label (or targets)")
     parser.add_argument("--positives", metavar="A.fa", help="FASTA of bound sequences")
     parser.add_argument("--negatives", metavar="B.fa", help="FASTA of unbound sequences")
-    parser.add_argument("--table", metavar="T.tsv", help="rows of sequence, tab, 0 or 1")
+    parser.add_argument("--table", metavar="T.tsv", help="rows of sequence and target, or a header")
     parser.add_argument("--strands", choices=STRAND_CHOICES, help="default: as it was trained")
 
 

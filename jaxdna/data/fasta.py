@@ -1,6 +1,6 @@
 """FASTA in, codes out: block by block, so that memory does not grow with the file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from string import ascii_uppercase
@@ -30,6 +30,7 @@ def read_fasta_blocks(
     ambiguous: str = "zero",
     stats: SequenceStats | None = None,
     allow_empty: bool = False,
+    whole_headers: bool = False,
 ) -> Iterator[Records]:
     """Yields the records of a FASTA file in order, many at a time.
 
@@ -40,12 +41,13 @@ def read_fasta_blocks(
       ambiguous: what N and the other IUPAC letters become: `zero`, `uniform` or `error`.
       stats: counts are added to it while reading.
       allow_empty: a header without sequence is a record without bases instead of an error.
+      whole_headers: ids are whole headers, as far as they are one line of text.
 
     Raises:
       UserError: no FASTA, damaged, a letter that is no nucleotide, or a record too long to be
         held; the sentence has file, record, line and offset.
     """
-    for piece in _parse(path, ambiguous, stats, allow_empty, None):
+    for piece in _parse(path, ambiguous, stats, allow_empty, None, whole_headers):
         yield piece.records
 
 
@@ -84,9 +86,12 @@ def _parse(
     stats: SequenceStats | None,
     allow_empty: bool,
     most_bases: int | None,
+    whole_headers: bool = False,
 ) -> Iterator[Piece]:
     check_choice("--config.data.ambiguous", ambiguous, AMBIGUOUS_POLICIES)
-    parser = _Parser(display(path), ambiguous, allow_empty)
+    parser = _Parser(
+        display(path), ambiguous, allow_empty, whole_header if whole_headers else record_id
+    )
     empty = True
     for chunk in read_blocks(path):
         before = parser.drained, parser.drained_ambiguous
@@ -118,8 +123,15 @@ class _Parser:
     sequence may go on (`header`, `header_line`, `parts`).
     """
 
-    def __init__(self, name: str, ambiguous: str, allow_empty: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        ambiguous: str,
+        allow_empty: bool,
+        record_name: Callable[[bytes, int], str],
+    ) -> None:
         self.name, self.ambiguous, self.allow_empty = name, ambiguous, allow_empty
+        self.record_name = record_name
         self.table = _table(ambiguous)
         self.lines = 0  # line ends before the present block
         self.records = 0  # records handed out
@@ -235,7 +247,10 @@ class _Parser:
     def _hand_out(
         self, headers: list[bytes], lines: list[int], parts: list[Codes], lengths: NDArray | list
     ) -> Records:
-        ids = [record_id(header, number) for number, header in enumerate(headers, self.records + 1)]
+        ids = [
+            self.record_name(header, number)
+            for number, header in enumerate(headers, self.records + 1)
+        ]
         offsets = np.zeros(len(headers) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         for header, line in zip(headers, lines, strict=True):
@@ -321,6 +336,12 @@ def record_id(header: bytes, number: int) -> str:
     """Returns the id of the record `number` (from 1): its header, without >, up to a blank."""
     words = header.replace(_JOINT, b" ").split(None, 1)
     return words[0].decode("utf-8", "replace") if words else f"record{number}"
+
+
+def whole_header(header: bytes, number: int) -> str:
+    """Returns the header of a record, without > and with a blank for each stretch of them."""
+    del number
+    return " ".join(header.replace(_JOINT, b" ").decode("utf-8", "replace").split())
 
 
 @cache

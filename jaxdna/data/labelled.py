@@ -1,9 +1,7 @@
-"""Sequences with their classes: FASTA by class, intervals on a genome, or a table."""
+"""Sequences with their targets: FASTA, intervals on a genome, or a table."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,9 @@ from jaxdna.data.dataset import Input
 from jaxdna.data.digests import check_unchanged, file_digest
 from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.genome import Genome
+from jaxdna.data.header_targets import labelled_by_headers
 from jaxdna.data.intervals import Windows, place_windows, read_intervals, read_windows
+from jaxdna.data.labelled_settings import GC_MATCHED, SHUFFLE, check_settings
 from jaxdna.data.near_copies import near_copies
 from jaxdna.data.negatives import gc_fraction, gc_matched
 from jaxdna.data.neighbours import overlap_groups
@@ -24,25 +24,25 @@ from jaxdna.data.sequences import Codes
 from jaxdna.data.shuffle import shuffle_records
 from jaxdna.data.store_writer import KEYS, StoreWriter
 from jaxdna.data.streams import read_blocks
-from jaxdna.data.tables import read_table
+from jaxdna.data.tables import LabelledRecords, read_table
+from jaxdna.data.targets import Targets, as_targets, named, one_kind, swaps_of
+from jaxdna.data.tracks import read_tracks, track_names
 from jaxdna.errors import UserError
+from jaxdna.tasks.classes import Binary
 
-FAMILIES = "families"  # the column of near-copies
-SHUFFLE, GC_MATCHED = "dinucleotide_shuffle", "gc_matched"
+FAMILIES = "families"  # columns of a store: near-copies
+_TARGETS, _NAMES, _REVERSED = "targets", "target_names", "reversed"
 WINDOW_BASES = 500  # length of a window around an interval where the user names none
-_WAYS = (
-    "legal: --config.data.positives=A.fa --config.data.negatives=B.fa, or "
-    "--config.data.bed=X.bed --config.data.genome=G.fa, or --config.data.table=T.tsv"
-)
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Sequences of one length with their classes.
+    """Sequences of one length with their targets.
 
     Attributes:
       codes: uint8 [records, length], memory-mapped.
-      labels: int32 [records], 1 for bound.
+      targets: what is known of each record; of two classes 1 is bound.
+      given: what the user gave them by, for sentences.
       ids: makes the records' names, in order.
       inputs: the files that were read.
       notes: sentences about them.
@@ -53,7 +53,8 @@ class Labelled:
     """
 
     codes: Codes
-    labels: NDArray[np.int32]
+    targets: Targets
+    given: str
     ids: Callable[[], Sequence[str]]
     inputs: list[Input]
     notes: list[str]
@@ -64,7 +65,7 @@ class Labelled:
     families: NDArray[np.int64] | None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def read_labelled(config: ConfigDict) -> Labelled:
       UserError: a file or a setting is wrong, or they do not fit each other.
     """
     data = config.data
-    _check_settings(data)
-    source = (_table if data.table else _intervals if data.bed else _fasta)(config)
+    check_settings(data)
+    source = _source(config)
     cache = cache_folder(config.runtime.data_cache)
     memory = cache / "digests"
     inputs = [Input(path, file_digest(path, memory)) for path in source.inputs]
@@ -123,13 +124,14 @@ def read_labelled(config: ConfigDict) -> Labelled:
         for note in notes
     ]
     columns = store.columns
-    if "labels" not in columns:
-        columns["labels"] = np.repeat(np.array([1, 0], np.int32), store.counts)
+    given = next(key for key in ("table", "tracks", "positives", "bed") if data[key])
+    given = f"--config.data.{given}={data[given]}"
     if not (data.test_chroms or data.split_table):
         notes += _overlap_notes(columns, source.length)
     return Labelled(
         store.codes,
-        columns["labels"],
+        _targets(data, columns, store.counts),
+        given,
         lambda: store.ids,
         inputs,
         notes,
@@ -141,57 +143,67 @@ def read_labelled(config: ConfigDict) -> Labelled:
     )
 
 
-def _check_settings(data: Any) -> None:
-    given = [key for key in ("positives", "bed", "table") if data[key]]
-    if len(given) != 1:
-        shown = " and ".join(f"--config.data.{key}={data[key]}" for key in given)
-        raise UserError(f"{shown or 'no data'} given; {_WAYS}")
-    for key, needs in (("genome", "bed"), ("valid_chroms", "bed"), ("test_chroms", "bed")):
-        if data[key] and not data[needs]:
-            raise UserError(f"--config.data.{key}={data[key]} needs --config.data.{needs} as well")
-    if data.table:
-        if data.negatives:
-            raise UserError(
-                f"--config.data.negatives={data.negatives} does not go with --config.data.table, "
-                "whose rows have both classes; legal: one of them"
-            )
-        return
-    if not data.negatives:
-        legal = f"a FASTA file or {SHUFFLE}"
-        if data.bed:
-            legal = f"a BED or FASTA file, {SHUFFLE} or {GC_MATCHED}"
-        raise UserError(f"--config.data.negatives is missing; legal: {legal}")
-    if data.bed and not data.genome:
-        raise UserError(f"--config.data.bed={data.bed} needs --config.data.genome, a FASTA file")
-    drawn = (SHUFFLE, GC_MATCHED) if data.bed else (SHUFFLE,)
-    close = get_close_matches(data.negatives, drawn, n=1, cutoff=0.5)
-    if close and close != [data.negatives] and not Path(data.negatives).exists():
-        raise UserError(
-            f"--config.data.negatives={data.negatives} is no file; did you mean {close[0]}?"
-        )
-    if data.negatives == GC_MATCHED and not data.bed:
-        raise UserError(
-            f"--config.data.negatives={GC_MATCHED} draws from a genome and needs "
-            "--config.data.bed and --config.data.genome; legal with data.positives: a FASTA file "
-            f"or {SHUFFLE}"
-        )
-
-
-def _table(config: ConfigDict) -> _Source:
+def _source(config: ConfigDict) -> _Source:
     data = config.data
+    if data.table:
+        return _table(data)
+    if data.bed:
+        return _intervals(config)
+    return _headers(data) if data.labels_in_headers else _fasta(config)
+
+
+def _targets(data: Any, columns: dict[str, NDArray], counts: Sequence[int]) -> Targets:
+    """Returns the targets in a store's columns, or the classes of its two parts."""
+    if _TARGETS not in columns:
+        labels = np.repeat(np.array([1, 0], np.int32), counts)
+        return Targets(Binary.kind, Binary().names, labels)
+    kind, names, values = one_kind(data), columns[_NAMES].tolist(), columns[_TARGETS]
+    swaps = swaps_of(data.strand_pairs, names)
+    if swaps and (reverse := columns.get(_REVERSED)) is not None:
+        values[reverse] = values[reverse][:, list(swaps)]
+    return Targets(kind, tuple(names), values, swaps)
+
+
+def _table(data: Any) -> _Source:
+    def blocks() -> Iterator[LabelledRecords]:
+        return read_table(data.table, data.ambiguous, data.task, named(data.targets))
+
+    return _labelled(data.table, blocks, ["table", data.task, data.targets], data)
+
+
+def _headers(data: Any) -> _Source:
+    def blocks() -> Iterator[LabelledRecords]:
+        records = read_fasta_blocks(data.positives, data.ambiguous, whole_headers=True)
+        return labelled_by_headers(records, data.positives, data.task)
+
+    return _labelled(data.positives, blocks, ["headers", data.task], data)
+
+
+def _labelled(
+    path: str, read: Callable[[], Iterator[LabelledRecords]], key: list[Any], data: Any
+) -> _Source:
+    """Returns the source of records whose file says their targets."""
 
     def fill(writer: StoreWriter) -> None:
-        labels: list[NDArray[np.int32]] = []
+        names: tuple[str, ...] = ()
+        values: list[NDArray] = []
 
-        def blocks() -> Iterator[Records]:
-            for rows in read_table(data.table, data.ambiguous):
-                labels.append(rows.labels)
+        def records() -> Iterator[Records]:
+            nonlocal names
+            for rows in read():
+                names = rows.names
+                values.append(rows.targets)
                 yield rows.records
 
-        writer.add(data.table, blocks())
-        writer.add_column("labels", np.concatenate(labels))
+        writer.add(path, records())
+        _add_targets(writer, as_targets(data.task, names, np.concatenate(values), path))
 
-    return _Source([data.table], [data.table], ["table"], fill, data.length)
+    return _Source([path], [path], key, fill, data.length)
+
+
+def _add_targets(writer: StoreWriter, targets: Targets) -> None:
+    writer.add_column(_TARGETS, targets.values)
+    writer.add_column(_NAMES, np.array(targets.names))
 
 
 def _fasta(config: ConfigDict) -> _Source:
@@ -212,13 +224,16 @@ def _fasta(config: ConfigDict) -> _Source:
 
 
 def _intervals(config: ConfigDict) -> _Source:
-    data = config.data
+    data, tracks = config.data, named(config.data.tracks)
     drawn = data.negatives in (SHUFFLE, GC_MATCHED)
-    inputs = [data.bed, data.genome] + ([] if drawn else [data.negatives])
+    files = [] if drawn or tracks else [data.negatives]
+    key = ["intervals", data.negatives, config.seed] if drawn else ["intervals"]
+    if tracks:
+        key = ["tracks", track_names(tracks), data.task, data.track_statistic, data.track_bases]
     return _Source(
-        inputs,
-        [data.bed, data.negatives],
-        ["intervals", data.negatives, config.seed] if drawn else ["intervals"],
+        [data.bed, data.genome, *files, *tracks],
+        [data.bed] if tracks else [data.bed, data.negatives],
+        key,
         lambda writer: _fill_intervals(writer, config),
         data.length or WINDOW_BASES,
     )
@@ -233,7 +248,12 @@ def _fill_intervals(writer: StoreWriter, config: ConfigDict) -> None:
     count = len(bound)
     partners = np.arange(0)  # the bound window that each unbound one was made for
     unbound: Windows | None = None  # where the unbound ones lie, if they lie somewhere of their own
-    if data.negatives == SHUFFLE:
+    if tracks := named(data.tracks):
+        values = read_tracks(tracks, bound, genome, data.track_statistic, data.track_bases)
+        _add_targets(writer, as_targets(data.task, track_names(tracks), values, data.tracks))
+        writer.add_column(_REVERSED, bound.reverse)
+        writer.add_column("chromosomes", bound.chromosomes)
+    elif data.negatives == SHUFFLE:
         _add_shuffled(writer, config.seed)
         partners = np.arange(count)
         writer.add_column("chromosomes", np.tile(bound.chromosomes, 2))

@@ -12,14 +12,22 @@ from numpy.typing import NDArray
 from jaxdna.data.dataset import SPLITS, Dataset, Input, Split
 from jaxdna.data.digests import file_digest
 from jaxdna.data.duplicates import find_duplicates, same_sequences, sequence_keys
-from jaxdna.data.labelled import GC_MATCHED, SHUFFLE, Labelled, read_labelled
+from jaxdna.data.labelled import Labelled, read_labelled
+from jaxdna.data.labelled_settings import GC_MATCHED, SHUFFLE
 from jaxdna.data.mapped_rows import MappedRows
 from jaxdna.data.near_copies import kmer_length
 from jaxdna.data.records import Records
 from jaxdna.data.relatives import Relation, named_overlaps
 from jaxdna.data.shortcuts import shortcut_notes
 from jaxdna.data.split_table import read_split_table
-from jaxdna.data.splits import chromosome_split, fold_split, keep_together, random_split
+from jaxdna.data.splits import (
+    chromosome_split,
+    fold_split,
+    keep_together,
+    random_split,
+    require_two_classes,
+)
+from jaxdna.data.targets import named
 from jaxdna.errors import UserError
 from jaxdna.tasks.classes import Binary
 
@@ -33,6 +41,8 @@ def load_files(config: ConfigDict) -> Dataset:
       UserError: a file or a setting is wrong, or they do not fit each other.
     """
     labelled = read_labelled(config)
+    if labelled.targets.classes is not None:
+        require_two_classes(labelled.targets.classes)
     inputs = list(labelled.inputs)
     if config.data.split_table:
         inputs.append(Input(config.data.split_table, file_digest(config.data.split_table)))
@@ -41,7 +51,7 @@ def load_files(config: ConfigDict) -> Dataset:
     together = _together(labelled.groups, relations)
     rows, notes = _split_rows(labelled, config, together)
     split, names = _numbers(rows, len(labelled)), _Lazy(labelled.ids)
-    duplicates = find_duplicates(same, split, labelled.labels)
+    duplicates = find_duplicates(same, split, _strata(labelled))
     if duplicates.conflicting == len(labelled):
         one, other = (f"'{names[i]}'" for i in duplicates.examples[0])
         raise UserError(
@@ -57,26 +67,32 @@ def load_files(config: ConfigDict) -> Dataset:
         found = relation.notes(split, alone, names)
         (caveats if relation.leaks(split) else notes).extend(found)
     padded = config.data.lengths == "pad"
-    caveats += shortcut_notes(labelled.codes, labelled.labels, labelled.lengths, padded)
+    if labelled.targets.kind == Binary.kind:
+        labels = labelled.targets.values
+        caveats += shortcut_notes(labelled.codes, labels, labelled.lengths, padded)
     notes += caveats
 
     def ids(name: str) -> list[str]:
         names = labelled.ids()
         return [names[row] for row in rows[name].tolist()]
 
-    bound, length = int(labelled.labels.sum()), labelled.codes.shape[1]
     files = ", ".join(Path(source.path).name for source in labelled.inputs)
     return Dataset(
         {name: _split(labelled, rows[name]) for name in SPLITS},
-        task=Binary(),
-        describe=f"{bound:,} bound and {len(labelled) - bound:,} unbound sequences of {length:,} "
-        f"bases ({files})",
+        task=labelled.targets.task(rows["train"], labelled.given),
+        describe=f"{labelled.targets.describe(labelled.codes.shape[1])} ({files})",
         inputs=inputs,
         notes=labelled.notes + notes,
         caveats=caveats,
         ids=ids,
         lengths=lambda name: labelled.lengths[rows[name]],
     )
+
+
+def _strata(labelled: Labelled) -> NDArray[np.integer]:
+    """Returns what splits should have in proportion: the classes, or where there are none zeros."""
+    classes = labelled.targets.classes
+    return np.zeros(len(labelled), np.int32) if classes is None else classes
 
 
 def _relations(labelled: Labelled, same: NDArray[np.int64], data: Any) -> list[Relation]:
@@ -115,7 +131,7 @@ def _split_rows(
     labelled: Labelled, config: ConfigDict, together: NDArray[np.int64] | None
 ) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
     """Returns the records of each split, in order, and notes."""
-    data, labels = config.data, labelled.labels
+    data, labels = config.data, _strata(labelled)
     ways = [key for key in ("split_table", "test_chroms", "folds") if data[key]]
     if len(ways) > 1:
         raise UserError(
@@ -137,7 +153,7 @@ def _split_rows(
                 f"legal: a BED file, {SHUFFLE} or {GC_MATCHED}"
             )
         split = chromosome_split(
-            labelled.chromosomes, labels, _names(data.valid_chroms), _names(data.test_chroms)
+            labelled.chromosomes, labels, named(data.valid_chroms), named(data.test_chroms)
         )
     elif data.folds:
         split = _fold(labelled, data, config.seed, together)
@@ -169,7 +185,7 @@ def _fold(
             f"--config.data.fold={data.fold} is not legal: it must be -1 to {data.folds - 1} "
             f"(--config.data.folds={data.folds})"
         )
-    labels, needed = labelled.labels, labelled.groups
+    labels, needed = _strata(labelled), labelled.groups
     folds = keep_together(
         lambda groups: fold_split(labels, data.folds, seed, groups),
         labels,
@@ -191,9 +207,9 @@ def _fold(
 
 def _split(labelled: Labelled, rows: NDArray[np.int64]) -> Split:
     if labelled.codes.nbytes <= _IN_MEMORY_BYTES:
-        return Split(np.asarray(labelled.codes[rows]), labelled.labels[rows])
+        return Split(np.asarray(labelled.codes[rows]), labelled.targets.values[rows])
     mapped = MappedRows(labelled.codes, rows)
-    return Split(cast(NDArray[np.uint8], mapped), labelled.labels[rows])
+    return Split(cast(NDArray[np.uint8], mapped), labelled.targets.values[rows])
 
 
 def _same(labelled: Labelled) -> NDArray[np.int64]:
@@ -219,7 +235,3 @@ class _Lazy(Sequence[str]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._make()[index]
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

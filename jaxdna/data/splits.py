@@ -20,7 +20,7 @@ def random_split(
     """Splits at random; every split gets the classes in the same proportion, up to rounding.
 
     Args:
-      labels: integer [records], the classes.
+      labels: integer [records], the classes; all the same where there are none.
       fractions: share of each split, in the order train, validation, test; they sum to 1.
       seed: the same seed gives the same split.
       groups: integer [records]; records with one number (a peak and its shuffled negative) stay
@@ -30,7 +30,7 @@ def random_split(
       int8 [records], index into `SPLITS`.
 
     Raises:
-      UserError: the fractions are no shares, one class only, or too few records for a split.
+      UserError: the fractions are no shares, or there are too few records for a split.
     """
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.size != len(SPLITS) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
@@ -67,7 +67,7 @@ def fold_split(
       int16 [records], the fold in which each record is held out.
 
     Raises:
-      UserError: one class only, or fewer records of a class than folds.
+      UserError: fewer records of a class than folds.
     """
     if folds < 2:
         raise UserError(f"--config.data.folds={folds} is not legal: it must be 2 or more")
@@ -78,6 +78,21 @@ def fold_split(
     names = [f"fold {number}" for number in range(folds)]
     _require_classes(np.asarray(labels), fold, np.arange(folds), names, order.size)
     return fold
+
+
+def require_two_classes(labels: ArrayLike) -> None:
+    """Raises UserError where records are of one class only.
+
+    Args:
+      labels: integer [records], the classes.
+    """
+    classes = np.asarray(labels)
+    if np.unique(classes).size < 2:
+        which = f"class {classes[0]}" if classes.size else "no record"
+        raise UserError(
+            f"the data have {which} only ({classes.size} records); "
+            "legal: records of at least two classes"
+        )
 
 
 def keep_together(
@@ -166,12 +181,6 @@ def _shuffled_groups(
     Groups of one stratum hold the same number of records of each class.
     """
     classes = np.asarray(labels, dtype=np.int64)
-    if np.unique(classes).size < 2:
-        which = f"class {classes[0]}" if classes.size else "no record"
-        raise UserError(
-            f"the data have {which} only ({classes.size} records); "
-            "legal: records of at least two classes"
-        )
     members = np.arange(classes.size) if groups is None else np.asarray(groups)
     names, group_of_record = np.unique(members, return_inverse=True)
     content = np.zeros((names.size, classes.max() + 1), dtype=np.int64)
@@ -195,8 +204,9 @@ def _require_classes(
             there = int((labels == missing[0]).sum())
             few = groups is not None and groups < there
             together = f" in {groups} groups that stay together" if few else ""
+            of_class = f" of class {missing[0]}" if classes.size > 1 else ""
             raise UserError(
-                f"{names[index]} gets no record of class {missing[0]} ({there} in all the data"
+                f"{names[index]} gets no record{of_class} ({there} in all the data"
                 f"{together}); "
                 "legal: fewer splits or folds, other fractions or chromosomes, or more records"
             )

@@ -1,6 +1,6 @@
-"""Labelled sequences from a table of two columns."""
+"""Sequences with their targets from a table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,77 +11,194 @@ from numpy.typing import NDArray
 from jaxdna.data.records import Records
 from jaxdna.data.sequences import encode
 from jaxdna.data.streams import STREAMED, display, read_lines
-from jaxdna.errors import UserError
+from jaxdna.data.targets import AUTO, FORMS
+from jaxdna.errors import UserError, nearest
+from jaxdna.tasks.classes import Multiclass
 
+SEQUENCE, NAMES = "sequence", ("id", "name")
+TARGET = "target"  # the name of targets without one
 _BLOCK_ROWS, _BLOCK_BASES = 10_000, 8 * 2**20
-_LEGAL = "legal: a sequence, a tab, and 0 or 1"
+_MISSING = ("", ".", "-", "na", "n/a", "null", "none")
 
 
 @dataclass(frozen=True)
 class LabelledRecords:
-    """Sequences with their classes.
+    """Sequences with what is known of them.
 
     Attributes:
-      records: the sequences; ids are `line3` for the row on line 3.
-      labels: int32 [records], 1 or 0.
+      records: the sequences; ids are those of the table, or `line3` for the row on line 3.
+      names: of the columns of targets.
+      targets: [records, columns], what `targets.Form.read` returned: float64, or text.
     """
 
     records: Records
-    labels: NDArray[np.int32]
+    names: tuple[str, ...]
+    targets: NDArray
 
 
-def read_table(path: str | Path, ambiguous: str = "zero") -> Iterator[LabelledRecords]:
-    """Yields rows of sequence, tab, label (0 or 1), in order, many at a time.
+def read_table(
+    path: str | Path, ambiguous: str = "zero", kind: str = AUTO, wanted: Sequence[str] = ()
+) -> Iterator[LabelledRecords]:
+    """Yields the rows of a table with tabs, in order, many at a time.
 
-    A first line whose second column is no label is a header. Blank lines and lines that begin with
-    `#` are passed over.
+    A header has a column `sequence`, perhaps `id` or `name`, and columns of targets. Without such a
+    header a row is a sequence and a target, and a first line whose second column is no number is
+    passed over. So are blank lines and lines that begin with `#`.
 
     Args:
       path: plain or gzipped, or `-` for stdin.
       ambiguous: what N and the other IUPAC letters become: `zero`, `uniform` or `error`.
+      kind: of the task, a key of `targets.FORMS`.
+      wanted: the columns of targets; those whose first row is a number if empty.
 
     Raises:
-      UserError: a row has not two columns, no sequence, another label or a letter that is no base;
-        the sentence has its line.
+      UserError: columns are missing, or a row has not all of them, no sequence, a target that the
+        kind of task does not take, or a letter that is no base; the sentence has its line.
     """
     rows: list[_Row] = []
     bases = 0
-    empty = True
-    for row in _read_rows(path):
+    columns: _Columns | None = None
+    for columns, row in _read_rows(path, kind, wanted):
         rows.append(row)
         bases += len(row.sequence)
-        empty = False
         if len(rows) >= _BLOCK_ROWS or bases >= _BLOCK_BASES:
-            yield _labelled(path, rows, ambiguous)
+            yield _labelled(path, rows, ambiguous, columns)
             rows, bases = [], 0
-    if empty:
-        raise UserError(f"{display(path)} holds no labelled sequence; {_LEGAL}")
+    if columns is None:
+        raise UserError(f"{display(path)} holds no labelled sequence; {_legal(kind)}")
     if rows:
-        yield _labelled(path, rows, ambiguous)
+        yield _labelled(path, rows, ambiguous, columns)
 
 
 class _Row(NamedTuple):
+    name: str
     line: int
     sequence: str
-    label: str
+    targets: list[float | str]
 
 
-def _read_rows(path: str | Path) -> Iterator[_Row]:
-    header_possible = True
-    for number, line in read_lines(path, STREAMED):
+class _Columns(NamedTuple):
+    """Where things stand in a row.
+
+    Attributes:
+      sequence: column of the sequence.
+      name: of the name; None where rows have none.
+      targets: of the targets.
+      names: of those.
+      header: whether the file says so; else rows have these columns and no other.
+    """
+
+    sequence: int
+    name: int | None
+    targets: Sequence[int]
+    names: tuple[str, ...]
+    header: bool
+
+
+def _read_rows(
+    path: str | Path, kind: str, wanted: Sequence[str]
+) -> Iterator[tuple[_Columns, _Row]]:
+    form = FORMS[kind]
+    header: list[str] | None = None
+    columns: _Columns | None = None
+    for line_number, line in read_lines(path, STREAMED):
         if not line.strip() or line.startswith("#"):
             continue
         fields = [field.strip(" ") for field in line.split("\t")]
-        is_header = header_possible and len(fields) == 2 and not _is_number(fields[1])
-        header_possible = False
-        if is_header:
-            continue
-        if len(fields) != 2 or not fields[0] or fields[1] not in ("0", "1"):
-            raise UserError(f"{display(path)}, line {number}: {_wrong(fields)}; {_LEGAL}")
-        yield _Row(number, *fields)
+        where = f"{display(path)}, line {line_number}"
+        if columns is None and header is None:
+            header = fields if _is_header(fields) else []
+            if header:
+                continue
+        if columns is None:
+            assert header is not None
+            if SEQUENCE in map(str.lower, header):
+                columns = _by_header(header, fields, kind, wanted, display(path))
+            else:
+                columns = _two(header, kind, wanted, display(path))
+        if not columns.header and len(fields) != 2:
+            many = f"{len(fields)} column{'s' * (len(fields) != 1)} where two are needed"
+            raise UserError(f"{where}: {many}; {_legal(kind)}")
+        if len(fields) <= max(columns.sequence, columns.name or 0, *columns.targets):
+            raise UserError(f"{where}: {len(fields)} columns; legal: as many as the header has")
+        if not fields[columns.sequence]:
+            raise UserError(f"{where}: no sequence; {_legal(kind)}")
+        targets = []
+        for place, name in zip(columns.targets, columns.names, strict=True):
+            value = form.read(fields[place])
+            if value is None:
+                what = f"column '{name}' is" if columns.header else "label"
+                legal = f"legal: {form.legal}" if columns.header else _legal(kind)
+                raise UserError(f"{where}: {what} {fields[place]!r}; {legal}")
+            if isinstance(value, str) and not value.isdigit() and not columns.header:
+                raise UserError(
+                    f"{where}: class {value!r} in a table without a header; legal: integers from "
+                    f"0, or a header with a column {SEQUENCE} and one of classes"
+                )
+            targets.append(value)
+        name = fields[columns.name] if columns.name is not None else ""
+        yield columns, _Row(name, line_number, fields[columns.sequence], targets)
 
 
-def _labelled(path: str | Path, rows: list[_Row], ambiguous: str) -> LabelledRecords:
+def _is_header(fields: list[str]) -> bool:
+    if SEQUENCE in map(str.lower, fields):
+        return True
+    return len(fields) == 2 and not _is_number(fields[1])
+
+
+def _by_header(
+    header: list[str], first: list[str], kind: str, wanted: Sequence[str], path: str
+) -> _Columns:
+    """Returns the columns of a table that names them, by its header and its first row."""
+    lower = [name.lower() for name in header]
+    twice = next((name for i, name in enumerate(header) if name in header[:i] and name), None)
+    if twice is not None or lower.count(SEQUENCE) > 1:
+        raise UserError(f"{path} has two columns '{twice or SEQUENCE}'; legal: names that differ")
+    sequence = lower.index(SEQUENCE)
+    name = next((lower.index(one) for one in NAMES if one in lower), None)
+    others = [n for n, low in zip(header, lower, strict=True) if low not in (SEQUENCE, *NAMES)]
+    if unknown := [one for one in wanted if one not in others]:
+        raise UserError(f"{path} has no column '{unknown[0]}'; {nearest(unknown[0], others)}")
+    row = dict(zip(header, first, strict=False))
+    # A missing number is one that its row is refused for, rather than a column passed over.
+    chosen = list(wanted) or [
+        n for n in others if _is_number(row.get(n, "")) or row.get(n, "").lower() in _MISSING
+    ]
+    if not chosen and kind == Multiclass.kind and len(others) == 1:
+        chosen = others
+    given = "has the columns " + ", ".join(f"'{one}'" for one in chosen or others)
+    if not chosen:
+        raise UserError(
+            f"{path} {given if others else 'has no column'} beside the sequence, and none of "
+            "numbers; legal: columns of numbers, or --config.data.task=multiclass with a column of "
+            "names (--config.data.targets)"
+        )
+    if FORMS[kind].single and len(chosen) > 1:
+        legal = f"--config.data.targets with one of them for --config.data.task={kind}"
+        if kind == AUTO:
+            legal = (
+                "--config.data.task=multilabel, regression or counts, or --config.data.targets "
+                "with one of them"
+            )
+        raise UserError(f"{path} {given}, and one was expected; legal: {legal}")
+    return _Columns(sequence, name, [header.index(n) for n in chosen], tuple(chosen), header=True)
+
+
+def _two(header: list[str], kind: str, wanted: Sequence[str], path: str) -> _Columns:
+    """Returns the columns of a table of sequence and target."""
+    name = header[1] if header else TARGET
+    if wanted and (len(wanted) > 1 or (header and wanted[0] != name)):
+        unknown = next(one for one in wanted if not header or one != name)
+        raise UserError(
+            f"{path} has no column '{unknown}'; legal: a header with a column {SEQUENCE} and "
+            "those of the targets"
+        )
+    return _Columns(0, None, [1], (wanted[0] if wanted else name,), header=False)
+
+
+def _labelled(
+    path: str | Path, rows: list[_Row], ambiguous: str, columns: _Columns
+) -> LabelledRecords:
     """Encodes all rows at once; only an error looks at them one by one."""
     try:
         codes = encode("".join(row.sequence for row in rows), ambiguous)
@@ -94,13 +211,13 @@ def _labelled(path: str | Path, rows: list[_Row], ambiguous: str) -> LabelledRec
         raise
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row.sequence) for row in rows], out=offsets[1:])
-    ids = [f"line{row.line}" for row in rows]
-    return LabelledRecords(
-        Records(ids, codes, offsets), np.array([int(row.label) for row in rows], dtype=np.int32)
-    )
+    ids = [row.name or f"line{row.line}" for row in rows]
+    targets = np.array([row.targets for row in rows])
+    return LabelledRecords(Records(ids, codes, offsets), columns.names, targets)
 
 
 def _is_number(text: str) -> bool:
+    """Whether a text is a number, NaN among them."""
     try:
         float(text)
     except ValueError:
@@ -108,7 +225,5 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _wrong(fields: list[str]) -> str:
-    if len(fields) != 2:
-        return f"{len(fields)} column{'s' * (len(fields) != 1)} where two are needed"
-    return f"label {fields[1]!r}" if fields[0] else "no sequence"
+def _legal(kind: str) -> str:
+    return f"legal: a sequence, a tab, and {FORMS[kind].legal}"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from jaxdna.analysis.labelled_scores import _read_labels
+from jaxdna.analysis.labelled_scores import read_labels
 from jaxdna.analysis.variant_effects import ScoredVariants, variant_lines
 from jaxdna.config import flat, load_config, validate
 from jaxdna.data.bigwig import open_bigwig
@@ -96,7 +96,7 @@ def test_split_table_labels_and_bed(tmp_path, ids, end):
         split: list(range(i, len(ids), 3)) for i, split in enumerate(splits)
     }
     assert notes == []
-    assert _read_labels(str(tmp_path / "s.tsv")) == {name: i % 2 for i, name in enumerate(ids)}
+    assert read_labels(str(tmp_path / "s.tsv")) == {name: [i % 2] for i, name in enumerate(ids)}
     bed = "".join(f"{name}\t5\t9\t{name}{end}" for name in ids if name[:1] != "#")
     (tmp_path / "x.bed").write_bytes(bed.encode())
     intervals = read_intervals(tmp_path / "x.bed")
@@ -152,7 +152,7 @@ def test_a_gzipped_mark_of_byte_order_alone_is_an_empty_file(tmp_path):
     for number, content in enumerate([b"\xef\xbb\xbf", gzip.compress(b"\xef\xbb\xbf"), b""]):
         path = tmp_path / f"{number}.tsv"
         path.write_bytes(content)
-        for read in (lambda at: read_split_table(at, ["a"]), _read_labels):
+        for read in (lambda at: read_split_table(at, ["a"]), read_labels):
             with pytest.raises(Exception, match="is empty; legal: a file with at least one row"):
                 read(str(path))
 
@@ -196,9 +196,9 @@ def test_simulations(tmp_path_factory, ids):
         for block in read_fasta_blocks(folder / name)
     ]
     codes = {name: block[i] for block in blocks for i, name in enumerate(block.ids)}
-    labels = _read_labels(str(folder / "labels.tsv"))
+    labels = read_labels(str(folder / "labels.tsv"))
     found, _ = read_split_table(str(folder / "labels.tsv"), list(labels))
     assert [len(rows) for rows in found.values()] == [6, 3, 3]
     for i, (name, label) in enumerate(labels.items()):
-        assert label == made.labels[i]
+        assert label == [made.labels[i]]
         np.testing.assert_array_equal(codes[name], made.codes[i])

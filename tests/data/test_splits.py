@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxdna.data.splits import chromosome_split, fold_split, random_split
+from jaxdna.data.splits import chromosome_split, fold_split, random_split, require_two_classes
 from jaxdna.errors import UserError
 
 SHARES = (0.8, 0.1, 0.1)
@@ -74,9 +74,10 @@ def test_chromosomes_go_where_they_are_named():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: random_split([1] * 9, SHARES, 0), ["class 1 only (9 records)", "two classes"]),
-        (lambda: fold_split([0] * 9, 3, 0), ["class 0 only"]),
-        (lambda: random_split([], SHARES, 0), ["no record"]),
+        (lambda: require_two_classes([1] * 9), ["class 1 only (9 records)", "two classes"]),
+        (lambda: require_two_classes([0] * 9), ["class 0 only"]),
+        (lambda: require_two_classes([]), ["no record"]),
+        (lambda: random_split([0] * 2, SHARES, 0), ["validation gets no record (2 in all"]),
         (lambda: random_split([0, 1] * 9, (0.8, 0.1), 0), ["split fractions [0.8, 0.1]"]),
         (lambda: random_split([0, 1] * 9, (0.8, 0.1, 0.2), 0), ["sum to 1"]),
         (lambda: random_split([0] * 50 + [1], SHARES, 0), ["no record of class 1 (1 in all"]),

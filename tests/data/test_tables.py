@@ -17,7 +17,7 @@ def test_reads_rows_with_or_without_header(tmp_path, header, pack):
     path.write_bytes(pack(header + b"ACGTn\t1\r\n\nacg\t0\nTT\t1"))
     (table,) = read_table(path)
     assert [decode(table.records[i]) for i in range(3)] == ["ACGTN", "ACG", "TT"]
-    assert table.labels.tolist() == [1, 0, 1]
+    assert table.targets[:, 0].tolist() == [1, 0, 1]
     first = header.count(b"\n") + 1
     assert table.records.ids == [f"line{first}", f"line{first + 2}", f"line{first + 3}"]
 
@@ -28,9 +28,9 @@ def test_rows_come_in_blocks_of_a_bounded_size(tmp_path, monkeypatch, limit):
     path = tmp_path / "t.tsv"
     path.write_text("".join(f"{'ACGT'[i % 4]}\t{i % 2}\n" for i in range(7)))
     blocks = list(read_table(path))
-    assert [len(block.labels) for block in blocks] == [3, 3, 1]
+    assert [len(block.targets) for block in blocks] == [3, 3, 1]
     assert "".join(decode(block.records.codes) for block in blocks) == "ACGTACG"
-    assert [x for block in blocks for x in block.labels.tolist()] == [0, 1, 0, 1, 0, 1, 0]
+    assert [x for block in blocks for x in block.targets[:, 0].tolist()] == [0, 1, 0, 1, 0, 1, 0]
     assert [name for block in blocks for name in block.records.ids] == [
         f"line{i}" for i in range(1, 8)
     ]
