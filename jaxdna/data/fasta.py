@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from jaxdna.data.records import Records, check_choice
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import UNIFORM, UNKNOWN, Codes, encode
-from jaxdna.data.streams import BLOCK_BYTES, display, read_blocks
+from jaxdna.data.streams import BLOCK_BYTES, display, read_text
 from jaxdna.errors import UserError
 
 AMBIGUOUS_POLICIES = ("zero", "uniform", "error")
@@ -93,7 +93,7 @@ def _parse(
         display(path), ambiguous, allow_empty, whole_header if whole_headers else record_id
     )
     empty = True
-    for chunk in read_blocks(path):
+    for chunk in read_text(path):
         before = parser.drained, parser.drained_ambiguous
         found = parser.feed(chunk)
         empty = False
@@ -161,8 +161,6 @@ class _Parser:
             special, line_of_special = special[:-1], line_of_special[:-1]
             self.line_start = True
             if len(self.carry) > _MAX_HEADER_BYTES:
-                if b"\r" in self.carry[:_MAX_HEADER_BYTES]:
-                    self._refuse_old_mac(self.lines + newlines.size + 1)
                 self._refuse(
                     newlines.size,
                     f"a header of more than {_MAX_HEADER_BYTES >> 20} MiB in one line",
@@ -255,7 +253,10 @@ class _Parser:
         np.cumsum(lengths, out=offsets[1:])
         for header, line in zip(headers, lines, strict=True):
             if b"\r" in header and b"\r" in header.rstrip():  # the records are in the header
-                self._refuse_old_mac(line)
+                raise UserError(
+                    f"{self.name}, line {line} is a header with CR in it, so some lines end with "
+                    "CR alone, as on old Macs, and others with LF; legal: lines that end with LF"
+                )
         empty = np.flatnonzero(np.diff(offsets) == 0)
         if empty.size and not self.allow_empty:
             first = int(empty[0])
@@ -283,12 +284,6 @@ class _Parser:
     def _refuse(self, line: int | np.integer, what: str) -> None:
         raise UserError(
             f"{self.name}, line {self.lines + line + 1} has {what}; legal: a FASTA file"
-        )
-
-    def _refuse_old_mac(self, line: int | np.integer) -> None:
-        raise UserError(
-            f"{self.name}, line {line} is a header with CR in it, so its lines end with CR alone, "
-            "as on old Macs; legal: lines that end with LF (tr '\\r' '\\n')"
         )
 
     def _refuse_start(self, line: int | np.integer, text: bytes) -> None:

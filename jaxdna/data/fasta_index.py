@@ -8,7 +8,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from jaxdna.data.fasta import record_id
-from jaxdna.data.streams import BOM, read_blocks
+from jaxdna.data.streams import BOM, read_text
 from jaxdna.errors import UserError
 
 _SPECIAL_LINE = re.compile(rb"\n[>;]")
@@ -132,8 +132,8 @@ class _Lines:
 def _new_id(header: bytes, index: Index, path: Path) -> str:
     if b"\r" in header:
         raise UserError(
-            f"genome {path} has a header with CR in it, so its lines end with CR alone, as on old "
-            "Macs; legal: lines that end with LF (tr '\\r' '\\n')"
+            f"genome {path} has a header with CR in it, so some lines end with CR alone, as on old "
+            "Macs, and others with LF; legal: lines that end with LF"
         )
     name = record_id(header[1:], len(index))
     if name in index:
@@ -156,7 +156,7 @@ def _split(path: Path, position: int = 0) -> Iterator[tuple[int, bytes | None, b
       the line with its > or ; but without its end, or None; the letters with their line ends.
     """
     held, line_begins, seen = b"", True, False
-    for block in read_blocks(path):
+    for block in read_text(path):
         text, at, held = held + block, 0, b""
         while at < len(text):
             if line_begins and text[at] in b">;":

@@ -145,7 +145,7 @@ class _Fasta:
     def letters(self, chromosome: str, first: int, last: int) -> bytes:
         entry = self._index[chromosome]
         start, stop = entry.place(first), entry.place(last - 1) + 1
-        return self._file.read(start, stop - start).replace(b"\n", b"")
+        return self._file.read(start, stop - start).translate(None, b"\r\n")
 
 
 class _File:

@@ -188,12 +188,12 @@ def _square_rows_are_bases(number: int, name: str, table: NDArray[np.float64]) -
         down, across = (
             np.ptp(sums) <= _EQUAL * sums.max() for sums in (table.sum(0), table.sum(1))
         )
-    if down and across and not np.array_equal(table, table.T):
+    if down == across and not np.array_equal(table, table.T):
         raise ValueError(
             f"line {number}: the rows of motif {name} may be bases or positions; legal: rows that "
             "begin with A, C, G and T, or one for each position below HOMER's title"
         )
-    return bool(down or not across)
+    return bool(down)
 
 
 def _read_tagged(lines: Lines, stem: str) -> Iterator[Matrix]:

@@ -77,12 +77,25 @@ def read_blocks(path: str | Path, spare: int = STREAMED) -> Iterator[bytes]:
         ) from error
 
 
+def read_text(path: str | Path, spare: int = STREAMED) -> Iterator[bytes]:
+    """Yields what `read_blocks` does, each CR as LF in a file whose lines end with CR alone.
+
+    Old Macs wrote such files, and spreadsheets call them text. The first block in whose middle a
+    line ends says which they are.
+    """
+    old_mac = None
+    for block in read_blocks(path, spare):
+        if old_mac is None:
+            text = block.rstrip(b"\r\n")
+            old_mac = False if b"\n" in text else b"\r" in text or None
+        yield block.replace(b"\r", b"\n") if old_mac else block
+
+
 def read_lines(path: str | Path, spare: int = _KEPT) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, text without its line end) of a text file, plain or gzipped.
 
-    Lines end with LF or CR LF, or with CR where there is no LF (old Macs, and what spreadsheets
-    call text for them), and with nothing else that Unicode calls a line end: an id may hold any of
-    those.
+    Lines end with LF or CR LF, or with CR as in `read_text`, and with nothing else that Unicode
+    calls a line end: an id may hold any of those.
 
     Args:
       path: a file, or `-` for stdin.
@@ -91,14 +104,12 @@ def read_lines(path: str | Path, spare: int = _KEPT) -> Iterator[tuple[int, str]
     Raises:
       UserError: as `read_blocks`; also for a file that is empty or binary.
     """
-    number, carry, empty, end = 0, b"", True, b"\n"
-    for block in read_blocks(path, spare):
+    number, carry, empty = 0, b"", True
+    for block in read_text(path, spare):
         if b"\0" in block:
             raise UserError(f"{display(path)} is binary; legal: a text file, plain or gzipped")
-        if empty and b"\n" not in block and b"\r" in block[:-1]:
-            end = b"\r"
         empty = False
-        *lines, carry = (carry + block).split(end)
+        *lines, carry = (carry + block).split(b"\n")
         if len(carry) > _MAX_LINE_BYTES:
             raise UserError(
                 f"{display(path)}, line {number + len(lines) + 1} is longer than "

@@ -83,26 +83,21 @@ def read_variants(
       UserError: a row is no VCF, or the genome calls the chromosomes otherwise; the sentence has
         the line.
     """
-    where, nearby, seen = display(path), _Nearby(genome), False
+    where, nearby, seen, headed = display(path), _Nearby(genome), False, False
     for number, line in read_lines(path, STREAMED):
         seen = seen or bool(line.strip())
         if line.startswith("#") or not line.strip():
+            headed = headed or line.startswith("#")
             if header is not None and line.startswith("#"):
                 header.append(line)
             continue
         fields = line.split("\t", _FIXED_COLUMNS)
-        if len(fields) < _FIXED_COLUMNS or not _is_position(fields[1]) or not fields[3]:
+        if not _is_row(fields, headed):
             raise UserError(
-                f"{where}, line {number} is no VCF row; legal: CHROM, POS, ID, REF and ALT, "
+                f"{where}, line {number} is not a VCF row; legal: CHROM, POS, ID, REF and ALT, "
                 "parted by tabs"
             )
         chromosome, position, name, reference, alternatives = fields[:_FIXED_COLUMNS]
-        wrong = set(reference) - _PLAIN_LETTERS - _IUPAC_LETTERS
-        if wrong and not _SYMBOLIC.fullmatch(reference):
-            raise UserError(
-                f"{where}, line {number}: REF {_shorten(reference)} has the letter "
-                f"{min(wrong)!r}; legal: A C G T N"
-            )
         if chromosome not in genome.lengths and other_style(chromosome, genome.lengths):
             genome.require([chromosome], f"{where}, line {number}")
         place = chromosome, int(position)
@@ -114,8 +109,17 @@ def read_variants(
         raise UserError(f"{where} holds no variant; legal: VCF, at least its header")
 
 
-def _is_position(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= _POSITION_DIGITS
+def _is_row(fields: list[str], headed: bool) -> bool:
+    """Whether this is a row of a VCF file; what its alleles are is for its note.
+
+    Without a header the file may have another format, such as BED with its name in REF's place.
+    """
+    if len(fields) < _FIXED_COLUMNS or not fields[3]:
+        return False
+    position, reference = fields[1], fields[3]
+    named = not headed and not reference.isalpha() and not _SYMBOLIC.fullmatch(reference)
+    is_position = position.isascii() and position.isdecimal() and len(position) <= _POSITION_DIGITS
+    return is_position and not named
 
 
 class _Nearby:
@@ -151,12 +155,9 @@ def _windows(
     genome = nearby.genome
     if chromosome not in genome.lengths:
         return (None, None), f"{genome.path.name} has no chromosome {chromosome}"
-    if not alternative or set(alternative) - _PLAIN_LETTERS:
-        return (None, None), f"allele {alternative or '(none)'} has no sequence of its own"
-    if _SYMBOLIC.fullmatch(reference):
-        return (None, None), f"REF {_shorten(reference)} has no sequence of its own"
-    if ambiguous := set(reference) - _PLAIN_LETTERS:
-        return (None, None), f"REF {_shorten(reference)} has the ambiguous letter {min(ambiguous)}"
+    for what, allele in (("allele", alternative), ("REF", reference)):
+        if note := _unreadable(allele):
+            return (None, None), f"{what} {_shorten(allele) or '(none)'} has {note}"
     first = position - 1
     if first < 0 or first + len(reference) > genome.lengths[chromosome]:
         return (None, None), f"position lies outside {chromosome}"
@@ -172,6 +173,16 @@ def _windows(
         return (None, None), "an ambiguous letter, which --config.data.ambiguous=error refuses"
     except WrongLetter:
         return (None, None), f"{genome.path.name} has a letter here that is not a base"
+
+
+def _unreadable(allele: str) -> str:
+    """Returns what an allele has that is not a sequence of A, C, G, T and N; nothing if it is."""
+    if not allele or _SYMBOLIC.fullmatch(allele):
+        return "no sequence of its own"
+    wrong = min(set(allele) - _PLAIN_LETTERS, default="")
+    if not wrong or wrong in _IUPAC_LETTERS:
+        return wrong and f"the ambiguous letter {wrong}"
+    return f"the letter {wrong!r}, which is not a base"
 
 
 def _reaches_change(reference: str, alternative: str, start: int, stop: int) -> bool:

@@ -70,6 +70,8 @@ def forms(letters):
         "lines of one base": fasta(letters, 1),
         "no end of the last line": plain.rstrip(b"\n"),
         "CR LF": fasta(letters, end="\r\n"),
+        "CR alone": fasta(letters, end="\r"),
+        "CR alone, gzipped": gzip.compress(fasta(letters, end="\r")),
         "BOM": b"\xef\xbb\xbf" + plain,
         "trailing blanks": fasta(letters, after="  "),
         "a trailing tab in one line": plain.replace(b"\n", b"\t\n", 3),

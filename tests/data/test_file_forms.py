@@ -120,6 +120,7 @@ FOUR = [[0.9, 0.1, 0, 0], [0.8, 0, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.3, 0.3, 0
 FOUR_ROWS = "".join("\t".join(map(str, row)) + "\n" for row in FOUR)
 
 ONE = [("m1", MATRIX)]
+SWAP = [("m1", np.eye(4)[[1, 0, 2, 3]].tolist())]  # the same by rows and by columns
 NAMED = [("m1 NFE2", MATRIX)]
 _MOTIFS = {
     "MEME's minimal format": (MEME, NAMED),
@@ -182,6 +183,7 @@ _MOTIFS = {
     "HOMER": (HOMER + ROWS.replace(" ", "\t"), ONE),
     "HOMER with blanks for tabs": (">ATS m1 8.05 -23791.5 0\n" + ROWS, ONE),
     "HOMER of width four": (HOMER + FOUR_ROWS, [("m1", FOUR)]),
+    "gimme of width four, symmetric": (">m1\n" + "0 1 0 0\n1 0 0 0\n0 0 1 0\n0 0 0 1\n", SWAP),
     "gimme": ("# GimmeMotifs\n>m1\n" + ROWS.replace(" ", "\t"), ONE),
     "gimme of width four": (">m1\n" + FOUR_ROWS, [("m1", FOUR)]),
     "gimme of width four, told by its neighbour": (
@@ -328,6 +330,10 @@ _VARIANTS = {
         ),
         [*((str(i), None, None) for i in range(7)), *SNV],
     ),
+    "VCF with letters that are no bases": (
+        VCF.format("chr1\t9\tx\tX\tA\n" + "chr1\t10\ty\tT\tX,G\n"),
+        [("x", None, None), ("y", None, None), ("y", "CATTGA", "CATGGA")],
+    ),
     "VCF of structural variants": (VCF.format("chr1\t9\td\tN\t<DUP>\n"), [("d", None, None)]),
     "VCF header alone": (VCF.format(""), []),
 }  # fmt: skip
@@ -368,6 +374,7 @@ def test_a_form_is_read_as_what_it_is(tmp_path, form):
         (HOMER + ROWS.replace("0.2", "0,2"), r"line 3: '0.0 0,2 0.0 0.8' is not a row of numbers"),
         (TRANSFAC.replace("02      0", "02      O"), "line 13: .* is not a row of numbers"),
         (">m1\n0 1 0 0\n0 0 1 0\n0 0 0 1\n1 0 0 0\n", "line 1: the rows of motif m1 may be"),
+        (">m1\n9 0 1 0\n1 7 0 2\n0 0 8 0\n3 1 0 6\n", "line 1: the rows of motif m1 may be"),
         (">r1\nACGTTGCA\n>r2\nACGT\n", "line 2: 'ACGTTGCA' is not a row of numbers"),
         ("<!DOCTYPE html>\n<html>\n", "line 1: '<!DOCTYPE html>' is not a row of numbers"),
         (">m1\n-1 0.2 1 0\n0 1 1 0\n1 1 1 2\n", "line 1: motif m1 has a negative entry"),

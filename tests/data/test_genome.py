@@ -205,7 +205,7 @@ def test_a_damaged_index_is_made_anew(tmp_path, pack):
         (b"; a comment\n", ["holds no record"]),
         (b"hello\n>a\nACGT\n", ["'hello' stands before the first header"]),
         (b">a\nACGT\n>b\nA\n>a x\nACGT\n", ["cannot be indexed", "a occurs twice"]),
-        (b">a\rACGT\r>b\rACGT\r", ["CR alone"]),
+        (b">a\nACGT\n>b\rACGT\n>c\nA\n", ["CR alone", "others with LF"]),
         (gzip.compress(PLAIN)[:-30], ["truncated gzip"]),
         (two_bit(LETTERS)[:-1], ["truncated .2bit"]),
         (two_bit(LETTERS)[:30], ["truncated .2bit"]),

@@ -547,7 +547,7 @@ def test_a_mistake_is_one_sentence_and_leaves_no_file(call, tmp_path, verb, flag
     (tmp_path / "empty.fa").write_bytes(b"")
     (tmp_path / "protein.fa").write_text(">p\nMKLVPEF\n")
     (tmp_path / "tiny.fa").write_text(">t\nACGT\n")
-    (tmp_path / "mac.fa").write_bytes(good.encode().replace(b"\n", b"\r"))
+    (tmp_path / "mac.fa").write_bytes(good.encode() + b">p\rACGT\n>q\nA\n")
     (tmp_path / "junk").write_bytes(bytes(range(256)))
     (tmp_path / "cut.fa.gz").write_bytes(gzip.compress(good.encode())[:-6])
     (tmp_path / "l.tsv").write_text("id\tlabel\nother\t1\n")
