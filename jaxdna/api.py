@@ -242,7 +242,8 @@ class Run:
         check_files(files)
         paths = {key: str(_path(key, value)) for key, value in files.items()}
         inputs = (self.folder.read_data() or {}).get("inputs", [])
-        return evaluate_files(self.model, paths, strands, self._console, inputs)
+        keys = self.folder.read_train_keys()
+        return evaluate_files(self.model, paths, strands, self._console, inputs, keys)
 
     @own_settings()
     def filters(

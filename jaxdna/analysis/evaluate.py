@@ -85,6 +85,7 @@ def evaluate_files(
     strands: str | None,
     console: Console,
     inputs: Iterable[Mapping[str, str]] = (),
+    train_keys: NDArray[np.uint64] | None = None,
 ) -> dict[str, Any]:
     """Scores a trained model on labelled files; see `labelled_scores.score_labelled`.
 
@@ -94,10 +95,13 @@ def evaluate_files(
       strands: how both strands make one prediction; as it was trained if None.
       console: where notes go.
       inputs: the files that it was trained on, with their `sha256`.
+      train_keys: sorted, the keys of its training split's sequences; None where nobody knows.
 
     Returns:
-      The parts of the summary that apply, `measures`, and `trained_on`: which of the files, byte by
-      byte, the model was trained on.
+      The parts of the summary that apply, `measures`, and what the model was trained on:
+      `trained_on`, the files with sequences of its training split, and `in_training`, of how many
+      of the scored `examples` that is, and their `share`. Without `train_keys`, the files of which
+      every byte is known, and None.
 
     Raises:
       UserError: a file is wrong, or holds one class only.
@@ -112,13 +116,22 @@ def evaluate_files(
         )
     trained_on = {one["sha256"] for one in inputs}
     known = [path for path, digest in digests.items() if digest in trained_on]
+    scored = score_labelled(trained, make_scorer(trained, strands), train_keys, **files)
+    labels, outputs, what = scored.targets, scored.outputs, "some of them"
+    in_training = None
+    if scored.seen is not None:
+        known, count = scored.trained_on, int(scored.seen.sum())
+        in_training = {"examples": count, "share": round(count / max(1, len(labels)), 6)}
+        what = (
+            f"{count:,} of the {len(labels):,} scored sequences, themselves or their reverse "
+            "complement,"
+        )
     if known:
         loud(console)(
-            f"note     this run was trained on {' and '.join(known)}: the scores show how well it "
-            "remembers them, not how well it does on new sequences"
+            f"note     this run was trained on {what} in {' and '.join(known)}: the scores show "
+            "how well it remembers them, not how well it does on new sequences"
         )
-    labels, outputs, notes = score_labelled(trained, make_scorer(trained, strands), **files)
-    for note in notes:
+    for note in scored.notes:
         console.print(f"note     {note}")
     if trained.task.classes and len(np.unique(labels)) < 2:
         raise UserError(
@@ -131,6 +144,7 @@ def evaluate_files(
         "examples": len(labels),
         **_scored(trained.task, labels, outputs),
         "trained_on": known,
+        "in_training": in_training,
         "ceiling": None,
         "devices": trained.mesh.size,
         "versions": versions(),

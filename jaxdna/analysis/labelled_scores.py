@@ -1,12 +1,14 @@
 """Outputs and targets of the user's labelled files, read as in training."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.analysis.predictions import Lengths, score_records
 from jaxdna.analysis.scorer import Scorer
+from jaxdna.data.duplicates import sequence_keys
 from jaxdna.data.fasta import Piece, read_fasta_pieces
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.streams import display, read_lines
@@ -17,30 +19,46 @@ from jaxdna.runs.trained import Trained
 from jaxdna.tasks.classes import Binary
 
 
+class Scored(NamedTuple):
+    """What became of the records of labelled files; those without a score are left out.
+
+    Attributes:
+      targets: [records, *target_shape].
+      outputs: float32 [records, outputs].
+      notes: sentences about the files.
+      seen: bool [records], which are in the training split; None where nobody knows.
+      trained_on: the files that have such records.
+    """
+
+    targets: NDArray
+    outputs: NDArray[np.float32]
+    notes: list[str]
+    seen: NDArray[np.bool_] | None
+    trained_on: list[str]
+
+
 def score_labelled(
     trained: Trained,
     scorer: Scorer,
+    train_keys: NDArray[np.uint64] | None = None,
     sequences: str = "",
     labels: str = "",
     positives: str = "",
     negatives: str = "",
     table: str = "",
-) -> tuple[NDArray, NDArray[np.float32], list[str]]:
+) -> Scored:
     """Scores the records of labelled files.
 
     Args:
       trained: the model, which says how lengths and letters are treated.
       scorer: the same, ready to scan.
+      train_keys: sorted, those of its training split by `sequence_keys`; None if not known.
       sequences: FASTA, with `labels`: a table whose header has the column id, and those of the
         targets or, for classes, label.
       labels: see `sequences`.
       positives: FASTA, with `negatives`.
       negatives: FASTA.
       table: as `data.table`; of several columns those that were trained on.
-
-    Returns:
-      Targets [records, *target_shape], outputs float32 [records, outputs], and notes; what cannot
-      be scored is left out and counted in the notes.
 
     Raises:
       UserError: a file is wrong or has other targets than the model, or a record has none.
@@ -49,10 +67,18 @@ def score_labelled(
     data = trained.config.data
     ambiguous = data.get("ambiguous", "zero")
     notes: list[str] = []
+    found_keys: list[NDArray[np.bool_]] = []
+
+    def watched(pieces: Iterable[Piece]) -> Iterator[Piece]:
+        """Looks up in the training split what passes."""
+        for piece in pieces:
+            if train_keys is not None:
+                found_keys.append(_among(sequence_keys(piece.records), train_keys))
+            yield piece
 
     def score(pieces: Iterable[Piece]) -> tuple[list[str], NDArray[np.float32]]:
         lengths = Lengths(data.get("lengths", "error"), trained.length)
-        rows = list(score_records(pieces, scorer, lengths))
+        rows = list(score_records(watched(pieces), scorer, lengths))
         return (
             [name for part in rows for name in part.ids],
             np.concatenate([part.outputs for part in rows]),
@@ -96,10 +122,27 @@ def score_labelled(
             known = np.array([targets_of[name] for name in ids])
         where, classes = display(table or labels), trained.task.classes
         targets = as_targets(kind, trained.task.names, known, where, classes).values
-    scored = ~np.isnan(outputs[:, 0])
+    scored, seen = ~np.isnan(outputs[:, 0]), None
+    trained_on: list[str] = []
+    if train_keys is not None:
+        seen = np.concatenate(found_keys)
+        if positives:
+            own = {positives: seen[targets == 1], negatives: seen[targets == 0]}
+        else:
+            own = {table or sequences: seen}
+        trained_on = [path for path, part in own.items() if part.any()]
+        seen = seen[scored]
     if not scored.all():
         notes.append(f"{int((~scored).sum())} of {len(scored)} records cannot be scored (left out)")
-    return targets[scored], outputs[scored], notes
+    return Scored(targets[scored], outputs[scored], notes, seen, trained_on)
+
+
+def _among(keys: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Returns which keys are in a sorted array, which may lie on disk."""
+    if not known.size:
+        return np.zeros(keys.size, dtype=bool)
+    places = np.minimum(np.searchsorted(known, keys), known.size - 1)
+    return np.asarray(known[places] == keys)
 
 
 def _columns(trained: Trained) -> tuple[str, ...]:

@@ -73,6 +73,8 @@ class Dataset:
       ids: names of a split's examples, in order; None where they have none.
       lengths: int64 [examples], a split's sequences' bases before any padding or cropping; None
         where there was none.
+      keys: uint64 [examples], a split's sequences by `sequence_keys`, as their files have them;
+        None for what no file holds.
     """
 
     splits: dict[str, Split]
@@ -85,6 +87,7 @@ class Dataset:
     best_logits: Callable[[str], NDArray[np.float64]] | None = None
     ids: Callable[[str], list[str]] | None = None
     lengths: Callable[[str], NDArray[np.int64]] | None = None
+    keys: Callable[[str], NDArray[np.uint64]] | None = None
 
     @property
     def example_shape(self) -> tuple[int, ...]:

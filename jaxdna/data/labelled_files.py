@@ -86,6 +86,7 @@ def load_files(config: ConfigDict) -> Dataset:
         caveats=caveats,
         ids=ids,
         lengths=lambda name: labelled.lengths[rows[name]],
+        keys=lambda name: labelled.keys[rows[name]],
     )
 
 

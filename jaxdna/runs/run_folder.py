@@ -1,5 +1,6 @@
 """The run folder: what is written where, and whose folder it is."""
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ _LOCK = ".lock"
 _WRITTEN = (
     _LOCK, ".saved", "checkpoints", "config.json", "curves.png", "data.json", "metrics.jsonl",
     "report.html", "summary.json", "tensorboard", "tensorboard/train", "tensorboard/validation",
-    "test.tsv",
+    "test.tsv", "train_keys.npy",
 )  # fmt: skip
 _MOST_CONFIG_BYTES = 2**20
 _MOST_SUMMARY_BYTES = 2**20
@@ -73,6 +74,7 @@ class RunFolder:
         self.report = path / "report.html"
         self._config = path / "config.json"
         self._data = path / "data.json"
+        self._keys = path / "train_keys.npy"
         self._test = path / "test.tsv"
         self._summary = path / "summary.json"
         self._metrics = path / "metrics.jsonl"
@@ -228,8 +230,15 @@ class RunFolder:
                     )
 
     def record_data(self, dataset: Dataset) -> None:
-        """Stores what the data are, their files' digests among it, in data.json."""
+        """Stores what the data are, their files' digests among it, in data.json.
+
+        The keys of the training split's sequences go into train_keys.npy, sorted.
+        """
         self.write(self._data, json.dumps(data_record(dataset), indent=2) + "\n")
+        if self.writes and dataset.keys:
+            content = io.BytesIO()
+            np.save(content, np.unique(dataset.keys("train")))
+            self.write(self._keys, content.getvalue())
 
     def read_data(self) -> dict[str, Any] | None:
         """Returns what `record_data` stored; None where there is nothing of the kind."""
@@ -238,6 +247,16 @@ class RunFolder:
         except (OSError, ValueError):
             return None
         return value if is_data(value) else None
+
+    def read_train_keys(self) -> NDArray[np.uint64] | None:
+        """Returns the keys that `record_data` stored, mapped; None where there are none."""
+        if not self._keys.is_file():
+            return None
+        try:
+            keys = np.lib.format.open_memmap(self._keys, mode="r")
+        except (OSError, ValueError):
+            return None
+        return keys if keys.ndim == 1 and keys.dtype == np.uint64 else None
 
     def read_config(self) -> ConfigDict:
         """Returns the configuration that the run was begun with.

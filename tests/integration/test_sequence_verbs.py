@@ -257,6 +257,43 @@ def test_scores_on_files_of_the_training_are_said_to_be_so(trained, tmp_path, ca
     assert "hold the same bytes; legal: bound sequences in one" in capsys.readouterr().err
 
 
+def test_sequences_of_the_training_split_are_found_in_whatever_file(trained, tmp_path, capsys):
+    folder, _ = trained
+    rows = [line.split("\t") for line in (folder / "sim/labels.tsv").read_text().splitlines()]
+    split = {row[rows[0].index("id")]: row[rows[0].index("split")] for row in rows[1:]}
+
+    def records(kind):
+        lines = (folder / f"sim/{kind}.fa").read_text().split()
+        return [*zip((name[1:] for name in lines[::2]), lines[1::2], strict=True)]
+
+    def write(name, found):
+        content = "".join(f">x{i}\n{text.lower()}\n" for i, (_, text) in enumerate(found))
+        (tmp_path / name).write_bytes(gzip.compress(content.encode()))
+        return tmp_path / name
+
+    def evaluate(positives, negatives):
+        flags = [f"--positives={positives}", f"--negatives={negatives}", "--json"]
+        assert main(["evaluate", f"--workdir={folder}/run", *flags]) == 0
+        out, err = capsys.readouterr()
+        return json.loads(out.splitlines()[-1]), err
+
+    some = records("positives")[5:300]
+    other_strand = [(n, t[::-1].translate(str.maketrans("ACGT", "TGCA"))) for n, t in some]
+    unknown = [one for one in records("negatives") if split[one[0]] == "test"]
+    count = sum(split[name] == "train" for name, _ in some)
+    for part in (some, other_strand):
+        found, err = evaluate(write("p.gz", part), write("n.gz", unknown))
+        assert found["trained_on"] == [f"{tmp_path}/p.gz"]
+        total = len(some) + len(unknown)
+        share = pytest.approx(count / total, abs=1e-6)
+        assert found["in_training"] == {"examples": count, "share": share}
+        assert f"trained on {count} of the {total} scored sequences" in err
+    tested = [one for one in records("positives") if split[one[0]] == "test"]
+    found, err = evaluate(write("p.gz", tested), write("n.gz", unknown))
+    assert (found["trained_on"], found["in_training"]["examples"]) == ([], 0)
+    assert "trained on" not in err
+
+
 def test_user_text_that_looks_like_markup_or_mathematics_is_shown_as_it_is(
     trained, tmp_path, capsys
 ):
