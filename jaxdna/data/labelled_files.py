@@ -42,7 +42,7 @@ def load_files(config: ConfigDict) -> Dataset:
     """
     labelled = read_labelled(config)
     if labelled.targets.classes is not None:
-        require_two_classes(labelled.targets.classes)
+        require_two_classes(labelled.targets.classes, labelled.targets.class_names)
     inputs = list(labelled.inputs)
     if config.data.split_table:
         inputs.append(Input(config.data.split_table, file_digest(config.data.split_table)))
@@ -133,6 +133,7 @@ def _split_rows(
 ) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
     """Returns the records of each split, in order, and notes."""
     data, labels = config.data, _strata(labelled)
+    classes = labelled.targets.class_names
     ways = [key for key in ("split_table", "test_chroms", "folds") if data[key]]
     if len(ways) > 1:
         raise UserError(
@@ -154,7 +155,7 @@ def _split_rows(
                 f"legal: a BED file, {SHUFFLE} or {GC_MATCHED}"
             )
         split = chromosome_split(
-            labelled.chromosomes, labels, named(data.valid_chroms), named(data.test_chroms)
+            labelled.chromosomes, labels, named(data.valid_chroms), named(data.test_chroms), classes
         )
     elif data.folds:
         split = _fold(labelled, data, config.seed, together)
@@ -168,7 +169,7 @@ def _split_rows(
             )
         shares = (train, data.validation_fraction, data.test_fraction)
         split = keep_together(
-            lambda groups: random_split(labels, shares, config.seed, groups),
+            lambda groups: random_split(labels, shares, config.seed, groups, classes),
             labels,
             shares,
             together,
@@ -187,8 +188,9 @@ def _fold(
             f"(--config.data.folds={data.folds})"
         )
     labels, needed = _strata(labelled), labelled.groups
+    classes = labelled.targets.class_names
     folds = keep_together(
-        lambda groups: fold_split(labels, data.folds, seed, groups),
+        lambda groups: fold_split(labels, data.folds, seed, groups, classes),
         labels,
         [1 / data.folds] * data.folds,
         together,
@@ -198,7 +200,7 @@ def _fold(
     rest = np.flatnonzero(folds != max(data.fold, 0))
     shares = (1 - data.validation_fraction, data.validation_fraction, 0)
     split[rest] = keep_together(
-        lambda groups: random_split(labels[rest], shares, seed, groups),
+        lambda groups: random_split(labels[rest], shares, seed, groups, classes),
         labels[rest],
         shares,
         *(groups if groups is None else groups[rest] for groups in (together, needed)),

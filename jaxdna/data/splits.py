@@ -15,7 +15,11 @@ _TRAIN, _VALIDATION, _TEST = range(len(SPLITS))
 
 
 def random_split(
-    labels: ArrayLike, fractions: Sequence[float], seed: int, groups: ArrayLike | None = None
+    labels: ArrayLike,
+    fractions: Sequence[float],
+    seed: int,
+    groups: ArrayLike | None = None,
+    classes: Sequence[str] = (),
 ) -> NDArray[np.int8]:
     """Splits at random; every split gets the classes in the same proportion, up to rounding.
 
@@ -25,6 +29,7 @@ def random_split(
       seed: the same seed gives the same split.
       groups: integer [records]; records with one number (a peak and its shuffled negative) stay
         together. None: every record by itself.
+      classes: their names, for the sentence.
 
     Returns:
       int8 [records], index into `SPLITS`.
@@ -48,12 +53,17 @@ def random_split(
     split_of_group = np.empty(order.size, dtype=np.int8)
     split_of_group[order] = pattern
     split = split_of_group[group_of_record]
-    _require_classes(np.asarray(labels), split, np.flatnonzero(shares > 0), SPLITS, order.size)
+    wanted = np.flatnonzero(shares > 0)
+    _require_classes(np.asarray(labels), split, wanted, SPLITS, order.size, classes)
     return split
 
 
 def fold_split(
-    labels: ArrayLike, folds: int, seed: int, groups: ArrayLike | None = None
+    labels: ArrayLike,
+    folds: int,
+    seed: int,
+    groups: ArrayLike | None = None,
+    classes: Sequence[str] = (),
 ) -> NDArray[np.int16]:
     """Deals records to folds; every fold gets the classes in the same proportion, up to rounding.
 
@@ -62,6 +72,7 @@ def fold_split(
       folds: how many, 2 or more.
       seed: the same seed gives the same folds.
       groups: see `random_split`.
+      classes: their names, for the sentence.
 
     Returns:
       int16 [records], the fold in which each record is held out.
@@ -76,21 +87,24 @@ def fold_split(
     fold_of_group[order] = np.arange(order.size) % folds
     fold = fold_of_group[group_of_record]
     names = [f"fold {number}" for number in range(folds)]
-    _require_classes(np.asarray(labels), fold, np.arange(folds), names, order.size)
+    _require_classes(np.asarray(labels), fold, np.arange(folds), names, order.size, classes)
     return fold
 
 
-def require_two_classes(labels: ArrayLike) -> None:
+def require_two_classes(labels: ArrayLike, classes: Sequence[str] = ()) -> None:
     """Raises UserError where records are of one class only.
 
     Args:
       labels: integer [records], the classes.
+      classes: their names, for the sentence.
     """
-    classes = np.asarray(labels)
-    if np.unique(classes).size < 2:
-        which = f"class {classes[0]}" if classes.size else "no record"
+    there = np.unique(np.asarray(labels, dtype=np.int64))
+    if there.size < 2:
+        which = "no record"
+        if there.size:
+            which = f"class {classes[there[0]] if classes else there[0]}"
         raise UserError(
-            f"the data have {which} only ({classes.size} records); "
+            f"the data have {which} only ({np.size(labels)} records); "
             "legal: records of at least two classes"
         )
 
@@ -133,6 +147,7 @@ def chromosome_split(
     labels: ArrayLike,
     valid_chroms: Sequence[str],
     test_chroms: Sequence[str],
+    classes: Sequence[str] = (),
 ) -> NDArray[np.int8]:
     """Splits by chromosome, so that no test sequence lies beside a training sequence.
 
@@ -141,6 +156,7 @@ def chromosome_split(
       labels: integer [records], the classes.
       valid_chroms: chromosomes of the validation split.
       test_chroms: chromosomes of the test split; all others train.
+      classes: their names, for the sentence.
 
     Returns:
       int8 [records], index into `SPLITS`.
@@ -169,7 +185,7 @@ def chromosome_split(
                 )
         split[np.isin(chromosomes, list(names))] = index
     wanted = [_TRAIN, *([_VALIDATION] if valid_chroms else []), *([_TEST] if test_chroms else [])]
-    _require_classes(np.asarray(labels), split, np.array(wanted), SPLITS)
+    _require_classes(np.asarray(labels), split, np.array(wanted), SPLITS, classes=classes)
     return split
 
 
@@ -196,15 +212,17 @@ def _require_classes(
     wanted: NDArray,
     names: Sequence[str],
     groups: int | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
-    classes = np.unique(labels)
+    there_are = np.unique(labels)
     for index in wanted:
-        missing = np.setdiff1d(classes, labels[split == index])
+        missing = np.setdiff1d(there_are, labels[split == index])
         if missing.size:
             there = int((labels == missing[0]).sum())
             few = groups is not None and groups < there
             together = f" in {groups} groups that stay together" if few else ""
-            of_class = f" of class {missing[0]}" if classes.size > 1 else ""
+            one = classes[missing[0]] if classes else missing[0]
+            of_class = f" of class {one}" if there_are.size > 1 else ""
             raise UserError(
                 f"{names[index]} gets no record{of_class} ({there} in all the data"
                 f"{together}); "

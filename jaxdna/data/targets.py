@@ -104,6 +104,11 @@ class Targets:
         """The class of each record; None where records have no class."""
         return self.values if self.kind in (Binary.kind, Multiclass.kind) else None
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, where the user gave them."""
+        return self.names if self.kind == Multiclass.kind else ()
+
     def task(self, train: NDArray[np.int64], where: str) -> Task:
         """Returns the task, in the units of the training split.
 

@@ -199,6 +199,10 @@ def fasta(*heads):
          ["label x is 0 in all 40"]),
         ({"task": "multiclass"}, b"sequence\tx\nACGT\t0\nACGT\t2\n", ["class 1 has no"]),
         ({"task": "multiclass"}, b"sequence\tx\nACGT\t0\nACGT\tb\n", ["numbers", "'b'"]),
+        ({"task": "multiclass", "similarity": 0.0}, b"sequence\tx\n"
+         + b"ACGTACGTACGTACGTACGT\ta b\n" * 40, ["have class a b only (40 records)"]),
+        ({"task": "multiclass", "similarity": 0.0}, b"sequence\tx\nACGTACGTACGTACGTACGT\tz\n"
+         + b"ACGTACGTACGTACGTACGT\ta b\n" * 40, ["gets no record of class z (1 in all the data"]),
         ({"labels_in_headers": True}, fasta(">a label=0", ">b label=2"), ["record 2", "'2'"]),
         ({"labels_in_headers": True}, fasta(">a label=0", ">1"), ["record 2", "as the others"]),
         ({"labels_in_headers": True}, fasta(">gi|1|ref|NM_1"), ["no target", ">name label=1"]),
