@@ -1,7 +1,7 @@
 """What a variant does to the score: reference and alternative allele, each in its window."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, Any, NamedTuple
@@ -285,38 +285,43 @@ def vcf_lines(scored: ScoredVariants) -> str:
 
 
 def write_variants(
-    stream: IO[str],
+    outputs: Sequence[tuple[str, IO[str]]],
     task: Task,
     scored: Iterable[ScoredVariants],
     slide: bool,
-    vcf: tuple[Sequence[str], Mapping[str, int]] | None,
+    vcf: tuple[Sequence[str], Mapping[str, int]] = ((), {}),
 ) -> dict[str, int]:
     """Writes scored alleles, and returns how many `rows`, `skipped` and `mismatches` there are.
 
     Args:
-      stream: where to.
+      outputs: `tsv` or `vcf` each, and where to.
       task: what the network was asked.
       scored: of `score_variants`.
       slide: whether windows slide.
-      vcf: for a VCF file, the header of the one that is read and the bases of each chromosome of
-        the genome; None for TSV. The header must be there once the first alleles are.
+      vcf: for VCF files, the header of the one that is read and the bases of each chromosome of
+        the genome. The header must be there once the first alleles are.
     """
     counts = {"rows": 0, "skipped": 0, "mismatches": 0}
 
-    def header() -> str:
-        if vcf is None:
-            return variant_header(task, slide)
+    def vcf_header() -> str:
         keys = {c.key: (c.kind, c.meaning) for c in _columns(_none(task, slide))}
         return header_lines(vcf[0], keys | _NOTE_KEY, vcf[1])
 
-    lines: Callable[[ScoredVariants], str] = variant_lines if vcf is None else vcf_lines
+    def write(part: ScoredVariants | None) -> None:
+        for form, stream in outputs:
+            lines = {"tsv": variant_lines, "vcf": vcf_lines}[form]
+            stream.write(lines(part) if part else headers[form]())
+
+    headers = {"tsv": lambda: variant_header(task, slide), "vcf": vcf_header}
     begun = False
     for part in scored:
-        stream.write(lines(part) if begun else header() + lines(part))
+        if not begun:
+            write(None)
         begun = True
+        write(part)
         counts["rows"] += len(part.variants)
         counts["skipped"] += int(np.isnan(part.reference[:, 0]).sum())
         counts["mismatches"] += sum("mismatch" in v.note for v in part.variants)
     if not begun:
-        stream.write(header())
+        write(None)
     return counts

@@ -6,9 +6,10 @@ one row per window.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sequences", metavar="X.fa[.gz]", help="FASTA, plain, gzip or bgzip, or - for stdin"
     )
     parser.add_argument(
-        "--output", default="-", metavar="Y.tsv[.gz]",
-        help="TSV; with --variants also .vcf; with --window also .bed, .bedGraph or .bw; "
-        "- for stdout (default)",
+        "--output", action="append", metavar="Y.tsv[.gz]",
+        help="TSV; with --variants also .vcf, or both: --output=Y.tsv --output=Y.vcf.gz; with "
+        "--window also .bed, .bedGraph or .bw; - for stdout (default)",
     )  # fmt: skip
     parser.add_argument("--strands", choices=STRAND_CHOICES, help="default: as it was trained")
     parser.add_argument("--window", type=int, metavar="BASES", help="score windows of this length")
@@ -47,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Predicts; returns what was counted."""
-    _check(arguments)
+    outputs = arguments.output or ["-"]
+    _check(arguments, outputs)
 
     import numpy as np
 
@@ -69,14 +71,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.data.streams import BLOCK_BYTES
 
     console = make_console()
-    form = output_format(
-        arguments.output, arguments.window is not None, arguments.variants is not None
-    )
+    windows, variants = arguments.window is not None, arguments.variants is not None
+    forms = {path: output_format(path, windows, variants) for path in outputs}
     trained = open_trained(arguments)
     scorer = make_scorer(trained, arguments.strands)
     task = trained.task
     if arguments.variants:
-        return _variants(arguments, form, trained, scorer, console)
+        return _variants(arguments, forms, trained, scorer, console)
+    ((path, form),) = forms.items()
     if arguments.window is not None and not scorer.fits(np.array(arguments.window)):
         legal = f"{scorer.width}" if scorer.whole else f"{scorer.width} or more"
         raise UserError(
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     track = arguments.track or task.names[0]
     if form != "tsv":
-        _check_track(arguments, task, form)
+        _check_track(arguments.track, task, path, form)
     data, stats = trained.config.data, SequenceStats()
     lengths = Lengths(data.get("lengths", "error"), trained.length)
     if arguments.window and lengths.policy == "pad" and arguments.window < trained.length:
@@ -111,8 +113,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         place = bed_lines if form == "bed" else make_bedgraph(stride)
     sizes: dict[str, int] = {}
     bigwig = form == "bigwig"
-    output: Any = open_bigwig(arguments.output, sizes) if bigwig else open_output(arguments.output)
-    with _said_in_a_sentence(arguments.output), output as stream:
+    output: Any = open_bigwig(path, sizes) if bigwig else open_output(path)
+    with _said_in_a_sentence(path), output as stream:
         if form == "tsv":
             stream.write(header(task))
         for rows in scored:
@@ -141,28 +143,28 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         **counts,
         "bases": stats.bases,
         "seconds": round(seconds, 3),
-        "output": arguments.output,
+        "output": path,
     }
 
 
-def _check_track(arguments: argparse.Namespace, task: Any, form: str) -> None:
+def _check_track(track: str | None, task: Any, path: str, form: str) -> None:
     """Refuses files of positions that cannot hold one answer of this task for each."""
     legal = ", ".join(task.names)
-    if arguments.track and arguments.track not in task.names:
-        raise UserError(f"--track={arguments.track} is unknown; legal: {legal}")
-    if task.outputs > 1 and not arguments.track:
+    if track and track not in task.names:
+        raise UserError(f"--track={track} is unknown; legal: {legal}")
+    if task.outputs > 1 and not track:
         raise UserError(
-            f"--output={arguments.output} holds one value for each position, and the network has "
+            f"--output={path} holds one value for each position, and the network has "
             f"{task.outputs} answers; legal: one of them with --track: {legal}"
         )
     if form == "bed" and task.target_dtype != "int32":
         raise UserError(
-            f"--output={arguments.output} holds probabilities, and the network answers in numbers; "
+            f"--output={path} holds probabilities, and the network answers in numbers; "
             "legal: .bedGraph or .bw"
         )
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace, outputs: list[str]) -> None:
     """Refuses flags that do not go together; touches nothing."""
     if bool(arguments.sequences) == bool(arguments.variants):
         raise UserError("one of --sequences=X.fa and --variants=X.vcf is needed, and only one")
@@ -180,7 +182,12 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"--stride={arguments.stride} is not legal: it must be 1 to --window, which it needs"
         )
-    if arguments.json and arguments.output == "-":
+    given = " ".join(f"--output={path}" for path in outputs)
+    if len(outputs) > 1 and not arguments.variants:
+        raise UserError(f"{given}: several files need --variants; legal: one --output")
+    if len({os.path.realpath(path) for path in outputs}) < len(outputs):
+        raise UserError(f"{given} is one file twice; legal: files that differ")
+    if arguments.json and "-" in outputs:
         raise UserError("--json and the rows would both go to stdout; legal: --output=Y.tsv")
 
 
@@ -198,7 +205,7 @@ def _said_in_a_sentence(output: str) -> Iterator[None]:
 
 
 def _variants(
-    arguments: argparse.Namespace, form: str, trained: Any, scorer: Any, console: Any
+    arguments: argparse.Namespace, forms: dict[str, str], trained: Any, scorer: Any, console: Any
 ) -> dict[str, Any]:
     from jaxdna.analysis.variant_effects import score_variants, write_variants
     from jaxdna.data.genome import Genome
@@ -213,14 +220,18 @@ def _variants(
     slide, header, begin = arguments.sites == "all", list[str](), time.perf_counter()
     variants = read_variants(arguments.variants, genome, trained.length, slide, header)
     scored = score_variants(variants, scorer, slide)
-    vcf = (header, genome.lengths) if form == "vcf" else None
     console.print(f"note     windows of {trained.length:,} bases are centred on the middle of REF")
-    with _said_in_a_sentence(arguments.output), open_output(arguments.output) as stream:
-        counts = write_variants(stream, trained.task, scored, slide, vcf)
+    with ExitStack() as opened:
+        streams = []
+        for path, form in forms.items():
+            opened.enter_context(_said_in_a_sentence(path))
+            streams.append((form, opened.enter_context(open_output(path))))
+        counts = write_variants(streams, trained.task, scored, slide, (header, genome.lengths))
     seconds = time.perf_counter() - begin
     console.print(
         f"{counts['rows']:,} alleles ({counts['skipped']:,} without a score, "
         f"{counts['mismatches']:,} whose REF differs from the genome) in {seconds:.1f} s: "
         f"{counts['rows'] / seconds:,.0f} a second"
     )
-    return {**counts, "seconds": round(seconds, 3), "output": arguments.output}
+    output = next(iter(forms)) if len(forms) == 1 else list(forms)
+    return {**counts, "seconds": round(seconds, 3), "output": output}

@@ -87,8 +87,8 @@ def file_of(folder, rows, extra="\t.\tPASS\tDP=9\tGT\t0|1"):
 def scored(path, genome, scorer, slide, form):
     header, stream = [], io.StringIO()
     found = score_variants(read_variants(path, genome, LENGTH, slide, header), scorer, slide)
-    vcf = (header, genome.lengths) if form == "vcf" else None
-    return write_variants(stream, scorer.task, found, slide, vcf), stream.getvalue()
+    vcf = header, genome.lengths
+    return write_variants([(form, stream)], scorer.task, found, slide, vcf), stream.getvalue()
 
 
 @pytest.mark.parametrize("slide", [False, True])
@@ -203,5 +203,13 @@ def test_what_does_not_fit_is_one_sentence(capsys):
     assert output_format("y.vcf.gz", False, True) == "vcf"
     with pytest.raises(UserError, match="needs --variants"):
         output_format("y.vcf", False)
-    assert main(["predict", "--workdir=none", "--sequences=x.fa", "--sites=all"]) == 2
-    assert "--sites=all needs --variants" in capsys.readouterr().err
+    for flags, words in (
+        (["--sequences=x.fa", "--sites=all"], "--sites=all needs --variants"),
+        (["--sequences=x.fa", "--output=y", "--output=z"], "several files need --variants"),
+        (
+            ["--variants=x", "--genome=g", "--output=y.tsv", "--output=./y.tsv"],
+            "--output=y.tsv --output=./y.tsv is one file twice",
+        ),
+    ):
+        assert main(["predict", "--workdir=none", *flags]) == 2
+        assert words in capsys.readouterr().err

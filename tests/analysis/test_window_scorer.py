@@ -140,7 +140,7 @@ def test_alleles_and_mutants_change_what_the_plain_network_says(tmp_path, slide)
     genome, scorer = Genome(tmp_path / "g.fa"), make_scorer(trained(STRANDED))
     variants = read_variants(tmp_path / "x.vcf", genome, LENGTH, slide)
     stream = io.StringIO()
-    write_variants(stream, STRANDED, score_variants(variants, scorer, slide), slide, None)
+    write_variants([("tsv", stream)], STRANDED, score_variants(variants, scorer, slide), slide)
     row = dict(zip(*(line.split("\t") for line in stream.getvalue().splitlines()), strict=True))
     changed = letters[:40] + other + letters[41:]
     ends = {}

@@ -194,6 +194,15 @@ def test_variants(call, trained, tmp_path):
     assert "reference mismatch" in table[2]["note"]
     assert table[4]["logit_change"] == table[5]["logit_change"] == "NA"
     assert "no chromosome chr9" in table[5]["note"]
+    both = [f"--output={tmp_path}/y.tsv", f"--output={tmp_path}/y.vcf.gz"]
+    files = f"--variants={tmp_path}/x.vcf", f"--genome={tmp_path}/g.fa"
+    counts = json.loads(call("predict", *files, *both, "--json").splitlines()[-1])
+    assert counts["output"] == [flag.removeprefix("--output=") for flag in both]
+    assert counts["rows"] == 6
+    assert (tmp_path / "y.tsv").read_text() == text
+    scored = gzip.decompress((tmp_path / "y.vcf.gz").read_bytes()).decode().splitlines()
+    info = scored[-5].split("\t")[7]
+    assert f"JAXDNA_CHANGE={table[0]['logit_change']},{table[1]['logit_change']}" in info
 
 
 def test_a_vcf_without_a_variant_gives_a_table_without_a_row(trained, tmp_path, capsys):
