@@ -1,5 +1,6 @@
 """Targets of genome windows from tracks: what bigWig files say of them."""
 
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from importlib.util import find_spec
@@ -13,6 +14,8 @@ from jaxdna.data.genome import Genome, naming_hint
 from jaxdna.data.intervals import Windows
 from jaxdna.errors import UserError
 
+_MAGIC = 0x888FFC26.to_bytes(4, "little")  # of either byte order
+_HEADER_BYTES, _ZOOM_BYTES = 64, 24
 STATISTICS: dict[str, Callable[[NDArray], Any]] = {"mean": np.mean, "sum": np.sum, "max": np.max}
 
 
@@ -76,9 +79,8 @@ def _read(
 
     found, measure = np.empty(len(windows), np.float32), STATISTICS[statistic]
     try:
+        _check_begin(path)
         with closing(pyBigWig.open(path)) as track:
-            if not track.isBigWig():
-                raise RuntimeError("another kind of file")
             _require_same(path, track.chroms(), windows, genome)
             # One chromosome after the other: the file is read in order.
             for row in np.lexsort((starts, windows.chromosomes)).tolist():
@@ -93,6 +95,23 @@ def _read(
             "file"
         ) from error
     return found
+
+
+def _check_begin(path: str) -> None:
+    """Raises RuntimeError where a file does not begin as a bigWig, or ends before its index.
+
+    The library tells stderr of the first more than once, and crashes on some of the second.
+    """
+    size = Path(path).stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(_HEADER_BYTES)
+    order = {_MAGIC: "<", _MAGIC[::-1]: ">"}.get(head[:4])
+    if order is None:
+        raise RuntimeError("its first bytes are others")
+    # Kent et al., BigWig and BigBed, Bioinformatics, 2010, supplement
+    zooms, *places = struct.unpack_from(f"{order}HQQQ", head.ljust(_HEADER_BYTES, b"\0"), 6)
+    if size < _HEADER_BYTES + zooms * _ZOOM_BYTES or max(places) >= size:
+        raise RuntimeError(f"its {size:,} bytes are not all that there were")
 
 
 def _require_same(path: str, sizes: dict[str, int], windows: Windows, genome: Genome) -> None:

@@ -303,6 +303,22 @@ def test_a_track_of_another_genome_is_one_sentence(tracks, sizes, prefix, data, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [0, 3, 64, 100, 400, 2000])
+def test_a_part_of_a_track_is_one_sentence(tracks, size):
+    """The library itself crashes on some."""
+    folder, write, *_ = tracks
+    write("a.bw", 0)
+    (folder / "cut.bw").write_bytes((folder / "a.bw").read_bytes()[:size])
+    with pytest.raises(UserError, match=r"cut\.bw cannot be read as a bigWig"):
+        load(
+            folder / "x.bed",
+            genome=str(folder / "g.fa"),
+            tracks=str(folder / "cut.bw"),
+            task="counts",
+            length=60,
+        )
+
+
 def test_two_files_of_classes_have_no_other_task(tmp_path):
     (tmp_path / "n.fa").write_text(">a\nACGT\n")
     leaves = flat(load_config("configs/fasta.py")) | {
