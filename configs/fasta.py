@@ -5,7 +5,8 @@ jaxdna train --config=configs/fasta.py --config.data.positives=bound.fa \\
 
 The recommended network has the 993 parameters of configs/tal1.py. `configs/fasta.py:large` has
 128 short filters, better on real sequences, which hold the sites of many proteins. `data.folds=5`
-cross-validates. What to expect on real data stands in docs/genomics.md.
+cross-validates. `data.task` takes classes, labels, numbers and counts from tables, FASTA headers or
+bigWig tracks. What to expect on real data stands in docs/genomics.md.
 """
 
 from ml_collections import ConfigDict

@@ -224,7 +224,8 @@ class Run:
         Args:
           strands: `average`, `forward` or `max`; as it was trained if None.
           **files: paths of labelled files: `positives` and `negatives` (FASTA), `sequences` (FASTA)
-            and `labels` (a table with columns id and label), or `table` (sequence, tab, 0 or 1).
+            and `labels` (a table with columns id and label, or those of the targets), or `table`
+            (as `data.table`).
 
         Returns:
           `test` (loss in nats, accuracy, auroc, auprc), `chance` (what the sizes of the classes
