@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from jaxdna.analysis.logos import logo_figure
 from jaxdna.data.motifs import Motif
+from jaxdna.errors import visible
 from jaxdna.runs.curves import draw_quantity, quantities
 from jaxdna.tasks.task import Task
 
@@ -69,7 +70,8 @@ def scatter_svgs(task: Task, targets: NDArray, outputs: NDArray) -> list[str]:
         figure, axes = _panel()
         axes.scatter(known[rows], values[rows], s=6, alpha=0.4, linewidths=0)
         axes.axline((known.mean(), known.mean()), slope=1, color="0.85", zorder=0)
-        axes.set(xlabel="known", ylabel="predicted", title=name)
+        axes.set(xlabel="known", ylabel="predicted")
+        axes.set_title(visible(name), parse_math=False)  # the user's own, and no formula
         axes.spines[["top", "right"]].set_visible(False)
         made.append(_svg(figure, f"scatter{len(made)}"))
     return made
