@@ -31,6 +31,7 @@ from jaxdna.data.sequences import encode
 from jaxdna.errors import UserError, nearest
 from jaxdna.parallel.settings import own_settings
 from jaxdna.runs.guard import Guard
+from jaxdna.runs.own_folder import own_folder
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained, load_trained
 from jaxdna.schema import STRAND_CHOICES
@@ -50,8 +51,9 @@ def train(
 
     Args:
       config: what `load_config` returns, changed as you like; or the name or path of a config.
-      workdir: the run folder. Without one: `runs/NAME` for a name or path, as the command has it;
-        for a configuration `runs/DATA-DIGEST`, so that another configuration is another run.
+      workdir: the run folder. Without one: `runs/NAME` for a name or path (`runs/NAME-2` and so on
+        where that has other settings), as the command has it; for a configuration
+        `runs/DATA-DIGEST`, so that another configuration is another run.
       quiet: show nothing.
       guard: who hears signals and watches the clock. The command gives its own, which may end the
         process. Without one, Ctrl-C (a notebook's interrupt) saves the state and raises Preempted.
@@ -64,7 +66,12 @@ def train(
     from jaxdna.runs.run import train_in
 
     if isinstance(config, str | Path):
-        named, config = Path("runs") / run_name(str(config)), configs.load_config(config)
+        spec, config = str(config), configs.load_config(config)
+        named = Path("runs") / run_name(spec)
+        if not workdir:
+            named, note = own_folder(named, config)
+            if note:
+                _console(quiet).print(f"note     {note}")
     elif isinstance(config, ConfigDict | Mapping):
         config = configs.validate(configs.flat(config))
         named = default_workdir(config)

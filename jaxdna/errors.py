@@ -46,6 +46,10 @@ class UserError(JaxdnaError):
     exit_code = EXIT_USER
 
 
+class AnotherRun(UserError):
+    """The run folder belongs to another run."""
+
+
 class Disagreement(UserError):
     """The processes of a run were given different things; raised in all of them."""
 

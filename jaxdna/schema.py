@@ -93,6 +93,11 @@ DATA_SETS: dict[str, dict[str, Field]] = {
             "instead of the others: file with rows of sequence, tab, 0 or 1, or with a header that "
             "has a column sequence and those of the targets",
         ),
+        "test_positives": text(
+            "", "file like data.positives whose records are the test split, instead of a share"
+        ),
+        "test_negatives": text("", "FASTA file of the unbound ones of the test split"),
+        "test_table": text("", "file like data.table whose rows are the test split"),
         "targets": text(
             "", "columns of data.table to learn, joined by commas; empty: all that are numbers"
         ),

@@ -8,6 +8,50 @@ from jaxdna.errors import UserError
 from jaxdna.schema import COMMON, DATA_SETS, MODELS, Field
 from jaxdna.storage.files import Folder
 
+OWN_SEQUENCES = {  # keys of the config `fasta` that are flags
+    "positives": ("A.fa", "FASTA of bound sequences"),
+    "negatives": ("B.fa", "FASTA of unbound ones, or dinucleotide_shuffle, or gc_matched"),
+    "test_positives": ("C.fa", "FASTA of bound sequences for the test"),
+    "test_negatives": ("D.fa", "FASTA of unbound ones for the test"),
+    "table": ("T.tsv", "instead: rows of sequence, tab, 0 or 1"),
+    "test_table": ("U.tsv", "such rows for the test"),
+    "bed": ("B.bed", "instead: bound intervals on a genome; without --negatives gc_matched ones"),
+    "genome": ("G.fa", "the genome of --bed"),
+}
+
+
+def add_own_sequences(parser: argparse.ArgumentParser) -> None:
+    """Adds a flag for each file of the config `fasta`; see `own_sequences`."""
+    group = parser.add_argument_group("your own sequences, instead of --config")
+    for key, (example, meaning) in OWN_SEQUENCES.items():
+        group.add_argument(f"--{key.replace('_', '-')}", metavar=example, help=meaning)
+
+
+def own_sequences(arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    """Returns the config and the overrides that flags for files stand for.
+
+    Sequences whose lengths differ are padded, and windows of a genome get matched ones of the other
+    class, unless an override says otherwise; a config that is not `fasta` has its own way.
+
+    Raises:
+      UserError: there is neither a config nor a file.
+    """
+    given = [key for key in OWN_SEQUENCES if getattr(arguments, key)]
+    spec = arguments.config or ("fasta" if given else "")
+    if not spec:
+        raise UserError(
+            "--config is missing; legal: --config=NAME or FILE.py, or your own sequences: "
+            "--positives=A.fa --negatives=B.fa, --table=T.tsv, or --bed=B.bed --genome=G.fa"
+        )
+    overrides = [f"data.{key}={getattr(arguments, key)}" for key in given]
+    if Path(spec.partition(":")[0]).stem == "fasta" and given:
+        said = {text.partition("=")[0] for text in [*overrides, *arguments.overrides]}
+        if "bed" not in given:
+            overrides.insert(0, "data.lengths=pad")
+        elif not said & {"data.negatives", "data.tracks"}:
+            overrides.append("data.negatives=gc_matched")
+    return spec, [*overrides, *arguments.overrides]
+
 
 def add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds `--config` and shows every key under `--help`."""

@@ -5,8 +5,12 @@ Example: jaxdna launch --processes=2 -- train --config=configs/tal1.py
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
+from jaxdna.cli.common import add_config, add_own_sequences, own_sequences
+from jaxdna.cli.main import split_overrides
+from jaxdna.config import load_config
 from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
 
@@ -66,10 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxdna.parallel.cluster import free_port
     from jaxdna.parallel.launcher import launch, supervise
 
-    workdir = _workdir_of(arguments.command)
+    workdir, command = _with_workdir(arguments.command)
     return supervise(
         lambda: launch(
-            arguments.command,
+            command,
             arguments.processes,
             arguments.port or free_port(),
             # Beside the run folder, which belongs to the run.
@@ -105,9 +109,21 @@ def _gpus(processes: int) -> list[str]:
     return gpus
 
 
-def _workdir_of(command: list[str]) -> Path:
+def _with_workdir(command: list[str]) -> tuple[Path, list[str]]:
+    """Returns the run folder of a command, and the command naming it: all take the same one."""
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--workdir")
-    flags.add_argument("--config", default="launch")
-    known, _ = flags.parse_known_args(command)
-    return Path(known.workdir or Path("runs") / run_name(known.config))
+    add_config(flags, required=False)
+    add_own_sequences(flags)
+    flags.add_argument("--workdir", type=Path)
+    overrides, others = split_overrides(command)
+    known, _ = flags.parse_known_args(others)
+    if known.workdir or command[0] != "train":
+        return known.workdir or Path("runs") / run_name(known.config or "launch"), command
+    from jaxdna.runs.own_folder import own_folder
+
+    known.overrides = overrides
+    spec, overrides = own_sequences(known)
+    workdir, note = own_folder(Path("runs") / run_name(spec), load_config(spec, overrides))
+    if note:
+        print(f"note     {note}", file=sys.stderr)
+    return workdir, [*command, f"--workdir={workdir}"]

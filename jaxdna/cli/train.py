@@ -4,21 +4,22 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jaxdna.cli.common import add_config, add_workdir
+from jaxdna.cli.common import add_config, add_own_sequences, add_workdir, own_sequences
 from jaxdna.config import load_config
 from jaxdna.config_files import run_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
-    add_config(parser)
-    add_workdir(parser, default="runs/NAME-OF-CONFIG")
+    add_config(parser, required=False)
+    add_own_sequences(parser)
+    add_workdir(parser, default="runs/NAME-OF-CONFIG; NAME-2 and so on for other settings")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains; returns the summary."""
-    config = load_config(arguments.config, arguments.overrides)
-    workdir = arguments.workdir or Path("runs") / run_name(arguments.config)
+    spec, overrides = own_sequences(arguments)
+    config = load_config(spec, overrides)
 
     # First of all, since a signal can come while the rest is imported.
     from jaxdna.runs.guard import Guard
@@ -28,7 +29,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         from jaxdna.console import make_console, results_console
         from jaxdna.runs.cross_validation import folds_table
         from jaxdna.runs.display import results
+        from jaxdna.runs.own_folder import own_folder
 
+        workdir = arguments.workdir
+        if not workdir:
+            workdir, note = own_folder(Path("runs") / run_name(spec), config)
+            if note:
+                make_console().print(f"note     {note}")
         summary = train(config, workdir, guard=guard).summary
         folds = "folds" in summary
         if not arguments.json:

@@ -32,6 +32,9 @@ from jaxdna.tasks.classes import Binary
 
 FAMILIES = "families"  # columns of a store: near-copies
 _TARGETS, _NAMES, _REVERSED = "targets", "target_names", "reversed"
+_FILES = (
+    "positives", "bed", "table", "negatives", "test_positives", "test_negatives", "test_table",
+)  # fmt: skip
 WINDOW_BASES = 500  # length of a window around an interval where the user names none
 
 
@@ -50,6 +53,7 @@ class Labelled:
       chromosomes: text [records]; None where they are not known.
       lengths: int64 [records], bases before any padding or cropping.
       keys: uint64 [records], the same where the files have the same sequence on either strand.
+      tested: how many records, the last ones, come from files for the test.
     """
 
     codes: Codes
@@ -63,6 +67,7 @@ class Labelled:
     lengths: NDArray[np.int64]
     keys: NDArray[np.uint64]
     families: NDArray[np.int64] | None
+    tested: int
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -78,6 +83,7 @@ class _Source:
       key: what else decides its content.
       fill: writes it.
       length: bases of each sequence; 0 as the files have it.
+      tests: how many parts, the last ones, are for the test.
     """
 
     inputs: list[str]
@@ -85,6 +91,7 @@ class _Source:
     key: list[Any]
     fill: Callable[[StoreWriter], None]
     length: int = 0
+    tests: int = 0
 
 
 def read_labelled(config: ConfigDict) -> Labelled:
@@ -99,13 +106,7 @@ def read_labelled(config: ConfigDict) -> Labelled:
     cache = cache_folder(config.runtime.data_cache)
     memory = cache / "digests"
     inputs = [Input(path, file_digest(path, memory)) for path in source.inputs]
-    digests = {one.path: one.sha256 for one in inputs}
-    if len({digests.get(part, part) for part in source.parts}) < len(source.parts):
-        raise UserError(
-            f"--config.data.{'bed' if data.bed else 'positives'}={source.parts[0]} and "
-            f"--config.data.negatives={source.parts[1]} hold the same bytes; legal: bound "
-            "sequences in one and unbound ones in the other"
-        )
+    _require_different(data, {one.path: one.sha256 for one in inputs})
     key = [[one.sha256 for one in inputs], source.key, data.ambiguous, data.similarity]
     width = config.model.get("width", 1)
 
@@ -140,7 +141,21 @@ def read_labelled(config: ConfigDict) -> Labelled:
         store.lengths,
         columns[KEYS],
         columns.get(FAMILIES),
+        sum(store.counts[len(store.counts) - source.tests :]),
     )
+
+
+def _require_different(data: Any, digests: dict[str, str]) -> None:
+    """Raises UserError where two of the files are the same bytes."""
+    seen: dict[str, str] = {}
+    for key in (key for key in _FILES if data[key]):
+        flag = f"--config.data.{key}={data[key]}"
+        other = seen.setdefault(digests.get(data[key], data[key]), flag)
+        if other != flag:
+            raise UserError(
+                f"{other} and {flag} hold the same bytes; legal: bound sequences in one and "
+                "unbound ones in the other, and those of the test in others"
+            )
 
 
 def _source(config: ConfigDict) -> _Source:
@@ -155,7 +170,7 @@ def _source(config: ConfigDict) -> _Source:
 def _targets(data: Any, columns: dict[str, NDArray], counts: Sequence[int]) -> Targets:
     """Returns the targets in a store's columns, or the classes of its two parts."""
     if _TARGETS not in columns:
-        labels = np.repeat(np.array([1, 0], np.int32), counts)
+        labels = np.repeat(np.resize(np.array([1, 0], np.int32), len(counts)), counts)
         return Targets(Binary.kind, Binary().names, labels)
     kind, names, values = one_kind(data), columns[_NAMES].tolist(), columns[_TARGETS]
     swaps = swaps_of(data.strand_pairs, names)
@@ -165,40 +180,49 @@ def _targets(data: Any, columns: dict[str, NDArray], counts: Sequence[int]) -> T
 
 
 def _table(data: Any) -> _Source:
-    def blocks() -> Iterator[LabelledRecords]:
-        return read_table(data.table, data.ambiguous, data.task, named(data.targets))
+    def blocks(path: str) -> Iterator[LabelledRecords]:
+        return read_table(path, data.ambiguous, data.task, named(data.targets))
 
-    return _labelled(data.table, blocks, ["table", data.task, data.targets], data)
+    paths = [path for path in (data.table, data.test_table) if path]
+    return _labelled(paths, blocks, ["table", data.task, data.targets], data)
 
 
 def _headers(data: Any) -> _Source:
-    def blocks() -> Iterator[LabelledRecords]:
-        records = read_fasta_blocks(data.positives, data.ambiguous, whole_headers=True)
-        return labelled_by_headers(records, data.positives, data.task)
+    def blocks(path: str) -> Iterator[LabelledRecords]:
+        records = read_fasta_blocks(path, data.ambiguous, whole_headers=True)
+        return labelled_by_headers(records, path, data.task)
 
-    return _labelled(data.positives, blocks, ["headers", data.task], data)
+    paths = [path for path in (data.positives, data.test_positives) if path]
+    return _labelled(paths, blocks, ["headers", data.task], data)
 
 
 def _labelled(
-    path: str, read: Callable[[], Iterator[LabelledRecords]], key: list[Any], data: Any
+    paths: list[str], read: Callable[[str], Iterator[LabelledRecords]], key: list[Any], data: Any
 ) -> _Source:
-    """Returns the source of records whose file says their targets."""
+    """Returns the source of records whose files say their targets; the second is for the test."""
 
     def fill(writer: StoreWriter) -> None:
         names: tuple[str, ...] = ()
         values: list[NDArray] = []
 
-        def records() -> Iterator[Records]:
+        def records(path: str) -> Iterator[Records]:
             nonlocal names
-            for rows in read():
+            for rows in read(path):
+                if values and rows.names != names:
+                    raise UserError(
+                        f"{path} has the targets {', '.join(rows.names)}, and {paths[0]} has "
+                        f"{', '.join(names)}; legal: the same columns in both"
+                    )
                 names = rows.names
                 values.append(rows.targets)
                 yield rows.records
 
-        writer.add(path, records())
-        _add_targets(writer, as_targets(data.task, names, np.concatenate(values), path))
+        for path in paths:
+            writer.add(path, records(path))
+        where = " and ".join(paths)
+        _add_targets(writer, as_targets(data.task, names, np.concatenate(values), where))
 
-    return _Source([path], [path], key, fill, data.length)
+    return _Source(paths, paths, key, fill, data.length, len(paths) - 1)
 
 
 def _add_targets(writer: StoreWriter, targets: Targets) -> None:
@@ -214,13 +238,17 @@ def _fasta(config: ConfigDict) -> _Source:
         writer.add(data.positives, read_fasta_blocks(data.positives, data.ambiguous))
         if shuffled:
             _add_shuffled(writer, config.seed)
-            writer.add_column("groups", np.tile(np.arange(writer.counts[0]), 2))
-        else:
-            writer.add(data.negatives, read_fasta_blocks(data.negatives, data.ambiguous))
+        for path in [*files[1:], *tests]:
+            writer.add(path, read_fasta_blocks(path, data.ambiguous))
+        if shuffled:
+            pairs, tested = np.arange(writer.counts[0]), np.arange(sum(writer.counts[2:]))
+            writer.add_column("groups", np.concatenate([pairs, pairs, pairs.size + tested]))
 
-    inputs = [data.positives] if shuffled else [data.positives, data.negatives]
+    files = [data.positives] if shuffled else [data.positives, data.negatives]
+    tests = [path for path in (data.test_positives, data.test_negatives) if path]
     key = ["fasta", SHUFFLE, config.seed] if shuffled else ["fasta"]
-    return _Source(inputs, [data.positives, data.negatives], key, fill, data.length)
+    parts = [data.positives, data.negatives, *tests]
+    return _Source([*files, *tests], parts, key, fill, data.length, len(tests))
 
 
 def _intervals(config: ConfigDict) -> _Source:

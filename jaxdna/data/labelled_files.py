@@ -31,6 +31,8 @@ from jaxdna.data.targets import named
 from jaxdna.errors import UserError
 from jaxdna.tasks.classes import Binary
 
+_FIXED = ("split_table", "test_chroms", "test_positives", "test_table")  # ways to name the test
+_WAYS = (*_FIXED, "folds")
 _IN_MEMORY_BYTES = 2**30  # larger data stay on disk, and each process reads its own rows
 
 
@@ -60,7 +62,7 @@ def load_files(config: ConfigDict) -> Dataset:
         )
     caveats = duplicates.notes(names)
     alone = None
-    if together is not labelled.groups and not (config.data.split_table or config.data.test_chroms):
+    if together is not labelled.groups and not any(config.data[key] for key in _FIXED):
         with suppress(UserError):
             alone = _numbers(_split_rows(labelled, config, labelled.groups)[0], len(labelled))
     for relation in relations:
@@ -134,7 +136,7 @@ def _split_rows(
     """Returns the records of each split, in order, and notes."""
     data, labels = config.data, _strata(labelled)
     classes = labelled.targets.class_names
-    ways = [key for key in ("split_table", "test_chroms", "folds") if data[key]]
+    ways = [key for key in _WAYS if data[key]]
     if len(ways) > 1:
         raise UserError(
             f"--config.data.{ways[0]}={data[ways[0]]} and --config.data.{ways[1]}={data[ways[1]]} "
@@ -159,6 +161,9 @@ def _split_rows(
         )
     elif data.folds:
         split = _fold(labelled, data, config.seed, together)
+    elif labelled.tested:
+        held = np.arange(len(labelled)) >= len(labelled) - labelled.tested
+        split = _beside(held, labelled, data, config.seed, together)
     else:
         train = 1 - data.validation_fraction - data.test_fraction
         if train <= 0:
@@ -196,8 +201,21 @@ def _fold(
         together,
         needed,
     )
+    return _beside(folds == max(data.fold, 0), labelled, data, seed, together)
+
+
+def _beside(
+    held: NDArray[np.bool_],
+    labelled: Labelled,
+    data: Any,
+    seed: int,
+    together: NDArray[np.int64] | None,
+) -> NDArray[np.int8]:
+    """What is held out is the test split; the validation split is drawn from the rest."""
+    labels, needed = _strata(labelled), labelled.groups
+    classes = labelled.targets.class_names
     split = np.full(len(labelled), SPLITS.index("test"), dtype=np.int8)
-    rest = np.flatnonzero(folds != max(data.fold, 0))
+    rest = np.flatnonzero(~held)
     shares = (1 - data.validation_fraction, data.validation_fraction, 0)
     split[rest] = keep_together(
         lambda groups: random_split(labels[rest], shares, seed, groups, classes),

@@ -22,6 +22,8 @@ _NEEDS = (
     ("tracks", "bed"),
     ("labels_in_headers", "positives"),
     ("targets", "table"),
+    ("test_positives", "positives"),
+    ("test_table", "table"),
 )
 _BY_CLASS: tuple[str, ...] = (AUTO, Binary.kind)
 _NUMBERS: tuple[str, ...] = (Regression.kind, Counts.kind)
@@ -45,6 +47,13 @@ def _check_sources(data: Any) -> None:
     for key, needs in _NEEDS:
         if data[key] and not data[needs]:
             raise UserError(f"--config.data.{key}={data[key]} needs --config.data.{needs} as well")
+    # Bound and unbound ones in files of their own, unless the headers say which is which.
+    paired = not data.labels_in_headers
+    if bool(data.test_negatives) != bool(data.test_positives and paired):
+        raise UserError(
+            f"--config.data.test_positives={data.test_positives} and --config.data.test_negatives="
+            f"{data.test_negatives} go together; legal: both, or none"
+        )
     if data.table:
         if data.negatives:
             raise UserError(

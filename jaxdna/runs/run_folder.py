@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxdna import config as configs
 from jaxdna.data.dataset import Dataset
-from jaxdna.errors import JaxdnaError, UserError, storage_error
+from jaxdna.errors import AnotherRun, JaxdnaError, UserError, storage_error
 from jaxdna.runs.records import data_record, is_data, is_summary
 from jaxdna.storage.files import UNFINISHED, Folder
 from jaxdna.storage.manifest import read_small_json
@@ -104,7 +104,8 @@ class RunFolder:
           Changes of settings since the run began, as `key: old -> new`; empty for a new folder.
 
         Raises:
-          UserError: the path is a file, holds other things, or another run.
+          AnotherRun: it holds a run with other settings.
+          UserError: the path is a file, or holds other things.
         """
         try:
             for part in (self.path, *self.path.parents):
@@ -123,7 +124,7 @@ class RunFolder:
         before.runtime.compilation_cache = config.runtime.compilation_cache
         breaking, harmless = configs.differences(before, config)
         if breaking:
-            raise UserError(
+            raise AnotherRun(
                 f"--workdir={self.path} belongs to another run ({'; '.join(breaking)}); "
                 "give another folder, or the settings that it was begun with"
             )

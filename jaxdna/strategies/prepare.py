@@ -61,9 +61,14 @@ def prepare(
         console.print(f"note     {note}")
     examples = len(dataset.splits["train"])
     if config.train.batch_size > examples:
-        raise UserError(
-            f"--config.train.batch_size={config.train.batch_size} is more than the {examples} "
-            f"training examples; legal: 1 to {examples}"
+        batch = f"--config.train.batch_size={config.train.batch_size}"
+        if "train_examples" in config.data:  # whose number the user has named too
+            raise UserError(
+                f"{batch} is more than the {examples} training examples; legal: 1 to {examples}"
+            )
+        console.print(
+            f"note     there are {examples} training examples, fewer than {batch}: each step takes "
+            "all of them"
         )
     program = kind.of(config, mesh, dataset.spec)
     return Prepared(program.mesh, dataset, program)

@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import pty
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxdna.cli.main import VERBS, split_overrides
+from jaxdna.cli import train
+from jaxdna.cli.common import own_sequences
+from jaxdna.cli.main import VERBS, main, split_overrides
 from jaxdna.errors import report
 
 
@@ -195,3 +198,44 @@ def test_doctor_prints_what_a_bug_report_needs_also_where_no_device_starts(jaxdn
     assert "platform=rocm cannot be started" in said
     assert "warning others can write to the folder of converted sequences: " in said
     assert "jaxlib" in broken.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "config", "overrides"),
+    [
+        (
+            "--positives=a.fa --negatives=b.fa",
+            "fasta",
+            ["data.lengths=pad", "data.positives=a.fa", "data.negatives=b.fa"],
+        ),
+        (
+            "--config=configs/fasta.py:large --table=t --test-table=u --config.data.lengths=error",
+            "configs/fasta.py:large",
+            ["data.lengths=pad", "data.table=t", "data.test_table=u", "data.lengths=error"],
+        ),
+        (
+            "--bed=b --genome=g",
+            "fasta",
+            ["data.bed=b", "data.genome=g", "data.negatives=gc_matched"],
+        ),
+        (
+            "--bed=b --genome=g --config.data.tracks=t.bw",
+            "fasta",
+            ["data.bed=b", "data.genome=g", "data.tracks=t.bw"],
+        ),
+        ("--config=mine.py --positives=a.fa", "mine.py", ["data.positives=a.fa"]),
+        ("--config=tal1", "tal1", []),
+    ],
+)
+def test_flags_for_files_stand_for_keys_of_a_config(flags, config, overrides):
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    given, others = split_overrides(flags.split())
+    arguments = parser.parse_args(others)
+    arguments.overrides = given
+    assert own_sequences(arguments) == (config, overrides)
+
+
+def test_training_without_a_config_or_a_file_is_one_sentence(capsys):
+    assert main(["train"]) == 2
+    assert "legal: --config=NAME or FILE.py, or your own sequences" in capsys.readouterr().err

@@ -373,6 +373,39 @@ def test_a_name_that_is_not_as_long_as_its_sequence_is_no_place(files):
     assert load(files, positives="p.fa", negatives="n.fa").notes == []
 
 
+def test_files_of_the_test_are_the_test_split_and_nothing_else_is(files):
+    rng = np.random.default_rng(1)
+    bound, unbound = letters(rng, 7, 40, 70), letters(rng, 5, 30, 60)
+    fasta(files / "tp.fa", bound, "tp")
+    fasta(files / "tn.fa", unbound, "tn")
+    rows = [f"{text}\t1\n" for text in bound] + [f"{text}\t0\n" for text in unbound]
+    (files / "tt.tsv").write_text("".join(rows))
+    tests = {"test_positives": "tp.fa", "test_negatives": "tn.fa"}
+    wanted = sorted([(text, 1) for text in bound] + [(text, 0) for text in unbound])
+    without = everything(load(files, positives="p.fa", negatives="n.fa", lengths="pad"))
+    for given in (
+        TWO | tests,
+        {"table": "t.tsv", "test_table": "tt.tsv"},
+        {"positives": "p.fa", "negatives": "dinucleotide_shuffle"} | tests,
+    ):
+        found = load(files, **given, lengths="pad")
+        test = found.splits["test"]
+        assert test.x.shape[1] == max(map(len, [*bound, *(text for text, _ in without)]))
+        rows = zip(test.x, test.y, strict=True)
+        assert sorted((decode(row).strip("N"), int(label)) for row, label in rows) == wanted
+        others = [one for one in everything(found) if one not in wanted]
+        assert (others == without) == ("shuffle" not in given.get("negatives", ""))
+        assert sum(map(len, found.splits.values())) == len(others) + 12
+        assert len(found.splits["validation"]) == round(0.1 * len(others))
+    fasta(
+        files / "tn.fa",
+        [*unbound, decode(load(files, **TWO, lengths="pad").splits["train"].x[0]).strip("N")],
+        "tn",
+    )
+    notes = " ".join(load(files, **TWO, **tests, lengths="pad").notes)
+    assert "2 sequences are in two splits, themselves or their reverse complement" in notes
+
+
 TWO = {"positives": "p.fa", "negatives": "n.fa"}
 PEAKS = {"bed": "x.bed", "genome": "g.fa"}
 
@@ -387,6 +420,16 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         ({"bed": "x.bed", "negatives": "y.bed"}, "data.genome"),
         (PEAKS, "dinucleotide_shuffle or gc_matched"),
         (TWO | {"genome": "g.fa"}, "needs --config.data.bed"),
+        (TWO | {"test_positives": "t.tsv"}, "test_negatives= go together"),
+        (TWO | {"test_table": "t.tsv"}, "needs --config.data.table"),
+        (
+            TWO | {"lengths": "pad", "test_positives": "p.fa", "test_negatives": "g.fa"},
+            "p.fa hold the same bytes; legal: bound",
+        ),
+        (
+            {"table": "t.tsv", "lengths": "pad", "folds": 3, "test_table": "t2.tsv"},
+            "t2.tsv and --config.data.folds=3 both say what the test split is",
+        ),
         ({"table": "t.tsv", "negatives": "n.fa"}, "whose rows have both classes"),
         (TWO, "center_crop or pad"),
         (TWO | {"positives": "long.fa"}, "legal: lengths=center_crop or pad"),
@@ -437,6 +480,7 @@ def test_bad_input_is_one_sentence(files, data, words):
     (files / "few.fa").write_text(">a\n" + "ACGT" * 10 + "\n")
     (files / "long.fa").write_text(">a\n" + "ACGT" * 2000 + "\n>b\n" + "ACGT" * 10 + "\n")
     (files / "one.tsv").write_text(("ACGT" * 10 + "\t1\n") * 20)
+    (files / "t2.tsv").write_text((files / "t.tsv").read_text() * 2)
     (files / "bad.tsv").write_text("id\tsplit\nnobody\ttest\n")
     (files / "bom.tsv").write_bytes(b"\xef\xbb\xbf")
     (files / "row.tsv").write_text("split\tid\ntrain\n")

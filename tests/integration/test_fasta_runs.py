@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxdna.cli.main import main
 from jaxdna.tasks.metrics import auroc
 
 TRAIN = [
@@ -148,3 +149,35 @@ def test_files_that_changed_are_not_taken_for_those_of_the_run(jaxdna, relative,
         path.write_text(content)
     assert done.returncode == 2
     assert f"{name} has changed since" in " ".join(done.stderr.split())
+
+
+def test_two_files_of_twenty_sequences_train_and_a_second_try_has_a_name_of_its_own(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, site in (("a.fa", "GACCATCTGTTC"), ("b.fa", "")):
+        texts = ["".join(rng.choice(list("ACGT"), size)) for size in range(30, 40)]
+        records = (f">{name}{i}\n{site}{text[len(site) :]}\n" for i, text in enumerate(texts))
+        Path(name).write_text("".join(records))
+    off = ["--config.runtime.compilation_cache=off", f"--config.runtime.data_cache={tmp_path}/c"]
+    command = ["train", "--positives=a.fa", "--negatives=b.fa", "--config.train.epochs=3", *off]
+    command += ["--config.data.reverse_complement=false", "--config.data.test_fraction=0.1"]
+
+    def logits(*flags):
+        code = main([*command, *flags, "--json"])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        folder = Path(json.loads(out.splitlines()[-1])["report"]).parent
+        rows = (folder / "test.tsv").read_text().splitlines()[1:]
+        return str(folder), err, [float(row.split("\t")[2]) for row in rows]
+
+    folder, said, first = logits()
+    assert folder == "runs/fasta"
+    assert "a.fa: sequences of 30 to 39 bases are padded: 39 bases" in said
+    assert "there are 16 training examples, fewer than --config.train.batch_size=32" in said
+    folder, said, second = logits("--config.train.batch_size=16")  # the same steps
+    assert folder == "runs/fasta-2"
+    assert "runs/fasta holds a run with other settings, so this one is in runs/fasta-2" in said
+    np.testing.assert_allclose(first, second, rtol=1e-4)
+    assert "runs/fasta is a finished run" in logits()[1]
