@@ -87,16 +87,24 @@ def load_config(spec: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
 def override(leaves: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Returns dotted `leaves` changed by `section.key=value` texts, parsed by the key's type.
 
+    Where `data.name` or `model.name` is changed, that section begins with its defaults.
+
     Raises:
       UserError: there is no such key, or the text is no value of its type.
     """
     # One text is itself an iterable of texts, its letters: in a notebook an easy mistake.
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise UserError(f"overrides={overrides!r} must be a list, such as ['train.epochs=5']")
+    overrides = [str(text) for text in overrides]
     changed = dict(leaves)
-    fields = _fields_of(leaves)
+    for section in ("data", "model"):
+        named = [text for text in overrides if text.startswith(f"{section}.name=")]
+        if named and named[-1] != f"{section}.name={changed.get(f'{section}.name')}":
+            changed = {k: v for k, v in changed.items() if not k.startswith(f"{section}.")}
+            changed[f"{section}.name"] = named[-1].partition("=")[2]
+    fields = _fields_of(changed)
     for text in overrides:
-        key, sign, value = str(text).partition("=")
+        key, sign, value = text.partition("=")
         if key not in fields:
             raise UserError(f"--config.{text} is no known key; {nearest(key, fields)}")
         if not sign:

@@ -126,7 +126,7 @@ DATA_SETS: dict[str, dict[str, Field]] = {
             "zero", ("zero", "uniform", "error"), "what N and other ambiguous letters become"
         ),
         "validation_fraction": fraction(0.16, "share of the records for early stopping"),
-        "test_fraction": share("share of the records for the reported score; 0: no test", 0.2),
+        "test_fraction": fraction(0.2, "share of the records for the reported score"),
         "valid_chroms": text("", "instead of a share: chromosomes for validation, as chr8,chr9"),
         "test_chroms": text("", "instead of a share: chromosomes for the test"),
         "split_table": text(
@@ -153,20 +153,49 @@ DATA_SETS: dict[str, dict[str, Field]] = {
     },
 }
 
+_STRANDS = choice("average", STRAND_CHOICES, "how the logits of both strands make one prediction")
+
+
+def _odd(default: int, meaning: str) -> Field:
+    return Field(default, meaning, "an odd integer, 1 or more", lambda v: v >= 1 and v % 2 == 1)
+
+
 MODELS: dict[str, dict[str, Field]] = {
     "motif_cnn": {
         "filters": integer(16, "convolution filters", high=10**6),
         "width": integer(15, "bases that a filter spans", high=10**6),
-        "strands": choice(
-            "average",
-            STRAND_CHOICES,
-            "how the logits of both strands make one prediction",
-        ),
+        "strands": _STRANDS,
         "scan": choice(
             "auto",
             ("auto", "convolution", "matmul", "pallas_tpu", "plain"),
             "how the filters are computed; auto: as suits the devices",
         ),
+    },
+    "deep_cnn": {
+        "filters": sizes("64,64", "filters of each block's convolution"),
+        "width": _odd(15, "bases that a filter of the first block spans, an odd number"),
+        "inner_width": _odd(5, "positions that a filter of the later blocks spans, an odd number"),
+        "pool": integer(4, "positions of which each block keeps the largest", high=10**6),
+        "dense": sizes("64", "units of the hidden dense layers"),
+        "dropout": replace(
+            share("share of the hidden dense layers' outputs to drop in training"), default=0.3
+        ),
+        "strands": _STRANDS,
+    },
+    "dilated": {
+        "filters": integer(64, "convolution filters of every layer", high=10**6),
+        "width": _odd(21, "bases that a filter of the stem spans, an odd number"),
+        "layers": integer(8, "residual layers, with dilations 2, 4, 8 and so on", high=24),
+        "strands": _STRANDS,
+    },
+    "attention": {
+        "filters": integer(64, "channels of every layer", high=10**6),
+        "width": _odd(15, "bases that a filter of the stem spans, an odd number"),
+        "pool": integer(10, "positions of which the stem keeps the largest", high=10**6),
+        "blocks": integer(2, "transformer blocks", high=1000),
+        "heads": integer(4, "ways of attending in each block; they share the channels", high=1000),
+        "dropout": share("share of the last features to drop in training"),
+        "strands": _STRANDS,
     },
     "image_cnn": {
         "filters": sizes("32,64,64", "filters of both convolutions of each block"),

@@ -49,7 +49,7 @@ def test_the_report_s_variant_is_the_report_s():
         ("optimizer.name=adamw2", "it must be one of adam, sgd, momentum"),
         ("optimizer.learning_rate=nan", "a number above 0"),
         ("data.reverse_complement=perhaps", "true or false"),
-        ("data.name=mnist", "data.name=mnist is not legal: it must be tal1"),
+        ("data.name=mnist", "motif_cnn cannot read data.name=mnist; legal with it: image_cnn, mlp"),
         ("model.width=501", "longer than the sequences"),
         ("mesh.data=0", "or -1 for all remaining devices"),
     ],
@@ -138,3 +138,15 @@ def test_differences_tell_another_run_from_another_setting():
     breaking, harmless = differences(old, load_config(TAL1, ["seed=1", "train.epochs=9"]))
     assert breaking == ["seed: 0 -> 1"]
     assert harmless == ["train.epochs: 20 -> 9"]
+
+
+def test_another_network_or_data_set_begins_with_its_defaults():
+    other = load_config("configs/tal1.py", ["model.name=dilated", "model.layers=3"])
+    assert (other.model.name, other.model.layers, other.model.width) == ("dilated", 3, 21)
+    assert other.data == load_config("configs/tal1.py").data
+    with pytest.raises(UserError, match=r"--config\.model\.name=dilate is unknown; did you mean"):
+        load_config("configs/tal1.py", ["model.name=dilate"])
+    with pytest.raises(UserError, match=r"model\.scan=plain is no known key|unknown key"):
+        load_config("configs/tal1.py", ["model.name=dilated", "model.scan=plain"])
+    same = load_config("configs/tal1.py", ["model.name=motif_cnn"])
+    assert same == load_config("configs/tal1.py")

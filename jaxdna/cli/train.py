@@ -38,8 +38,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 make_console().print(f"note     {note}")
         summary = train(config, workdir, guard=guard).summary
         folds = "folds" in summary
-        tested = folds or any(score is not None for score in summary["test"].values())
-        if tested and not arguments.json:
+        if not arguments.json:
             results_console().print(folds_table(summary) if folds else results(summary))
         if not folds:
             _closing_notes(summary, workdir, make_console())

@@ -1,13 +1,15 @@
 """The report's benchmark networks for small images, a convolutional and a dense one."""
 
 import math
+from collections.abc import Callable
 
+import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
 from jaxdna.models.layers import Conv2D, Dense, Dropout, Flatten, Rescaling
-from jaxdna.models.network import Layer, Network, Shape
+from jaxdna.models.network import Network, Shape
 
 _POOL = 2
 
@@ -25,7 +27,7 @@ def image_cnn(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.
       UserError: the image is too small for that many blocks.
     """
     height, width, channels = example_shape
-    layers: dict[str, Layer] = {"rescaling": Rescaling()}
+    layers: dict[str, nnx.Module] = {"rescaling": Rescaling()}
     filters = sizes_of(config.filters)
     lost = 2 if config.padding == "same" else 4
     for block, count in enumerate(filters):
@@ -40,7 +42,7 @@ def image_cnn(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.
         layers[second] = Conv2D(count, count, "VALID", _POOL, rngs=rngs)
         channels = count
     layers["flatten"] = Flatten()
-    return Network(layers | _dense(config, height * width * channels, outputs, rngs))
+    return Network(layers | dense_layers(config, height * width * channels, outputs, rngs))
 
 
 def mlp(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rngs) -> Network:
@@ -52,8 +54,8 @@ def mlp(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rngs) 
       example_shape: of one image.
       rngs: source of the initial parameters.
     """
-    layers: dict[str, Layer] = {"rescaling": Rescaling(), "flatten": Flatten()}
-    return Network(layers | _dense(config, math.prod(example_shape), outputs, rngs))
+    layers: dict[str, nnx.Module] = {"rescaling": Rescaling(), "flatten": Flatten()}
+    return Network(layers | dense_layers(config, math.prod(example_shape), outputs, rngs))
 
 
 def sizes_of(text: str) -> list[int]:
@@ -61,12 +63,18 @@ def sizes_of(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def _dense(config: ConfigDict, features: int, outputs: int, rngs: nnx.Rngs) -> dict[str, Layer]:
-    """Hidden layers with ReLU and dropout, then the linear one for the logits."""
-    layers: dict[str, Layer] = {}
+def dense_layers(
+    config: ConfigDict,
+    features: int,
+    outputs: int,
+    rngs: nnx.Rngs,
+    activation: Callable[[jax.Array], jax.Array] = nnx.relu,
+) -> dict[str, nnx.Module]:
+    """Returns hidden layers with an activation and dropout, then the linear one for the outputs."""
+    layers: dict[str, nnx.Module] = {}
     hidden = sizes_of(config.dense)
     for i, units in enumerate(hidden, start=1):
-        layers[f"dense{i}"] = Dense(features, units, nnx.relu, rngs=rngs)
+        layers[f"dense{i}"] = Dense(features, units, activation, rngs=rngs)
         if config.dropout:
             layers[f"dropout{i}"] = Dropout(config.dropout)
         features = units

@@ -30,6 +30,8 @@ def _same(x: jax.Array) -> jax.Array:
 class Rescaling(Layer):
     """Maps pixels 0..255 to 0..1: images stay one byte a channel until they are used."""
 
+    splits = ()
+
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps uint8 [batch, ...] to float32 [batch, ...]."""
         return x.astype(jnp.float32) / 255
@@ -47,6 +49,8 @@ class Conv2D(Layer):
       padding: `SAME` or `VALID`.
       pool: side of the squares; 1 for none.
     """
+
+    splits = ("model", "seq")
 
     def __init__(self, channels: int, filters: int, padding: str, pool: int, *, rngs: nnx.Rngs):
         """Draws the kernel; the bias starts at zero."""
@@ -74,6 +78,8 @@ class Conv2D(Layer):
 class Flatten(Layer):
     """All numbers of an example in one row."""
 
+    splits = ()
+
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps [batch, ...] to [batch, features]."""
         return x.reshape(x.shape[0], -1)
@@ -87,6 +93,8 @@ class Dense(Layer):
       bias: float32 [outputs].
       activation: of every output.
     """
+
+    splits = ("model",)
 
     def __init__(
         self,
@@ -114,6 +122,8 @@ class Dropout(Layer):
       rate: the share, 0 to below 1.
     """
 
+    splits = ()
+
     def __init__(self, rate: float):
         """Takes the share."""
         self.rate = rate
@@ -131,7 +141,9 @@ def _draw_rows(key: jax.Array, chance: float, x: jax.Array) -> jax.Array:
     Inside `shard_map` a device sees its own rows only; it draws for all and takes its part, so that
     the numbers do not depend on the layout.
     """
-    shards = jax.sharding.get_abstract_mesh().manual_axes
+    # Only the axes of the batch split rows; on the others all devices draw the same.
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    shards = tuple(axis for axis in manual if axis not in ("stage", "seq", "model"))
     count = math.prod(jax.lax.axis_size(axis) for axis in shards)
     drawn = jax.random.bernoulli(key, chance, (count * len(x), *x.shape[1:]))
     if count == 1:

@@ -18,6 +18,8 @@ class MotifScan(Layer):
       implementation: a key of `ops.motif_scan.IMPLEMENTATIONS`.
     """
 
+    splits = ("model", "seq")
+
     def __init__(self, width: int, filters: int, implementation: str = "auto", *, rngs: nnx.Rngs):
         """Draws the kernel; the bias starts at zero."""
         self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (width, 4, filters)))
@@ -29,6 +31,11 @@ class MotifScan(Layer):
         # ReLU grows with its argument, so it may as well come after the max: on fewer numbers.
         best = motif_scan_on_mesh(x, self.kernel[...], self.bias[...], self.implementation)
         return nnx.relu(best)
+
+    @property
+    def least_stretch(self) -> int:
+        """The bases of a filter: a halo comes from one neighbour only."""
+        return self.kernel.shape[0]
 
     def parts(self, x: Shape, y: Shape) -> list[tuple[str, Shape, bool]]:
         """Shows the two layers that the operation joins."""

@@ -2,10 +2,14 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from jaxdna.parallel.mesh import BATCH_AXES
 
 Shape = tuple[int, ...]
 
@@ -15,7 +19,19 @@ class Layer(nnx.Module):
 
     A layer maps a batch to a batch. In training it receives `rngs` (for dropout); without them it
     must be a pure function of its input and parameters.
+
+    Attributes:
+      splits: the mesh axes over which the layer splits its own work, beside those of the batch: its
+        parameters over `model`, its positions over `seq`. None: the layer says nothing of meshes,
+        and each device computes its own rows with whole parameters.
     """
+
+    splits: ClassVar[tuple[str, ...] | None] = None
+
+    @property
+    def least_stretch(self) -> int:
+        """Fewest positions that a device must have where `seq` splits them."""
+        return 1
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps [batch, ...] to [batch, ...]."""
@@ -36,40 +52,104 @@ class Layer(nnx.Module):
 
 
 class Network(nnx.Module):
-    """Layers applied one after the other.
+    """Layers applied one after the other, `Layer`s or any other modules of Flax NNX.
+
+    Between layers there is an array [batch, ...] or a tree of them. Where the last layer returns a
+    dict, one array [batch, ...] for each of several heads, their numbers stand side by side in the
+    order of the heads' names.
 
     Attributes:
-      names: the layers' names, in order; a parameter's path is `name/kernel` or `name/bias`.
+      names: the layers' names, in order; a parameter's path begins with that of its layer.
+      head: name of the last layer.
     """
 
-    def __init__(self, layers: Mapping[str, Layer]):
-        """Takes the layers by name, in order."""
+    def __init__(self, layers: Mapping[str, nnx.Module], head: str | None = None):
+        """Takes the layers by name, in order; `head` only where these are some of a network's."""
         self.names = tuple(layers)
+        self.head = head or self.names[-1]
         for name, layer in layers.items():
             setattr(self, name, layer)
 
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Maps inputs uint8 [batch, ...] to logits [batch, logits].
+        """Maps inputs uint8 [batch, ...] to outputs [batch, outputs].
 
         Each layer draws from its own key, made from `key` and its name, so that a part of a network
         draws the same numbers as the whole.
         """
         for name in self.names:
-            x = getattr(self, name)(x, None if key is None else _layer_rngs(key, name))
+            layer = getattr(self, name)
+            own = None if key is None else jax.random.fold_in(key, zlib.crc32(name.encode()))
+            run = apply_layer if _splits(layer) is not None else by_rows
+            x = run(layer, x, own)
+        if self.names[-1] == self.head and isinstance(x, Mapping):
+            heads = (x[name] for name in sorted(x))  # as trees of dicts are ordered everywhere
+            return jnp.concatenate([y.reshape(y.shape[0], -1) for y in heads], axis=1)
         return x
 
     def part(self, names: Iterable[str]) -> "Network":
         """Returns a network of some of the layers, which it shares."""
-        return Network({name: getattr(self, name) for name in names})
+        return Network({name: getattr(self, name) for name in names}, self.head)
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """The layers whose parameters are not split over `model`."""
+        return frozenset(
+            name for name in self.names if "model" not in (_splits(getattr(self, name)) or ())
+        )
+
+    @property
+    def least_stretch(self) -> int:
+        """Fewest positions that a device must have where `seq` splits them."""
+        return max(getattr(getattr(self, name), "least_stretch", 1) for name in self.names)
 
 
-def _layer_rngs(key: jax.Array, name: str) -> nnx.Rngs:
-    return nnx.Rngs(dropout=jax.random.fold_in(key, zlib.crc32(name.encode())))
+def _splits(layer: nnx.Module) -> tuple[str, ...] | None:
+    return getattr(layer, "splits", None)
+
+
+def apply_layer(layer: nnx.Module, x: Any, key: jax.Array | None) -> Any:
+    """Applies a layer; `key` is for dropout, and None where nothing is drawn."""
+    if not isinstance(layer, Layer):
+        return layer(x)
+    return layer(x, None if key is None else nnx.Rngs(dropout=key))
+
+
+def by_rows(layer: nnx.Module, x: Any, key: jax.Array | None) -> Any:
+    """Applies a layer, each device its own rows of the batch with whole parameters.
+
+    XLA's partitioner is not left to itself with a layer that says nothing of meshes, because it
+    gives wrong numbers without a word for some (jaxlib 0.10.2 and 0.12.0.1: dilated convolutions
+    with positions and filters split). The mesh is that of the context
+    (`jax.sharding.use_abstract_mesh`). Without one, or inside `shard_map`, this is `apply_layer`.
+    Positions that are split are gathered before.
+
+    Args:
+      layer: any pytree module of Flax NNX.
+      x: its input, an array [batch, ...] or a tree of them.
+      key: as `apply_layer` takes it.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or mesh.manual_axes:
+        return apply_layer(layer, x, key)
+    graph, state = nnx.split(layer)
+
+    def own(state: Any, x: Any, key: jax.Array | None) -> Any:
+        return apply_layer(nnx.merge(graph, state), x, key)
+
+    rows, whole = P(BATCH_AXES), P()
+    return jax.shard_map(
+        own, mesh=mesh, in_specs=(whole, rows, whole), out_specs=rows, check_vma=False
+    )(state, x, key)
 
 
 def parameter_count(tree: Any) -> int:
     """Number of scalars in all arrays (or abstract arrays) of a pytree."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _last(tree: Any) -> Any:
+    """The array of a tree whose shape is shown."""
+    return jax.tree.leaves(tree)[-1]
 
 
 def summary_rows(
@@ -88,10 +168,12 @@ def summary_rows(
     x = jax.ShapeDtypeStruct((1, *example_shape), "uint8")
     for name in network.names:
         graph, state = nnx.split(getattr(network, name))
-        y = jax.eval_shape(lambda s, x, g=graph: nnx.merge(g, s)(x), state, x)
-        for kind, shape, holds_parameters in nnx.merge(graph, state).parts(
-            x.shape[1:], y.shape[1:]
-        ):
+        y = jax.eval_shape(lambda s, x, g=graph: apply_layer(nnx.merge(g, s), x, None), state, x)
+        layer = nnx.merge(graph, state)
+        parts = [(type(layer).__name__, _last(y).shape[1:], True)]
+        if isinstance(layer, Layer):
+            parts = layer.parts(_last(x).shape[1:], _last(y).shape[1:])
+        for kind, shape, holds_parameters in parts:
             rows.append((name, kind, shape, parameter_count(state) if holds_parameters else 0))
         x = y
     return rows

@@ -102,6 +102,8 @@ def flat_mesh(devices: Sequence[jax.Device]) -> Mesh:
 def granule(device: jax.Device) -> tuple[str, int]:
     """The part of the machine that a device shares fast links with: its TPU slice, or its host."""
     slice_index = getattr(device, "slice_index", None)
+    if device.platform == "tpu":  # devices of a single slice may not say its number
+        return "slice", slice_index or 0
     # Of GPUs that are only compiled for, every host is said to be in slice 0.
     described = device.platform == "gpu" and "CompileOnly" in type(device.client).__name__
     if slice_index is None or described:

@@ -6,7 +6,7 @@ dimensions; the first match wins. What is left unsharded is then split over `fsd
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +42,11 @@ def stacked_inputs(mesh: Mesh) -> NamedSharding:
 
 
 def parameter_spec(
-    path: str, shape: tuple[int, ...], sizes: Mapping[str, int], head: str
+    path: str,
+    shape: tuple[int, ...],
+    sizes: Mapping[str, int],
+    head: str,
+    whole: Collection[str] = (),
 ) -> PartitionSpec:
     """Decides how one parameter is split.
 
@@ -51,6 +55,7 @@ def parameter_spec(
       shape: of the whole array.
       sizes: size of each mesh axis.
       head: name of the network's last layer.
+      whole: layers whose parameters are not split over `model`.
 
     Returns:
       One axis or None for each dimension.
@@ -59,7 +64,7 @@ def parameter_spec(
       UserError: the model axis does not divide the dimension that it shall split.
     """
     spec: list[str | None] = [None] * len(shape)
-    if sizes["model"] > 1:
+    if sizes["model"] > 1 and path.split("/")[0] not in whole:
         for pattern, axes in MODEL_RULES:
             if re.search(pattern.replace("HEAD", re.escape(head)), path):
                 spec[len(shape) - len(axes) :] = axes
@@ -87,26 +92,27 @@ def path_name(path: tuple[Any, ...]) -> str:
     return "/".join(str(getattr(key, "key", key)) for key in path)
 
 
-def parameter_shardings(mesh: Mesh, shapes: Any, head: str) -> Any:
+def parameter_shardings(mesh: Mesh, shapes: Any, head: str, whole: Collection[str] = ()) -> Any:
     """Returns the sharding of every parameter.
 
     Args:
       mesh: the devices.
       shapes: pytree of arrays or shapes, by layer and name.
       head: name of the network's last layer.
+      whole: layers whose parameters are not split over `model`.
 
     Raises:
       UserError: an axis does not divide what it shall split.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(
-            mesh, parameter_spec(path_name(path), leaf.shape, mesh.shape, head)
+            mesh, parameter_spec(path_name(path), leaf.shape, mesh.shape, head, whole)
         ),
         shapes,
     )
 
 
-def gathered(params: Any, mesh: Mesh, head: str) -> Any:
+def gathered(params: Any, mesh: Mesh, head: str, whole: Collection[str] = ()) -> Any:
     """Returns parameters that are whole over `fsdp`, as operations take them; for use in `jit`.
 
     XLA may gather them later, or not at all, and then does not always compute what was asked for:
@@ -117,6 +123,7 @@ def gathered(params: Any, mesh: Mesh, head: str) -> Any:
       params: pytree of arrays, by layer and name.
       mesh: the devices.
       head: name of the network's last layer.
+      whole: layers whose parameters are not split over `model`.
     """
     sizes = dict(mesh.shape)
     if sizes["fsdp"] == 1:
@@ -125,7 +132,7 @@ def gathered(params: Any, mesh: Mesh, head: str) -> Any:
         lambda path, leaf: jax.lax.with_sharding_constraint(
             leaf,
             NamedSharding(
-                mesh, parameter_spec(path_name(path), leaf.shape, sizes | {"fsdp": 1}, head)
+                mesh, parameter_spec(path_name(path), leaf.shape, sizes | {"fsdp": 1}, head, whole)
             ),
         ),
         params,

@@ -297,7 +297,7 @@ class PipelineProgram(Program):
         params = self.parts(jax.eval_shape(self.initial_state).params)
         sizes = []
         for stage, own in zip(self.stages, params, strict=True):
-            sizes.append(x.size * x.dtype.itemsize)
+            sizes.append(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(x)))
             x = jax.eval_shape(stage.forward, own, x, None, None)
         return sizes
 

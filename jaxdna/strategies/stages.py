@@ -96,7 +96,6 @@ def make_stages(
     return [
         _make_stage(
             network.part(names),
-            network.names[-1],
             part,
             task,
             optimizer,
@@ -110,7 +109,6 @@ def make_stages(
 
 def _make_stage(
     network: Network,
-    head: str,
     mesh: Mesh,
     task: Task,
     optimizer: optax.GradientTransformation,
@@ -123,7 +121,7 @@ def _make_stage(
 
     def forward(params: Params, x: jax.Array, keys: Any, i: Any) -> jax.Array:
         key = None if keys is None else jax.random.wrap_key_data(keys[i])
-        params = gathered(params, mesh, head)
+        params = gathered(params, mesh, network.head, network.whole)
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return nnx.merge(graph, nnx.State(params))(x, key)
 
@@ -148,7 +146,7 @@ def _make_stage(
         return optax.apply_updates(params, updates), opt_state
 
     shapes = nnx.to_pure_dict(state)
-    params = parameter_shardings(mesh, shapes, head)
+    params = parameter_shardings(mesh, shapes, network.head, network.whole)
     opt_state = optax.tree_map_params(
         optimizer,
         lambda _, sharding: sharding,

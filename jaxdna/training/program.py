@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from jaxdna.data.batches import steps_per_epoch
 from jaxdna.data.dataset import Spec, Split
-from jaxdna.models.layers import Conv2D
+from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
 from jaxdna.ops.sharded_scan import check_length
@@ -92,8 +92,7 @@ class Program:
 
     def __post_init__(self) -> None:
         """Raises UserError where the mesh cannot split the examples or the parameters."""
-        width = self.config.model.get("width", 1)
-        check_length(self.example_shape[0], width, self.mesh.shape["seq"])
+        check_length(self.example_shape[0], self._abstract.least_stretch, self.mesh.shape["seq"])
         _ = self.abstract_state, self.train_call
 
     @property
@@ -108,13 +107,22 @@ class Program:
     @cached_property
     def head(self) -> str:
         """Name of the network's last layer."""
-        return nnx.eval_shape(self.network).names[-1]
+        return self._abstract.head
+
+    @cached_property
+    def _abstract(self) -> Network:
+        return nnx.eval_shape(self.network)
 
     @cached_property
     def _suited(self) -> tuple[str, bool]:
-        """What decides how the backend likes its work: platform, and whether there are images."""
-        network = nnx.eval_shape(self.network)
-        convolves = any(isinstance(getattr(network, name), Conv2D) for name in network.names)
+        """What decides how the backend likes its work: platform, and whether it convolves."""
+        layers = (getattr(self._abstract, name) for name in self._abstract.names)
+        convolves = any(
+            leaf.ndim > 2
+            for layer in layers
+            if not isinstance(layer, MotifScan)
+            for leaf in jax.tree.leaves(nnx.state(layer))
+        )
         return self.mesh.devices.flat[0].platform, convolves
 
     @property
@@ -142,7 +150,7 @@ class Program:
 
     @cached_property
     def _graph(self) -> nnx.GraphDef:
-        return nnx.split(nnx.eval_shape(self.network))[0]
+        return nnx.split(self._abstract)[0]
 
     def apply(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """Returns outputs [batch, outputs] of inputs uint8 [batch, ...], as training has them."""
@@ -151,7 +159,7 @@ class Program:
     def _outputs(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
         inside_shard_map = not jax.sharding.get_abstract_mesh().empty
         if not inside_shard_map:
-            params = gathered(params, self.mesh, self.head)
+            params = gathered(params, self.mesh, self.head, self._abstract.whole)
         network = nnx.merge(self._graph, nnx.State(params))
         mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
         with nullcontext() if inside_shard_map else mesh:
@@ -181,7 +189,7 @@ class Program:
         """Shapes, dtypes and shardings of the state."""
         shapes = jax.eval_shape(self.initial_state)
         whole = replicated(self.mesh)
-        params = parameter_shardings(self.mesh, shapes.params, self.head)
+        params = parameter_shardings(self.mesh, shapes.params, self.head, self._abstract.whole)
         # Moments and traces lie as the parameters that they belong to.
         opt_state = optax.tree_map_params(
             self.optimizer,

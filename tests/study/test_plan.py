@@ -45,6 +45,20 @@ def test_gradients_of_cifar_s_network_travel_beside_back_propagation(jaxdna, top
     assert plan["overlapped"] >= 0.5
 
 
+@needs_libtpu
+def test_positions_of_a_dilated_stack_are_split_over_all_hosts_of_a_slice(jaxdna):
+    """Each of eight devices, on two hosts, holds a stretch of every activation, and its halos."""
+    temporaries = []
+    for mesh in ("--config.mesh.seq=8", "--config.mesh.model=8"):
+        plan = planned(
+            jaxdna("plan", "--config=configs/dilated.py", "--topology=v5e:2x4", "--json",
+                   "--config.data.length=16384", "--config.train.batch_size=8",
+                   "--config.model.filters=16", "--config.mesh.data=1", mesh)
+        )  # fmt: skip
+        temporaries.append(plan["bytes"]["temporaries"])
+    assert temporaries[0] <= temporaries[1] / 6
+
+
 def test_ranks_every_mesh_of_the_devices_here(jaxdna):
     result = planned(
         jaxdna("plan", "--config=configs/tal1.py", "--all", "--json",

@@ -1,4 +1,4 @@
-"""The image networks on mixes of axes: the numbers of one device."""
+"""Every registered network on mixes of axes: the numbers of one device."""
 
 from functools import cache
 
@@ -9,12 +9,12 @@ import pytest
 from jaxdna.config import flat, load_config, validate
 from jaxdna.data.batches import batch_rows
 from jaxdna.data.registry import load_dataset
+from jaxdna.models.registry import BUILDERS
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.strategies.prepare import program_of
 
 STEPS = 4
 SMALL = [
-    "data.synthetic=true",
     "data.train_examples=144",
     "data.validation_examples=16",
     "data.test_examples=8",
@@ -25,10 +25,15 @@ SMALL = [
     "optimizer.warmup_epochs=0",
     "optimizer.weight_decay=0",
 ]
+IMAGES, SEQUENCES = ["data.synthetic=true"], ["data.length=64"]
 NETWORKS = {
-    "cifar10": ["model.filters=4,8", "model.dense=16"],
-    "mnist": ["model.filters=4,8", "model.dense=16,8"],
-    "mnist_mlp": ["model.dense=16,8"],
+    "cifar10": [*IMAGES, "model.filters=4,8", "model.dense=16"],
+    "mnist": [*IMAGES, "model.filters=4,8", "model.dense=16,8"],
+    "mnist_mlp": [*IMAGES, "model.dense=16,8"],
+    "tal1": [*SEQUENCES, "model.filters=8", "model.width=5"],
+    "deep_cnn": [*SEQUENCES, "model.filters=8,8", "model.width=5", "model.dense=8"],
+    "dilated": [*SEQUENCES, "model.filters=8", "model.width=5"],
+    "attention": [*SEQUENCES, "model.filters=8", "model.width=5", "model.pool=4"],
 }
 MIXES = [
     {"data": 8},
@@ -36,14 +41,26 @@ MIXES = [
     {"data": 2, "fsdp": 2, "model": 2},
     {"data": 2, "seq": 2, "model": 2},
 ]
-# The two convolutional networks differ in padding and in their rows: one mix for the second.
-MESHES = {"cifar10": MIXES, "mnist": [{"fsdp": 2, "seq": 2, "model": 2}], "mnist_mlp": MIXES}
+# One mix that has all axes where another network is the same but for its sizes, or where nothing
+# but rows is split; `jaxdna layouts --config=configs/NAME.py` compares all of a network's.
+ALL_AXES = [{"fsdp": 2, "seq": 2, "model": 2}]
+MESHES = {
+    "cifar10": MIXES,
+    "mnist": ALL_AXES,
+    "mnist_mlp": MIXES,
+    "tal1": ALL_AXES,
+    "deep_cnn": ALL_AXES,
+    "dilated": [*ALL_AXES, {"seq": 8}, {"seq": 2, "model": 4}],
+    "attention": ALL_AXES,
+}
 # On eight devices a stage is split along three axes where it is the only one.
 PIPELINES = [
     {"stage": 1, "data": 2, "fsdp": 2, "model": 2},
     {"stage": 2, "fsdp": 2, "model": 2},
     {"stage": 2, "data": 2, "fsdp": 2},
 ]
+PIPELINED = [("mnist_mlp", mesh) for mesh in PIPELINES]
+PIPELINED += [(name, PIPELINES[-1]) for name in ("deep_cnn", "dilated", "attention")]
 
 
 def train(config, flags, devices):
@@ -51,8 +68,7 @@ def train(config, flags, devices):
     dataset = load_dataset(config)
     split = dataset.splits["train"]
     mesh = make_mesh(config, jax.devices()[:devices])
-    kind = program_of(config.strategy)
-    program = kind(config, mesh, dataset.example_shape, dataset.task, len(split))
+    program = program_of(config.strategy).of(config, mesh, dataset.spec)
     state, losses, call = program.init(), [], program.compiled(1)
     for step in range(STEPS):
         rows, weight = batch_rows(0, step, 1, len(split), 16)
@@ -79,10 +95,15 @@ def test_a_mix_of_axes_gives_the_parameters_of_one_device(name, mesh):
     check(name, {f"mesh.{axis}": n for axis, n in mesh.items()})
 
 
-@pytest.mark.parametrize("mesh", PIPELINES, ids=str)
-def test_so_does_one_inside_the_stages_of_a_pipeline(mesh):
+def test_every_network_is_here():
+    named = {load_config(f"configs/{name}.py").model.name for name in NETWORKS}
+    assert named == set(BUILDERS)
+
+
+@pytest.mark.parametrize(("name", "mesh"), PIPELINED, ids=str)
+def test_so_does_one_inside_the_stages_of_a_pipeline(name, mesh):
     pipeline = {"strategy": "pipeline", "pipeline.microbatches": 1}
-    check("mnist_mlp", pipeline | {f"mesh.{axis}": n for axis, n in mesh.items()})
+    check(name, pipeline | {f"mesh.{axis}": n for axis, n in mesh.items()})
 
 
 def check(name, flags):
