@@ -14,10 +14,11 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Examples of one split, on the host.
+    """Examples of one split, on the host: in memory, or rows of a mapped store.
 
     Attributes:
-      x: uint8 [examples, ...]: codes [length] or pixels [height, width, channels].
+      x: uint8 [examples, ...]: codes [length] or pixels [height, width, channels]. Anything that is
+        indexed as an array is, and has its `shape` and `nbytes`, need not be in memory.
       y: [examples, *target_shape], the targets, as the data set's task has them.
     """
 
@@ -26,6 +27,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def rows(self, indices: NDArray[np.integer]) -> tuple[NDArray[np.uint8], NDArray]:
+        """Returns inputs and targets of some examples, each [*shape of `indices`, ...].
+
+        Args:
+          indices: integer, numbers of examples; one may come several times.
+        """
+        return self.x[indices], self.y[indices]
 
 
 class Input(NamedTuple):

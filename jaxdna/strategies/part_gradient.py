@@ -58,9 +58,10 @@ class PartGradient:
         rows, weight = batch_rows(
             config.seed, ticket.step, 1, len(self._split), config.train.batch_size
         )
+        x, y = self._split.rows(rows)
         batch = {
-            "x": jax.device_put(self._split.x[rows], stacked_inputs(mesh)),
-            "y": jax.device_put(self._split.y[rows], stacked_rows(mesh)),
+            "x": jax.device_put(x, stacked_inputs(mesh)),
+            "y": jax.device_put(y, stacked_rows(mesh)),
             "weight": jax.device_put(weight, stacked_rows(mesh)),
         }
         params = jax.device_put(params, replicated(mesh))

@@ -1,6 +1,6 @@
 """Exact evaluation of a split, whatever the batch does not divide."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import batch_shards
 from jaxdna.training.dispatch import few_ahead
-from jaxdna.training.feed import evaluation_batches
+from jaxdna.training.feed import evaluation_batches, fits
 from jaxdna.training.program import Program
 from jaxdna.training.state import Params
 
@@ -21,23 +21,42 @@ Wait = Callable[[list[jax.Array]], Any]
 # want enough rows to fill them.
 _ROWS = {"cpu": 64}
 _ROWS_ON_ACCELERATORS = 1024
+_STREAMED_BYTES = 2**26  # of inputs in one call, where the split does not fit the devices
 
 
 class Evaluator:
-    """Predicts one split with any parameters; its examples stay on the devices."""
+    """Predicts one split with any parameters; its examples stay on the devices if they fit."""
 
     def __init__(self, program: Program, split: Split):
-        """Puts the examples on the devices."""
+        """Puts the examples on the devices, if they fit."""
         platform = program.mesh.devices.flat[0].platform
         shards = batch_shards(program.mesh.shape)
         rows = min(_ROWS.get(platform, _ROWS_ON_ACCELERATORS), -(-len(split) // shards))
         self._program = program
-        self._targets = split.y
-        stacked = evaluation_batches(split.x, rows * shards, program.mesh)
-        if program.loops_well:
-            self._calls = [stacked]
-        else:
-            self._calls = [lax.dynamic_slice_in_dim(stacked, i, 1) for i in range(len(stacked))]
+        self._targets, self._split = split.y, split
+        self._batch, self._resident = rows * shards, None
+        # Calls of one shape, so that one program serves all of them.
+        batches = -(-len(split) // self._batch)
+        self._batches = 1
+        if fits(split, program.mesh):
+            stacked = evaluation_batches(split.x, self._batch, program.mesh)
+            if program.loops_well:
+                self._resident = [stacked]
+            else:
+                self._resident = [lax.dynamic_slice_in_dim(stacked, i, 1) for i in range(batches)]
+        elif program.loops_well:
+            each = split.x.nbytes * self._batch // len(split)
+            self._batches = min(batches, max(1, _STREAMED_BYTES // each))
+
+    def _calls(self) -> Iterable[jax.Array]:
+        """The inputs of one call after the other, [batches, batch, ...]."""
+        if self._resident:
+            return self._resident
+        step = self._batches * self._batch
+        return (
+            evaluation_batches(self._split.x, self._batch, self._program.mesh, first, self._batches)
+            for first in range(0, len(self._split), step)
+        )
 
     def outputs(self, params: Params, wait: Wait = jax.block_until_ready) -> NDArray[np.float32]:
         """Returns float32 [examples, outputs] in the order of the split.
@@ -47,7 +66,7 @@ class Evaluator:
           wait: is given the list of arrays to wait for, and may raise.
         """
         computed = []
-        for outputs in few_ahead(self._program.predict_call(params, x) for x in self._calls):
+        for outputs in few_ahead(self._program.predict_call(params, x) for x in self._calls()):
             wait([outputs])
             computed.append(np.asarray(outputs))
         stacked = np.concatenate(computed)

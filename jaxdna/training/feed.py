@@ -20,19 +20,23 @@ _RESIDENT_BYTES = 2**30
 _RESIDENT_BYTES_ON_CPU = 2**28
 
 
-def make_feed(split: Split, config: ConfigDict, mesh: Mesh) -> Feed:
-    """Returns the resident feed where one process can hold the data on its devices.
+def make_feed(split: Split, config: ConfigDict, mesh: Mesh) -> tuple[Feed, bool]:
+    """Returns the resident feed where one process can hold the data on its devices, and whether.
 
     Args:
       split: the training split.
       config: a whole configuration.
       mesh: the devices.
     """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    most = _RESIDENT_BYTES_ON_CPU if on_cpu else _RESIDENT_BYTES
-    resident = jax.process_count() == 1 and split.x.nbytes <= most
+    resident = jax.process_count() == 1 and fits(split, mesh)
     feed = resident_feed if resident else streamed_feed
-    return feed(split, config.seed, config.train.batch_size, mesh)
+    return feed(split, config.seed, config.train.batch_size, mesh), resident
+
+
+def fits(split: Split, mesh: Mesh) -> bool:
+    """Returns whether a split may lie on the devices as a whole."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return split.x.nbytes <= (_RESIDENT_BYTES_ON_CPU if on_cpu else _RESIDENT_BYTES)
 
 
 def resident_feed(split: Split, seed: int, batch_size: int, mesh: Mesh) -> Feed:
@@ -77,19 +81,23 @@ def streamed_feed(split: Split, seed: int, batch_size: int, mesh: Mesh) -> Feed:
     return feed
 
 
-def evaluation_batches(x: NDArray[np.uint8], batch_size: int, mesh: Mesh) -> jax.Array:
-    """Stacks all examples into batches; the last one is filled up with the last example.
+def evaluation_batches(
+    x: NDArray[np.uint8], batch_size: int, mesh: Mesh, first: int = 0, batches: int | None = None
+) -> jax.Array:
+    """Stacks examples into batches; what is missing of the last ones is the last example.
 
     Args:
       x: uint8 [examples, ...].
       batch_size: global batch.
       mesh: the devices.
+      first: number of the first example.
+      batches: how many batches; all that there are from `first` on if None.
 
     Returns:
-      uint8 [batches, batch_size, ...]; only the first `examples` rows mean anything.
+      uint8 [batches, batch_size, ...]; only the first `examples - first` rows mean anything.
     """
-    batches = -(-len(x) // batch_size)
-    rows = np.minimum(np.arange(batches * batch_size), len(x) - 1)
+    batches = batches or -(-(len(x) - first) // batch_size)
+    rows = np.minimum(first + np.arange(batches * batch_size), len(x) - 1)
     return _place(rows.reshape(batches, batch_size), x, stacked_inputs(mesh))
 
 

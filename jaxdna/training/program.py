@@ -37,9 +37,10 @@ from jaxdna.parallel.sharding import (
 )
 from jaxdna.tasks.task import Task
 from jaxdna.training.augment import flip_and_shift
-from jaxdna.training.dispatch import convolution_options, loops_well, most_steps
+from jaxdna.training.dispatch import calls_left, convolution_options, loops_well, most_steps
 from jaxdna.training.feed import make_feed
 from jaxdna.training.optimizer import make_optimizer
+from jaxdna.training.read_ahead import ReadAhead
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.step import (
     Augment,
@@ -261,7 +262,15 @@ class Program:
 
     def feed(self, split: Split) -> Callable[[int, int], Any]:
         """Returns (first step, steps) -> what the calls of `compiled` take beside the state."""
-        return make_feed(split, self.config, self.mesh)
+        feed, resident = make_feed(split, self.config, self.mesh)
+        if resident:
+            return feed
+
+        def steps_from(first: int) -> int:
+            done = first % self.steps_per_epoch
+            return calls_left(self.steps_per_epoch, self.most_steps, done)[0]
+
+        return ReadAhead(feed, steps_from)
 
     def compiled(self, steps: int) -> TrainCall:
         """Compiles the call that takes `steps` steps."""

@@ -89,7 +89,10 @@ def test_a_killed_process_ends_the_launch_with_its_name(tmp_path):
     [
         (["--processes=0", "--", "train"], "--processes=0 is not legal"),
         (["--processes=100000", "--", "train"], "--processes=100000 is not legal: it must be 1 to"),
-        (["--processes=2", "--logs=/proc/y", "--", "train"], "--logs=/proc/y cannot be written"),
+        (
+            ["--processes=2", "--logs=/proc/y", "--", "train", "--config=tal1"],
+            "--logs=/proc/y cannot be written",
+        ),
         (["--processes=2"], "come after `--`"),
         (["--processes=2", "--port=70000", "--", "train"], "--port=70000 is not legal"),
         (["--", "train"], "--processes"),

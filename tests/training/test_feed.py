@@ -1,3 +1,6 @@
+import threading
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +10,13 @@ from jaxdna.data.batches import batch_rows
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.parallel.sharding import stacked_rows
+from jaxdna.tasks.kinds import of_classes
+from jaxdna.training import evaluation
+from jaxdna.training import feed as feeds
+from jaxdna.training.evaluation import Evaluator
 from jaxdna.training.feed import evaluation_batches, resident_feed, streamed_feed
+from jaxdna.training.program import Program
+from jaxdna.training.read_ahead import ReadAhead
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +49,89 @@ def test_evaluation_batches_hold_every_example_in_order(split):
     stacked = np.asarray(evaluation_batches(split.x, 24, mesh(8)))
     assert stacked.shape == (5, 24, 30)
     np.testing.assert_array_equal(stacked.reshape(-1, 30)[:103], split.x)
+
+
+class Rows:
+    """An array of which someone sees the largest part that is read."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.nbytes = values, values.shape, values.nbytes
+        self.most = 0
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        self.most = max(self.most, np.asarray(index).size)
+        return self.values[index]
+
+
+@pytest.mark.parametrize("rows", [1, 4, 1000])
+def test_a_split_that_does_not_fit_is_evaluated_in_parts_with_the_same_numbers(
+    split, monkeypatch, rows
+):
+    config = load_config("configs/tal1.py", ["data.length=30"])
+    program = Program(config, mesh(8), (30,), of_classes(2), 103)
+    params = program.init().params
+    monkeypatch.setitem(evaluation._ROWS, "cpu", 1)
+    whole = Evaluator(program, split).outputs(params)
+    monkeypatch.setattr(feeds, "_RESIDENT_BYTES_ON_CPU", 0)
+    monkeypatch.setattr(evaluation, "_STREAMED_BYTES", rows * 8 * 30)
+    x = Rows(split.x)
+    parts = Evaluator(program, Split(x, split.y)).outputs(params)
+    np.testing.assert_array_equal(parts, whole)
+    assert parts.shape == (103, 1)
+    assert x.most <= 8 * min(rows, 13)
+
+
+def plain(first, steps):
+    return list(range(first, first + steps))
+
+
+def test_the_next_call_is_made_while_the_one_before_is_used():
+    made = []
+
+    def slow(first, steps):
+        made.append((first, threading.current_thread() is threading.main_thread()))
+        return plain(first, steps)
+
+    ahead = ReadAhead(slow, lambda first: 2 if first % 5 == 3 else 3)
+    assert ahead(0, 3) == [0, 1, 2]
+    deadline = time.monotonic() + 30
+    while len(made) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert made == [(0, True), (3, False)]
+    assert ahead(3, 2) == [3, 4]
+    assert ahead(8, 2) == [8, 9]  # not what was expected: after a stop, say
+    assert ahead(10, 3) == [10, 11, 12]
+    ahead.close()
+    assert not any("jaxdna-feed" in thread.name for thread in threading.enumerate())
+
+
+def test_an_error_of_the_thread_is_raised_where_its_batches_are_asked_for():
+    def broken(first, steps):
+        if first:
+            raise OSError(28, "No space left on device")
+        return plain(first, steps)
+
+    ahead = ReadAhead(broken, lambda first: 3)
+    assert ahead(0, 3) == [0, 1, 2]
+    with pytest.raises(OSError, match="No space"):
+        ahead(3, 3)
+    ahead.close()
+
+
+def test_a_program_reads_ahead_what_it_streams_and_trains_to_the_same_bits(split, monkeypatch):
+    config = load_config("configs/tal1.py", ["data.length=30", "train.batch_size=16"])
+    found = []
+    for most in (2**28, 0):
+        monkeypatch.setattr(feeds, "_RESIDENT_BYTES_ON_CPU", most)
+        program = Program(config, mesh(8), (30,), of_classes(2), 103)
+        feed, state = program.feed(split), program.init()
+        assert isinstance(feed, ReadAhead) == (most == 0)
+        for step in range(9):
+            state, _ = program.train_call(state, feed(step, 1))
+        found.append(jax.tree.map(np.asarray, state.params))
+        if most == 0:
+            feed.close()
+    jax.tree.map(np.testing.assert_array_equal, *found)
