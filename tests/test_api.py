@@ -115,7 +115,7 @@ def test_predict_takes_one_sequence_and_none_and_names_the_wrong_one(run):
         (lambda run: jaxdna.train(3), "config=3 is no configuration; legal: the name"),
         (lambda run: jaxdna.train(run.config, workdir=3), "workdir=3 is no path; legal"),
         (lambda run: jaxdna.open_run(None), "workdir=None is no path; legal"),
-        (lambda run: jaxdna.load_config(3), "--config=3 names no file .*; legal: cifar10"),
+        (lambda run: jaxdna.load_config(3), "--config=3 names no file .*; legal: attention"),
         (lambda run: jaxdna.load_config("tal1", "train.epochs=5"), "must be a list, such as"),
         (lambda run: jaxdna.load_config("tal1", None), "overrides=None must be a list"),
         (lambda run: jaxdna.load_config("tal1", [3]), "--config.3 is no known key"),

@@ -10,17 +10,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxdna.api import train
-from jaxdna.cli.main import VERBS, _Parser, split_command, split_overrides
-from jaxdna.config import default_config, load_config
+from jaxdna.cli.main import VERBS, _Parser, main, split_command, split_overrides
+from jaxdna.config import default_config, flat, load_config, validate
 from jaxdna.config_files import shipped_configs
 from jaxdna.data.registry import LOADERS
 from jaxdna.errors import UserError
 from jaxdna.models.registry import BUILDERS
 from jaxdna.schema import COMMON, DATA_SETS, MODELS
 from jaxdna.strategies.prepare import PROGRAMS
+from jaxdna.study import layouts
+from jaxdna.tasks.kinds import KINDS
 from tools import run_docs
 
 pytestmark = pytest.mark.site
@@ -155,28 +158,88 @@ def test_the_pages_show_commands():
     assert sum(len(commands(page)) for page in PAGES) > 60
 
 
-def test_the_worked_examples_of_the_architecture_page_train(tmp_path, monkeypatch):
-    """A network, a data set and a strategy in under 30 lines each, in one run together."""
+@pytest.fixture
+def worked_examples(monkeypatch):
+    """Runs the code of the architecture page; returns all names that it makes."""
     page = (REPOSITORY / "docs" / "architecture.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     for table, key in (
         (BUILDERS, "motif_mlp"), (MODELS, "motif_mlp"), (LOADERS, "e_box"), (DATA_SETS, "e_box"),
-        (PROGRAMS, "one_device"), (COMMON, "strategy"),
+        (PROGRAMS, "one_device"), (COMMON, "strategy"), (KINDS, "robust"), (LOADERS, "planted"),
+        (DATA_SETS, "planted"),
     ):  # fmt: skip
         monkeypatch.setitem(table, key, table.get(key))  # so that it is as before afterwards
+    made = {"__name__": "architecture"}
     for block in blocks:
-        assert len(re.findall(r"^.*\S", block, re.MULTILINE)) < 30
-        exec(compile(block, "architecture.md", "exec"), {})
-    config = default_config("e_box", "motif_mlp")
-    config.strategy = "one_device"
+        assert len(re.findall(r"^.*\S", block, re.MULTILINE)) < 35
+        assert not re.search(r"import .*\b_", block)
+        exec(compile(block, "architecture.md", "exec"), made)
+    LOADERS["planted"], DATA_SETS["planted"] = made["load_planted"], DATA_SETS["e_box"]
+    return made
+
+
+def worked_config(data, **changes):
+    config = default_config(data, "motif_mlp")
     config.data.length, config.data.train_examples = 60, 1200
     config.data.validation_examples = config.data.test_examples = 200
     config.optimizer.learning_rate, config.train.epochs = 0.02, 4
     config.runtime.compilation_cache = "off"
-    run = train(config, tmp_path / "run", quiet=True)
+    return validate(flat(config) | changes)
+
+
+@pytest.mark.usefixtures("worked_examples")
+def test_the_worked_examples_of_the_architecture_page_train(tmp_path):
+    """The network, the data set and the strategy, in one run together."""
+    run = train(worked_config("e_box", strategy="one_device"), tmp_path / "run", quiet=True)
     assert run.summary["devices"] == 1
     assert run.summary["params"] == 15 * 4 * 16 + 16 + 16 * 8 + 8 + 8 + 1
     assert run.summary["test"]["auroc"] > 0.9
     bound = "A" * 27 + "CACGTG" + "A" * 27
     assert run.predict([bound])[0] > run.predict(["A" * 60])[0]
+    filters = run.filters()
+    assert sorted(one.number for one in filters) == list(range(16))
+    assert "CACGTG" in [one.core.consensus for one in filters if one.core]
+
+
+@pytest.mark.usefixtures("worked_examples")
+def test_the_worked_task_and_source_go_through_every_verb_on_several_meshes(
+    tmp_path, monkeypatch, capsys
+):
+    """The network with them on three meshes; then each verb that runs in this process.
+
+    `scale` measures in processes of its own, which know what the files of a checkout have.
+    """
+    monkeypatch.setattr("jaxdna.training.feed._RESIDENT_BYTES_ON_CPU", 0)
+    for number, axes in enumerate(({"data": 4}, {"fsdp": 2, "model": 2}, {"data": 2, "seq": 2})):
+        mesh = {f"mesh.{axis}": 1 for axis in ("data", "fsdp", "seq", "model")}
+        mesh |= {f"mesh.{axis}": n for axis, n in axes.items()}
+        config = worked_config("planted", **mesh)
+        with monkeypatch.context() as few:
+            devices = jax.devices()[:4]
+            few.setattr("jaxdna.strategies.prepare.start_backend", lambda *_, d=devices: d)
+            run = train(config, tmp_path / f"run{number}", quiet=True)
+        assert (run.summary["task"], run.summary["devices"]) == ("robust", 4)
+        # Absolute errors have no slope at zero, and Adam tells every rounding: that meshes give the
+        # same numbers is what `layouts` says below.
+        assert run.summary["test"]["pearson"] > 0.8
+    (tmp_path / "x.fa").write_text(">bound\nCACGTG" + "A" * 54 + "\n>unbound\n" + "A" * 60 + "\n")
+    (tmp_path / "c.py").write_text(
+        "from jaxdna.config import flat, validate\n"
+        f"def get_config(variant=''):\n    return validate({dict(flat(config))!r})\n"
+    )
+    workdir, sized = f"--workdir={tmp_path / 'run0'}", f"--config={tmp_path / 'c.py'}"
+    one = ["--config.mesh.data=-1", "--config.mesh.seq=1"]
+    meshes = ({"mesh.data": 2, "mesh.seq": 2, "mesh.model": 2}, {"mesh.fsdp": 8})
+    ones = {f"mesh.{axis}": 1 for axis in ("data", "fsdp", "seq", "model")}
+    monkeypatch.setattr(layouts, "layout_flags", lambda _: iter([ones | mesh for mesh in meshes]))
+    for command, words in {
+        ("predict", workdir, f"--sequences={tmp_path / 'x.fa'}"): "id\tsites\tnote\nbound\t",
+        ("evaluate", workdir, *one): "Pearson's r",
+        ("interpret", workdir, "--mutate=1"): "CACGTG",
+        ("export", workdir): "model.stablehlo",
+        ("layouts", sized, "--steps=1", "--json"): '"same": true}',
+        ("plan", sized, "--json", *one): "flops_per_step",
+    }.items():
+        assert main(list(command)) == 0, capsys.readouterr()
+        assert words in capsys.readouterr().out, command

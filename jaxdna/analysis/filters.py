@@ -9,6 +9,7 @@ half of the filter's largest. Which window is a sequence's best, see `windows`.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,10 +17,12 @@ from jaxdna.analysis.motif_match import Hit, match_motif
 from jaxdna.analysis.windows import Windows
 from jaxdna.data.motifs import Motif
 from jaxdna.data.sequences import UNKNOWN, Codes, reverse_complement
+from jaxdna.models.layers import Dense
 from jaxdna.runs.trained import Trained
 
 _LEAST_SITES = 10  # fewer windows make no frequency matrix
 _THRESHOLD = 0.5  # of the largest activation
+_MOST_SLOPES = 2000  # sequences over which derivatives are averaged
 _EDGE_BITS = 0.25  # columns at the ends that tell less are no part of a motif
 
 
@@ -29,12 +32,14 @@ class FilterMotif:
 
     Attributes:
       number: of the filter, from 0.
-      weight: what one unit of its activation adds to the output that it changes most.
+      weight: what one unit of its activation adds to the output that it changes most, on average
+        where more than one linear layer follows.
       influence: weight times the activation's standard deviation over the sequences.
       sites: windows that stand behind the matrix.
       motif: the frequency matrix; None where the filter fires on too few sequences.
       core: the motif without columns at its ends that tell next to nothing.
       hits: known motifs that it resembles, best first.
+      output: the output that it changes most.
     """
 
     number: int
@@ -44,6 +49,7 @@ class FilterMotif:
     motif: Motif | None
     core: Motif | None
     hits: Sequence[Hit]
+    output: str = ""
 
 
 def filter_motifs(
@@ -62,8 +68,7 @@ def filter_motifs(
       library: known motifs to compare with.
       most: how many filters to compare, the most influential with a motif; all if None.
     """
-    names = trained.network(trained.params).names
-    weights = _largest(np.asarray(trained.params[names[-1]]["kernel"]))
+    weights, outputs = _weights(trained, windows.activation)
     spread = windows.activation.std(axis=0)
     made = []
     for number, weight in enumerate(weights.tolist()):
@@ -78,7 +83,9 @@ def filter_motifs(
             motif = _frequencies(sites, f"filter{number}")
             core = informative_part(motif) if motif else None
         influence = weight * float(spread[number])
-        made.append(FilterMotif(number, weight, influence, int(firing.size), motif, core, ()))
+        output = trained.task.names[int(outputs[number])]
+        count = int(firing.size)
+        made.append(FilterMotif(number, weight, influence, count, motif, core, (), output))
     made.sort(key=lambda one: -abs(one.influence))
     cores = [(one.number, one.core) for one in made if one.core and library][:most]
     hits = {number: match_motif(core, library) for number, core in cores}
@@ -123,8 +130,7 @@ def found_share(
       width: bases of an instance.
       length: bases of a sequence.
     """
-    names = trained.network(trained.params).names
-    weights = _largest(np.asarray(trained.params[names[-1]]["kernel"]))
+    weights, _ = _weights(trained, windows.activation)
     top = (windows.activation * weights).argmax(axis=1)
     place = np.take_along_axis(windows.start, top[:, None], axis=1)[:, 0]
     bound = starts >= 0
@@ -133,9 +139,29 @@ def found_share(
     return float(inside.mean()), trained.width / (length - trained.width + 1)
 
 
-def _largest(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns each filter's weight for the output that it matters most to: [filters]."""
-    return kernel[np.arange(len(kernel)), np.abs(kernel).argmax(axis=1)]
+def _weights(
+    trained: Trained, activation: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Returns each filter's weight for the output that it matters most to, and which that is.
+
+    Where one linear layer follows the scan its kernel holds the weights. Where more follows, a
+    filter has no weight of its own, and what counts is the mean over the sequences of the outputs'
+    derivative by its activation, which for one linear layer is the same.
+
+    Args:
+      trained: the network.
+      activation: [sequences, filters].
+    """
+    network = trained.network(trained.params)
+    rest = network.names[1:]
+    if len(rest) == 1 and isinstance(getattr(network, rest[0]), Dense):
+        kernel = np.asarray(trained.params[rest[0]]["kernel"])
+    else:
+        head = network.part(rest)
+        slopes = jax.jit(jax.vmap(jax.jacrev(lambda one: head(one[None])[0])))
+        kernel = np.asarray(slopes(activation[:_MOST_SLOPES].astype(np.float32))).mean(axis=0).T
+    most = np.abs(kernel).argmax(axis=1)
+    return kernel[np.arange(len(kernel)), most], most
 
 
 def _frequencies(sites: Codes, name: str) -> Motif | None:

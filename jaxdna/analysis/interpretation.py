@@ -161,6 +161,7 @@ def _row(one: FilterMotif) -> dict[str, Any]:
     found = likely(one.hits)
     return {
         "filter": one.number,
+        "output": one.output,
         "weight": one.weight,
         "influence": one.influence,
         "sites": one.sites,

@@ -234,6 +234,7 @@ def _answers(
 
 def _logos(filters: list[FilterMotif], caveat: str) -> str:
     shown = [one for one in filters if one.core][:MOST_LOGOS]
+    several = len({one.output for one in filters}) > 1
     cards = []
     for one in shown:
         assert one.core is not None
@@ -245,7 +246,8 @@ def _logos(filters: list[FilterMotif], caveat: str) -> str:
         )
         cards.append(
             f"<figure>{logo_svg(one.core)}<figcaption>filter {one.number}, weight "
-            f"{one.weight:+.2f}, {one.sites:,} sites<br>{match}</figcaption></figure>"
+            f"{one.weight:+.2f}{f' for {escape(one.output)}' if several else ''}, "
+            f"{one.sites:,} sites<br>{match}</figcaption></figure>"
         )
     note = (
         f"<p>{len(shown)} of {len(filters)} filters, the most influential first; from the best "

@@ -74,14 +74,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if note := library_note(known):
         notes.print(f"note     {note}")
     console = results_console(arguments.json)
-    rows = []
+    rows, several = [], trained.task.outputs > 1
     for row in found["filters"][:20]:
         best = row["match"] if row["resembles"] else {}
         place = f"{best['strand']} {best['offset']}" if best else None
         p_value = f"{best['p_value']:.1e}" if best else None
         cells = (row["weight"], row["sites"], row["consensus"], row["resembles"], place, p_value)
-        rows.append([f"filter{row['filter']}", *cells])
-    columns = ("", "weight", "sites", "consensus", "resembles", "strand, offset", "p")
+        rows.append([f"filter{row['filter']}", *([row["output"]] if several else []), *cells])
+    columns = ["", *(["output"] if several else []), "weight", "sites", "consensus"]
+    columns += ["resembles", "strand, offset", "p"]
     console.print(table("Filters, the most influential first", columns, rows))
     if found["embedded"]:
         share, chance = found["embedded"]["found"], found["embedded"]["chance"]

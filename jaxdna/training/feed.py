@@ -96,8 +96,8 @@ def evaluation_batches(
     Returns:
       uint8 [batches, batch_size, ...]; only the first `examples - first` rows mean anything.
     """
-    batches = batches or -(-(len(x) - first) // batch_size)
-    rows = np.minimum(first + np.arange(batches * batch_size), len(x) - 1)
+    batches = batches or -(-(x.shape[0] - first) // batch_size)
+    rows = np.minimum(first + np.arange(batches * batch_size), x.shape[0] - 1)
     return _place(rows.reshape(batches, batch_size), x, stacked_inputs(mesh))
 
 
@@ -105,7 +105,7 @@ def _place(rows: NDArray[np.integer], values: NDArray, sharding: NamedSharding) 
     """Returns values[rows] on the devices; each process gathers only what its own devices hold."""
 
     def part(index: tuple[slice, ...] | None) -> NDArray:
-        index = index or (slice(None),) * (rows.ndim + values.ndim - 1)
+        index = index or (slice(None),) * (rows.ndim + len(values.shape) - 1)
         return values[rows[index[: rows.ndim]]][(slice(None),) * rows.ndim + index[rows.ndim :]]
 
     return jax.make_array_from_callback((*rows.shape, *values.shape[1:]), sharding, part)
