@@ -77,7 +77,7 @@ def train(
         named = default_workdir(config)
     else:
         raise UserError(
-            f"config={config!r} is no configuration; legal: the name or the path of a config, "
+            f"config={config!r} is not a configuration; legal: the name or the path of a config, "
             "or what jaxdna.load_config returns"
         )
     folder = _path("workdir", workdir or named)
@@ -115,7 +115,7 @@ def open_run(workdir: str | Path, overrides: Iterable[str] = (), *, quiet: bool 
       quiet: show nothing.
 
     Raises:
-      UserError: this is no run folder.
+      UserError: this is not a run folder.
     """
     run = Run(_path("workdir", workdir), overrides, quiet=quiet)
     run.folder.read_config()
@@ -195,7 +195,7 @@ class Run:
           filter, is not as long as the network reads, or has no base.
 
         Raises:
-          UserError: a letter is no nucleotide, or the file is wrong.
+          UserError: a letter is not a nucleotide, or the file is wrong.
         """
         from jaxdna.analysis.predictions import Lengths, score_records
         from jaxdna.analysis.scorers import make_scorer
@@ -203,7 +203,7 @@ class Run:
         _check_strands(strands)
         if not isinstance(sequences, Iterable | Path) or isinstance(sequences, bytes | Mapping):
             raise UserError(
-                f"sequences={sequences!r} are no sequences; legal: letters of one or a list of "
+                f"sequences={sequences!r} are not sequences; legal: letters of one or a list of "
                 "them, or the pathlib.Path of a FASTA file"
             )
         model = self.model
@@ -291,7 +291,7 @@ def _console(quiet: bool) -> Console:
 
 def _path(name: str, value: Any) -> Path:
     if not isinstance(value, str | Path):
-        raise UserError(f"{name}={value!r} is no path; legal: a text or a pathlib.Path")
+        raise UserError(f"{name}={value!r} is not a path; legal: a text or a pathlib.Path")
     return Path(value)
 
 

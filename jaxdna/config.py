@@ -63,7 +63,7 @@ def choose_variant(
       UserError: there is no such variant.
     """
     if variant and variant not in variants:
-        raise UserError(f"--config=...:{variant} is no variant; {nearest(variant, variants)}")
+        raise UserError(f"--config=...:{variant} is not a variant; {nearest(variant, variants)}")
     return _nested(flat(base) | dict(variants.get(variant, {})))
 
 
@@ -106,7 +106,7 @@ def override(leaves: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
     for text in overrides:
         key, sign, value = text.partition("=")
         if key not in fields:
-            raise UserError(f"--config.{text} is no known key; {nearest(key, fields)}")
+            raise UserError(f"--config.{text} is an unknown key; {nearest(key, fields)}")
         if not sign:
             raise UserError(f"--config.{key} needs a value: {fields[key].legal}")
         changed[key] = _parse(key, value, fields[key])
@@ -122,7 +122,7 @@ def validate(leaves: Mapping[str, Any]) -> ConfigDict:
     fields = _fields_of(leaves)
     for key in leaves:
         if key not in fields:
-            raise UserError(f"--config.{key} is no known key; {nearest(key, fields)}")
+            raise UserError(f"--config.{key} is an unknown key; {nearest(key, fields)}")
     checked = {}
     for key, field in fields.items():
         value, kind = leaves.get(key, field.default), type(field.default)

@@ -50,7 +50,7 @@ def run_config_file(spec: str) -> ConfigDict:
     try:
         module_spec = importlib.util.spec_from_file_location(f"_jaxdna_config_{path.stem}", path)
         if module_spec is None or module_spec.loader is None:
-            raise UserError(f"--config={spec} is no Python file")
+            raise UserError(f"--config={spec} is not a Python file")
         module = importlib.util.module_from_spec(module_spec)
         module_spec.loader.exec_module(module)
         get_config = getattr(module, "get_config", None)

@@ -39,7 +39,7 @@ def test_the_report_s_variant_is_the_report_s():
     [
         (
             "train.batchsize=64",
-            "train.batchsize=64 is no known key; did you mean 'train.batch_size'",
+            "train.batchsize=64 is an unknown key; did you mean 'train.batch_size'",
         ),
         ("batch_size=64", "did you mean 'train.batch_size'"),
         ("train.batch_size=0", "train.batch_size=0 is not legal: it must be an integer, 1 or more"),
@@ -83,7 +83,7 @@ def test_a_file_s_own_mistakes_are_found(tmp_path):
         "    config.train.epoch = 3\n"
         "    return config\n"
     )
-    with pytest.raises(UserError, match=r"train\.epoch is no known key; did you mean"):
+    with pytest.raises(UserError, match=r"train\.epoch is an unknown key; did you mean"):
         load_config(str(path))
 
 
@@ -146,7 +146,7 @@ def test_another_network_or_data_set_begins_with_its_defaults():
     assert other.data == load_config("configs/tal1.py").data
     with pytest.raises(UserError, match=r"--config\.model\.name=dilate is unknown; did you mean"):
         load_config("configs/tal1.py", ["model.name=dilate"])
-    with pytest.raises(UserError, match=r"model\.scan=plain is no known key|unknown key"):
+    with pytest.raises(UserError, match=r"model\.scan=plain is an unknown key|unknown key"):
         load_config("configs/tal1.py", ["model.name=dilated", "model.scan=plain"])
     same = load_config("configs/tal1.py", ["model.name=motif_cnn"])
     assert same == load_config("configs/tal1.py")

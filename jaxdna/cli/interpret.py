@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _say_mutated(found: dict[str, Any], mutants: int, output: Any, console: Any) -> None:
     console.print(
-        "note     this network does not begin with a motif scan, so its filters are no motifs; "
+        "note     this network does not begin with a motif scan, so its filters are not motifs; "
         "what each base does is shown by mutagenesis"
     )
     if mutants:

@@ -44,7 +44,7 @@ def read_fasta_blocks(
       whole_headers: ids are whole headers, as far as they are one line of text.
 
     Raises:
-      UserError: no FASTA, damaged, a letter that is no nucleotide, or a record too long to be
+      UserError: no FASTA, damaged, a letter that is not a nucleotide, or a record too long to be
         held; the sentence has file, record, line and offset.
     """
     for piece in _parse(path, ambiguous, stats, allow_empty, None, whole_headers):
@@ -173,7 +173,7 @@ class _Parser:
         if binary.any():
             where = int(binary.argmax())
             line = np.searchsorted(newlines, where)
-            self._refuse(line, f"the byte 0x{text[where]:02x}: this is no text")
+            self._refuse(line, f"the byte 0x{text[where]:02x}: this is not text")
         stops = newlines[line_of_special]
         for start, stop in zip(special.tolist(), stops.tolist(), strict=True):
             codes[start:stop] = _SKIP
@@ -315,8 +315,8 @@ class _Parser:
         line = self.lines + int(np.searchsorted(newlines, where)) + 1
         legal = " ".join(known for known in ascii_uppercase if self.table[ord(known)] <= UNIFORM)
         raise UserError(
-            f"{self.name}, record '{name}', line {line}, offset {offset}: letter {letter!r} is no "
-            f"base{self._hint(letter)}; legal: {legal}"
+            f"{self.name}, record '{name}', line {line}, offset {offset}: letter {letter!r} is not "
+            f"a base{self._hint(letter)}; legal: {legal}"
         )
 
     def _hint(self, letter: str) -> str:

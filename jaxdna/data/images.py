@@ -200,7 +200,7 @@ def read_dataset(name: str, folder: Path) -> dict[str, Split]:
         splits = {split: _read_split(builder, split, name) for split in ("train", "test")}
     except Exception as error:  # the readers raise whatever they like
         raise UserError(
-            f"--config.data.data_dir: {folder} is damaged, or is no {name} prepared as "
+            f"--config.data.data_dir: {folder} is damaged, or is not {name} prepared as "
             f"array_record ({_first_line(error)}); remove it, and prepare or copy the data set anew"
         ) from None
     return splits

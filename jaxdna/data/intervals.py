@@ -186,7 +186,7 @@ def read_windows(windows: Windows, genome: Genome) -> Iterator[Records]:
     Where the strand is `-`, that is the reverse complement.
 
     Raises:
-      UserError: a letter is no base.
+      UserError: a letter is not a base.
     """
     length = windows.length
     rows = max(1, _BLOCK_BASES // max(1, length))
@@ -218,7 +218,7 @@ def _parse(fields: list[str]) -> tuple[int, int, int, bool]:
         raise ValueError(f"{len(fields)} column{'s' * (len(fields) != 1)} where three are needed")
     start, stop = _integer(fields[1], "start"), _integer(fields[2], "end")
     if not 0 <= start <= stop <= _MAX_POSITION:
-        raise ValueError(f"start {start} and end {stop} are no interval")
+        raise ValueError(f"start {start} and end {stop} are not an interval")
     strand = fields[5] if len(fields) > 5 else "."
     if strand not in ("+", "-", "."):
         raise ValueError(f"strand {strand!r} in column 6")
@@ -263,4 +263,4 @@ def _integer(text: str, what: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{what} {text!r} is no integer") from None
+        raise ValueError(f"{what} {text!r} is not an integer") from None

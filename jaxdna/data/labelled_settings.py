@@ -79,7 +79,7 @@ def _check_sources(data: Any) -> None:
     close = get_close_matches(data.negatives, drawn, n=1, cutoff=0.5)
     if close and close != [data.negatives] and not Path(data.negatives).exists():
         raise UserError(
-            f"--config.data.negatives={data.negatives} is no file; did you mean {close[0]}?"
+            f"--config.data.negatives={data.negatives} is not a file; did you mean {close[0]}?"
         )
     if data.negatives == GC_MATCHED and not data.bed:
         raise UserError(

@@ -58,7 +58,7 @@ def encode(letters: str | bytes, ambiguous: str = "zero") -> Codes:
       uint8 [len(letters)], A C G T = 0 1 2 3.
 
     Raises:
-      WrongLetter: one is no nucleotide; the message names it and its offset (from 0). With
+      WrongLetter: one is not a nucleotide; the message names it and its offset (from 0). With
         `error` it is AmbiguousLetter where another policy would take that letter.
     """
     raw = letters.encode("latin-1", "replace") if isinstance(letters, str) else letters
@@ -68,7 +68,7 @@ def encode(letters: str | bytes, ambiguous: str = "zero") -> Codes:
         offset = int(wrong[0])
         known = _TABLES["zero"][raw[offset]] != _INVALID
         raise (AmbiguousLetter if known else WrongLetter)(
-            f"letter {chr(raw[offset])!r} at offset {offset} is no base; legal: "
+            f"letter {chr(raw[offset])!r} at offset {offset} is not a base; legal: "
             + ("A C G T U" if ambiguous == "error" else f"A C G T U {' '.join(_AMBIGUOUS_LETTERS)}")
         )
     return codes

@@ -49,7 +49,7 @@ def read_split_table(
         if split not in rows:
             raise UserError(f"{path}, line {number}: split {split!r}; legal: {', '.join(SPLITS)}")
         if name not in row_of or name in seen:
-            what = "is there twice" if name in seen else "is no record of the data"
+            what = "is there twice" if name in seen else "is not a record of the data"
             raise UserError(f"{path}, line {number}: '{name}' {what}; legal: each record once")
         seen.add(name)
         rows[split].append(row_of[name])

@@ -53,7 +53,7 @@ def read_table(
 
     Raises:
       UserError: columns are missing, or a row has not all of them, no sequence, a target that the
-        kind of task does not take, or a letter that is no base; the sentence has its line.
+        kind of task does not take, or a letter that is not a base; the sentence has its line.
     """
     rows: list[_Row] = []
     bases = 0

@@ -36,7 +36,7 @@ def _count(text: str) -> float | None:
 
 
 def _class(text: str) -> str | None:
-    """Returns an integer or a name; a number that is no integer is no class."""
+    """Returns an integer or a name; a number that is not an integer is no class."""
     if _is_integer(text):
         return text
     try:

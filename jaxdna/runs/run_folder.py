@@ -263,7 +263,7 @@ class RunFolder:
         """Returns the configuration that the run was begun with.
 
         Raises:
-          UserError: this is no run folder, or its config.json is not one of ours.
+          UserError: this is not a run folder, or its config.json is not one of ours.
         """
         try:
             value = read_small_json(self._config, _MOST_CONFIG_BYTES)
@@ -278,7 +278,8 @@ class RunFolder:
             return configs.validate({key: one.before for key, one in since.items()} | leaves)
         except FileNotFoundError:
             raise UserError(
-                f"--workdir={self.path} is no run folder (no config.json); `jaxdna train` makes one"
+                f"--workdir={self.path} is not a run folder (no config.json); `jaxdna train` makes "
+                "one"
             ) from None
         except (OSError, ValueError, AttributeError, UserError) as error:
             raise UserError(

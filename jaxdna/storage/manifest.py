@@ -70,7 +70,7 @@ def read_small_json(path: Path, most_bytes: int) -> Any:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: it is no regular file, larger than `most_bytes`, or no JSON.
+      ValueError: it is not a regular file, larger than `most_bytes`, or no JSON.
     """
     _check_regular(path)
     with path.open("rb") as stream:
@@ -80,7 +80,7 @@ def read_small_json(path: Path, most_bytes: int) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError(f"{path.name} is no JSON") from None
+        raise ValueError(f"{path.name} is not JSON") from None
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         and isinstance(entry.get("xxh3_128"), str)
         for entry in files.values()
     ):
-        raise ValueError(f"{path.name} is no manifest")
+        raise ValueError(f"{path.name} is not a manifest")
     return files
 
 
@@ -115,7 +115,7 @@ def _check_regular(path: Path) -> os.stat_result:
     """A link could lead out of the folder, a pipe would be waited for, a device has no end."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path.name} is no regular file")
+        raise ValueError(f"{path.name} is not a regular file")
     return found
 
 

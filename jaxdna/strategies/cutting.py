@@ -30,13 +30,13 @@ def cut_at(boundaries: str, names: Sequence[str], stages: int) -> list[tuple[str
       stages: how many stages there must be.
 
     Raises:
-      UserError: a boundary is no layer, they do not rise, or there are too many or too few.
+      UserError: a boundary is not a layer, they do not rise, or there are too many or too few.
     """
     flag = f"--config.pipeline.boundaries={boundaries}"
     starts = [0]
     for text in filter(None, (part.strip() for part in boundaries.split(","))):
         if text not in names and not (text.isdigit() and int(text) < len(names)):
-            raise UserError(f"{flag}: '{text}' is no layer; {nearest(text, names)}")
+            raise UserError(f"{flag}: '{text}' is not a layer; {nearest(text, names)}")
         starts.append(names.index(text) if text in names else int(text))
     if len(starts) != stages:
         raise UserError(

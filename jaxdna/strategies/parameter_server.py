@@ -209,9 +209,9 @@ class ParameterServerProgram(Program):
         settings, batch = self.config.parameter_server, self.config.train.batch_size
         if settings.address and not re.fullmatch(r".+:\d+", settings.address):
             raise UserError(
-                f"--config.parameter_server.address={settings.address} is no HOST:PORT; give that "
-                "of a head started with `ray start --head --port=PORT`, or leave it empty to start "
-                "Ray here"
+                f"--config.parameter_server.address={settings.address} is not a HOST:PORT; give "
+                "that of a head started with `ray start --head --port=PORT`, or leave it empty to "
+                "start Ray here"
             )
         variables = len(jax.tree.leaves(self.abstract_state.params))
         if settings.servers > variables:

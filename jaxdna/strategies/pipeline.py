@@ -105,7 +105,7 @@ class PipelineProgram(Program):
         """Cuts parameters, or an optimizer state, into those of each stage."""
         return [part(tree, self._layers, stage) for stage in self.stages]
 
-    # Every layer's parameters and moments lie on its own stage, what is no layer on the first one.
+    # Every layer's parameters and moments lie on its own stage, all else on the first one.
 
     @cached_property
     def abstract_state(self) -> TrainState:

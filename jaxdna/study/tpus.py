@@ -125,7 +125,7 @@ def parse(name: str) -> tuple[str, tuple[int, ...]]:
     chips = math.prod(shape)
     near_shapes = sorted(known.shapes, key=lambda s: abs(math.log(math.prod(s) / max(chips, 1))))
     raise UserError(
-        f"--topology={name} is no shape of {head}, whose slices are "
+        f"--topology={name} is not a shape of {head}, whose slices are "
         f"{', '.join(map(_text, known.shapes))} chips"
         f"{' or other multiples of 4x4x4' if len(known.shapes[0]) == 3 else ''}; "
         f"the nearest is {head}:{_text(near_shapes[0])}."

@@ -68,7 +68,7 @@ class Progress:
         if not len(progress.rows) == progress.epoch >= 0 <= progress.epoch_step:
             raise ValueError("its counts do not fit together")
         if not all(map(_is_number, (*progress.sums.values(), *progress.seconds.values()))):
-            raise ValueError("its sums are no numbers")
+            raise ValueError("its sums are not numbers")
         return progress
 
 
@@ -110,7 +110,7 @@ def _checked(kind: type, value: Any) -> dict[str, Any]:
         if entry.default is MISSING and entry.default_factory is MISSING
     }
     if not isinstance(value, dict) or not required <= set(value) <= set(declared):
-        raise ValueError(f"it is no {kind.__name__}")
+        raise ValueError(f"it is not a {kind.__name__}")
     for name, found in value.items():
         declared_type: Any = declared[name].type
         expected = dict if declared_type is EarlyStopping else declared_type

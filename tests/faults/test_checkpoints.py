@@ -430,14 +430,14 @@ def test_fault_20_a_hostile_checkpoint_cannot_claim_more_memory_than_the_model_h
             path.write_text("[" * 100_000)
 
     rewritten(folder, deep)
-    with pytest.raises(NoCheckpointError, match=r"progress.json is no JSON"):
+    with pytest.raises(NoCheckpointError, match=r"progress.json is not JSON"):
         checkpoints.restore(abstract(big_state(1_000)), print)
     (folder / "progress.json").unlink()
     os.mkfifo(folder / "progress.json")  # opening it would wait for ever
     assert stat.S_ISFIFO((folder / "progress.json").stat().st_mode)
-    with pytest.raises(NoCheckpointError, match=r"progress.json is no regular file"):
+    with pytest.raises(NoCheckpointError, match=r"progress.json is not a regular file"):
         checkpoints.restore(abstract(big_state(1_000)), print)
     (folder / "progress.json").unlink()
     (folder / "progress.json").symlink_to("/etc/hostname")
-    with pytest.raises(NoCheckpointError, match=r"progress.json is no regular file"):
+    with pytest.raises(NoCheckpointError, match=r"progress.json is not a regular file"):
         checkpoints.restore(abstract(big_state(1_000)), print)

@@ -564,7 +564,7 @@ def test_the_report_in_a_browser_fits_a_phone(trained, tmp_path):
         ("predict", [], "one of --sequences"),
         ("predict", ["--sequences={tmp}/empty.fa"], "is empty"),
         ("predict", ["--sequences={tmp}/protein.fa"], "record 'p', line 2, offset 2"),
-        ("predict", ["--sequences={tmp}/junk"], "this is no text"),
+        ("predict", ["--sequences={tmp}/junk"], "this is not text"),
         ("predict", ["--sequences={tmp}/mac.fa"], "as on old Macs"),
         ("predict", ["--sequences={tmp}/cut.fa.gz"], "truncated gzip"),
         ("predict", ["--sequences={tmp}/absent.fa"], "cannot be read"),

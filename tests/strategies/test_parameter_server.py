@@ -312,7 +312,7 @@ def test_tal1_reaches_its_score_with_two_workers_and_leaves_its_metrics(crew, tm
             "batch_size=32 does not divide by 3 workers at a time with 1 devices each; nearest "
             "legal: 30 or 33",
         ),
-        (["parameter_server.address=foo"], "address=foo is no HOST:PORT; give that of a head"),
+        (["parameter_server.address=foo"], "address=foo is not a HOST:PORT; give that of a head"),
         (["parameter_server.delays=fast"], "must be numbers of 0 or more, with commas"),
         (["gradient_sync.method=ring"], "the only legal value is auto"),
     ],

@@ -349,11 +349,11 @@ def test_cuts():
     assert balanced([1, 1, 1, 3], 2) == [3]
     assert balanced([5, 1, 1, 1], 3) == [1, 2]
     for boundaries, words in {
-        "e": "'e' is no layer",
+        "e": "'e' is not a layer",
         "b": "makes 2 stages, and --config.mesh.stage=3",
         "c,b": "must rise",
         "0,1": "must rise",
-        "4,1": "'4' is no layer",
+        "4,1": "'4' is not a layer",
     }.items():
         with pytest.raises(UserError, match=words):
             cut_at(boundaries, names, 3)
@@ -405,7 +405,7 @@ class Big(Layer):
             ["pipeline.schedule=spectrain", "optimizer.name=sgd"],
             "has none of; legal: adam, momentum",
         ),
-        (["pipeline.boundaries=hidden"], "'hidden' is no layer"),
+        (["pipeline.boundaries=hidden"], "'hidden' is not a layer"),
         (["strategy=spmd"], "mesh.stage=2 needs --config.strategy=pipeline"),
         (["strategy=pipelines"], "must be one of spmd, pipeline, parameter_server"),
         (["pipeline.microbatches=16", "mesh.data=2"], "on 2 data shards"),
