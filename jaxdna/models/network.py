@@ -60,14 +60,16 @@ class Network(nnx.Module):
 
     Attributes:
       names: the layers' names, in order; a parameter's path begins with that of its layer.
-      head: name of the last layer.
+      head_name: that of the last layer.
     """
 
     def __init__(self, layers: Mapping[str, nnx.Module], head: str | None = None):
         """Takes the layers by name, in order; `head` only where these are some of a network's."""
         self.names = tuple(layers)
-        self.head = head or self.names[-1]
+        self.head_name = head or self.names[-1]
         for name, layer in layers.items():
+            if hasattr(self, name):
+                raise ValueError(f"a layer cannot be called {name}: a network has a {name} itself")
             setattr(self, name, layer)
 
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -81,17 +83,17 @@ class Network(nnx.Module):
             own = None if key is None else jax.random.fold_in(key, zlib.crc32(name.encode()))
             run = apply_layer if _splits(layer) is not None else by_rows
             x = run(layer, x, own)
-        if self.names[-1] == self.head and isinstance(x, Mapping):
+        if self.names[-1] == self.head_name and isinstance(x, Mapping):
             heads = (x[name] for name in sorted(x))  # as trees of dicts are ordered everywhere
             return jnp.concatenate([y.reshape(y.shape[0], -1) for y in heads], axis=1)
         return x
 
     def part(self, names: Iterable[str]) -> "Network":
         """Returns a network of some of the layers, which it shares."""
-        return Network({name: getattr(self, name) for name in names}, self.head)
+        return Network({name: getattr(self, name) for name in names}, self.head_name)
 
     @property
-    def whole(self) -> frozenset[str]:
+    def unsplit_layers(self) -> frozenset[str]:
         """The layers whose parameters are not split over `model`."""
         return frozenset(
             name for name in self.names if "model" not in (_splits(getattr(self, name)) or ())

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,6 @@ from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.training.program import Program, TrainCall
 from jaxdna.training.progress import Progress
-from jaxdna.training.read_ahead import ReadAhead
 from jaxdna.training.state import Params, TrainState
 from jaxdna.versions import versions
 
@@ -143,9 +142,7 @@ def _train(
     board = TensorBoard(folder.files, progress.epoch + 1, folder.writes)
     line = EpochProgress(console, config.train.epochs, progress.epoch, program.task)
     seen, seconds = _examples_seen(progress, prepared), run.watch.seconds["train"]
-    with closing(board), closing(program), ExitStack() as stack, line.shown:
-        if isinstance(feed, ReadAhead):
-            stack.callback(feed.close)
+    with closing(board), closing(program), line.shown:
         while progress.epoch < config.train.epochs and not stopping.stop:
             start = time.perf_counter()
             try:

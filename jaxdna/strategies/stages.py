@@ -121,7 +121,7 @@ def _make_stage(
 
     def forward(params: Params, x: jax.Array, keys: Any, i: Any) -> jax.Array:
         key = None if keys is None else jax.random.wrap_key_data(keys[i])
-        params = gathered(params, mesh, network.head, network.whole)
+        params = gathered(params, mesh, network.head_name, network.unsplit_layers)
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return nnx.merge(graph, nnx.State(params))(x, key)
 
@@ -146,7 +146,7 @@ def _make_stage(
         return optax.apply_updates(params, updates), opt_state
 
     shapes = nnx.to_pure_dict(state)
-    params = parameter_shardings(mesh, shapes, network.head, network.whole)
+    params = parameter_shardings(mesh, shapes, network.head_name, network.unsplit_layers)
     opt_state = optax.tree_map_params(
         optimizer,
         lambda _, sharding: sharding,

@@ -75,6 +75,7 @@ def measure(config: ConfigDict, devices: int, repeats: int) -> dict[str, Any]:
         timers.append(_timer(program, without_exchange, dataset.splits["train"]))
     # In turn, so that a busy moment of the machine meets both.
     times = [[timer() for timer in timers] for _ in range(repeats)]
+    program.close()
     return {
         "step_seconds": [row[0] for row in times],
         "alone_seconds": [row[1] for row in times] if len(timers) > 1 else None,

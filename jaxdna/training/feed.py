@@ -36,7 +36,8 @@ def make_feed(split: Split, config: ConfigDict, mesh: Mesh) -> tuple[Feed, bool]
 def fits(split: Split, mesh: Mesh) -> bool:
     """Returns whether a split may lie on the devices as a whole."""
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return split.x.nbytes <= (_RESIDENT_BYTES_ON_CPU if on_cpu else _RESIDENT_BYTES)
+    most = _RESIDENT_BYTES_ON_CPU if on_cpu else _RESIDENT_BYTES
+    return split.x.nbytes + split.y.nbytes <= most
 
 
 def resident_feed(split: Split, seed: int, batch_size: int, mesh: Mesh) -> Feed:

@@ -9,7 +9,7 @@ no difference.
 import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Self
 
@@ -65,6 +65,7 @@ class Program:
       example_shape: shape of one uint8 input example.
       task: what is asked of the network, and its loss.
       train_examples: size of the training split.
+      ahead: feeds that read ahead, each in a thread, until `close`.
     """
 
     config: ConfigDict
@@ -72,6 +73,7 @@ class Program:
     example_shape: tuple[int, ...]
     task: Task
     train_examples: int
+    ahead: list[ReadAhead] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, config: ConfigDict, mesh: Mesh, spec: Spec) -> Self:
@@ -108,7 +110,7 @@ class Program:
     @cached_property
     def head(self) -> str:
         """Name of the network's last layer."""
-        return self._abstract.head
+        return self._abstract.head_name
 
     @cached_property
     def _abstract(self) -> Network:
@@ -160,7 +162,7 @@ class Program:
     def _outputs(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
         inside_shard_map = not jax.sharding.get_abstract_mesh().empty
         if not inside_shard_map:
-            params = gathered(params, self.mesh, self.head, self._abstract.whole)
+            params = gathered(params, self.mesh, self.head, self._abstract.unsplit_layers)
         network = nnx.merge(self._graph, nnx.State(params))
         mesh = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
         with nullcontext() if inside_shard_map else mesh:
@@ -190,7 +192,9 @@ class Program:
         """Shapes, dtypes and shardings of the state."""
         shapes = jax.eval_shape(self.initial_state)
         whole = replicated(self.mesh)
-        params = parameter_shardings(self.mesh, shapes.params, self.head, self._abstract.whole)
+        params = parameter_shardings(
+            self.mesh, shapes.params, self.head, self._abstract.unsplit_layers
+        )
         # Moments and traces lie as the parameters that they belong to.
         opt_state = optax.tree_map_params(
             self.optimizer,
@@ -270,7 +274,8 @@ class Program:
             done = first % self.steps_per_epoch
             return calls_left(self.steps_per_epoch, self.most_steps, done)[0]
 
-        return ReadAhead(feed, steps_from)
+        self.ahead.append(ReadAhead(feed, steps_from))
+        return self.ahead[-1]
 
     def compiled(self, steps: int) -> TrainCall:
         """Compiles the call that takes `steps` steps."""
@@ -288,7 +293,9 @@ class Program:
         return ()
 
     def close(self) -> None:
-        """Ends what the strategy has started."""
+        """Ends what the program has started."""
+        while self.ahead:
+            self.ahead.pop().close()
 
     def abstract_batches(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, dtypes and shardings of `steps` stacked training batches."""

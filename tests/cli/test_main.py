@@ -164,7 +164,7 @@ def test_overrides_are_taken_in_both_spellings():
         (["train", "--config=configs/tal1.py", "--colour=red"], "--colour"),
         (["train", "--config=configs/tal1.py", "--config.runtime.require_accelerator=true"], "CPU"),
         (["train", "--config=configs/tal1.py", "--config.runtime.platform=rocm"], "platform=rocm"),
-        (["evaluate", "--workdir=jaxdna"], "no run folder"),
+        (["evaluate", "--workdir=jaxdna"], "not a run folder"),
         (["simulate", "--config=configs/tal1.py"], "--output"),
         (["simulate", "--config=configs/tal1.py", "--output=jaxdna"], "--output=jaxdna"),
     ],

@@ -129,7 +129,7 @@ def test_bfloat16_is_near_and_the_table_adds_up(name):
     whole = np.asarray(network(codes))
     graph, _ = nnx.split(network)
     coarse = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), own)
-    coarse[network.head] = jax.tree.map(jnp.float32, own[network.head])
+    coarse[network.head_name] = jax.tree.map(jnp.float32, own[network.head_name])
     near = np.asarray(nnx.merge(graph, nnx.State(coarse))(codes))
     assert near.dtype == np.float32
     assert np.abs(near - whole).max() < 0.05 * np.abs(whole).max()

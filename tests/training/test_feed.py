@@ -13,6 +13,7 @@ from jaxdna.parallel.sharding import stacked_rows
 from jaxdna.tasks.kinds import of_classes
 from jaxdna.training import evaluation
 from jaxdna.training import feed as feeds
+from jaxdna.training.dispatch import steps_in_calls
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.training.feed import evaluation_batches, resident_feed, streamed_feed
 from jaxdna.training.program import Program
@@ -129,9 +130,12 @@ def test_a_program_reads_ahead_what_it_streams_and_trains_to_the_same_bits(split
         program = Program(config, mesh(8), (30,), of_classes(2), 103)
         feed, state = program.feed(split), program.init()
         assert isinstance(feed, ReadAhead) == (most == 0)
-        for step in range(9):
-            state, _ = program.train_call(state, feed(step, 1))
+        step, calls = 0, steps_in_calls(program.steps_per_epoch, 3)
+        monkeypatch.setattr(Program, "most_steps", 3)
+        for steps in calls * 3:
+            state, _ = program.train_call(state, feed(step, steps))
+            step += steps
         found.append(jax.tree.map(np.asarray, state.params))
-        if most == 0:
-            feed.close()
+        program.close()
+        assert not any("jaxdna-feed" in thread.name for thread in threading.enumerate())
     jax.tree.map(np.testing.assert_array_equal, *found)
