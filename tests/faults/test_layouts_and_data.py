@@ -125,7 +125,9 @@ def test_fault_15_sizes_that_nothing_divides_are_exact_in_two_processes(one_devi
         assert f"process {i} of 2, waiting up to" in output
         summary = json.loads(output.splitlines()[-1])
         assert (summary["processes"], summary["devices"], summary["epochs"]) == (2, 4, 1)
-        for key, value in json.loads((folder / "summary.json").read_text()).items():
+        found = json.loads((folder / "summary.json").read_text())
+        del found["motif"]  # known to the process alone that draws
+        for key, value in found.items():
             assert summary[key] == value or key in ("seconds", "samples_per_second")
 
 
