@@ -154,6 +154,12 @@ def _check_together(leaves: Mapping[str, Any]) -> None:
             f"--config.model.name={leaves['model.name']} cannot read data.name="
             f"{leaves['data.name']}; legal with it: {', '.join(fitting)}"
         )
+    # Other data say what they ask once they are read.
+    if images and leaves["train.early_stopping.metric"] == "val_pearson":
+        raise UserError(
+            "--config.train.early_stopping.metric=val_pearson is for numbers, and "
+            f"{leaves['data.name']} has classes; legal with it: val_loss, val_accuracy, val_auroc"
+        )
     for key, legal in _SPMD_ONLY.items():
         if leaves["strategy"] != "spmd" and leaves[key] != legal:
             raise UserError(
