@@ -135,7 +135,7 @@ JUNK = {
     "stop": (b">p\nMKV*\n", ["record 'p'", "line 2", "offset 3", "'*'", "protein"]),
     "gap": (b">a\nAC\n>b x\nAC-T\n", ["record 'b'", "line 4", "offset 2", "'-'", "gaps"]),
     "digit": (b">a\nAC1\n", ["record 'a'", "line 2", "offset 2", "'1'"]),
-    "binary": (b">a\nAC\x00\x01\n", ["line 2", "0x00", "no text"]),
+    "binary": (b">a\nAC\x00\x01\n", ["line 2", "0x00", "not text"]),
     "half an old Mac": (b">a\nACGT\n>b\rAC\nAC\n", ["line 3", "old Macs"]),
     "a joint in a sequence": (b">a\nAC\x01\n", ["record 'a'", "line 2", "'\\x01'"]),
     "zip": (b"PK\x03\x04rest", ["zip archive"]),

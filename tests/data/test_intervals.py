@@ -97,7 +97,7 @@ def test_the_centre_is_always_said(tmp_path, tail, centre):
         ("chr1\t5\t9\nchr1\tx\t9\n", ["line 2", "start 'x'"]),
         ("chr1\t9\t5\n", ["start 9 and end 5"]),
         ("chr1\t-1\t5\n", ["start -1"]),
-        ("chr1\t1\t" + "9" * 30 + "\n", ["no interval"]),
+        ("chr1\t1\t" + "9" * 30 + "\n", ["not an interval"]),
         ("chr1\t1\t5\ta\t0\tplus\n", ["strand 'plus'"]),
         ("chr1\t1\t5\ta\t0\t+\t1\t1\t1\t9\n", ["summit 9", "4 bases"]),
         (">a\nACGT\n", ["line 1", "1 column where"]),

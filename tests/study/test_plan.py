@@ -75,7 +75,7 @@ def test_ranks_every_mesh_of_the_devices_here(jaxdna):
     ("flags", "words"),
     [
         (["--topology=v9:2x2"], "names an unknown device"),
-        (["--topology=v5e:3x3"], "no shape of v5e"),
+        (["--topology=v5e:3x3"], "not a shape of v5e"),
         (["--topology="], "--topology= names an unknown device; legal: TPU slices such as v4"),
         (["--slices=2"], "--slices=2 needs --topology"),
         (
