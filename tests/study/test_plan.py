@@ -53,7 +53,8 @@ def test_positions_of_a_dilated_stack_are_split_over_all_hosts_of_a_slice(jaxdna
         plan = planned(
             jaxdna("plan", "--config=configs/dilated.py", "--topology=v5e:2x4", "--json",
                    "--config.data.length=16384", "--config.train.batch_size=8",
-                   "--config.model.filters=16", "--config.mesh.data=1", mesh)
+                   "--config.model.filters=16", "--config.model.layers=2",
+                   "--config.model.strands=forward", "--config.mesh.data=1", mesh)
         )  # fmt: skip
         temporaries.append(plan["bytes"]["temporaries"])
     assert temporaries[0] <= temporaries[1] / 6
