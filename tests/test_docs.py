@@ -214,7 +214,7 @@ def test_the_worked_task_and_source_go_through_every_verb_on_several_meshes(
     for number, axes in enumerate(({"data": 4}, {"fsdp": 2, "model": 2}, {"data": 2, "seq": 2})):
         mesh = {f"mesh.{axis}": 1 for axis in ("data", "fsdp", "seq", "model")}
         mesh |= {f"mesh.{axis}": n for axis, n in axes.items()}
-        config = worked_config("planted", **mesh)
+        config = worked_config("planted", **mesh, **{"data.train_examples": 3000})
         with monkeypatch.context() as few:
             devices = jax.devices()[:4]
             few.setattr("jaxdna.strategies.prepare.start_backend", lambda *_, d=devices: d)
