@@ -262,7 +262,7 @@ _SETTINGS = {
     "train.early_stopping.patience": integer(
         0, "epochs without improvement before stopping; 0 never stops early", low=0
     ),
-    "train.early_stopping.min_delta": number(0.0, "smaller changes are no improvement"),
+    "train.early_stopping.min_delta": number(0.0, "smaller changes do not count as improvements"),
     "mesh.data": axis(-1, "shards of each batch, parameters mirrored"),
     "mesh.fsdp": axis(1, "shards of each batch, parameters and optimizer state sharded as well"),
     "mesh.model": axis(1, "shards of filters and features"),

@@ -6,7 +6,8 @@ from typing import Any
 
 from jaxdna.data.targets import AUTO
 from jaxdna.errors import UserError
-from jaxdna.tasks.classes import Binary, Multiclass, Multilabel
+from jaxdna.tasks.classes import Binary, Multiclass
+from jaxdna.tasks.labels import Multilabel
 from jaxdna.tasks.numbers import Counts, Regression
 
 SHUFFLE, GC_MATCHED = "dinucleotide_shuffle", "gc_matched"

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.errors import UserError, nearest
-from jaxdna.tasks.classes import Binary, Multiclass, Multilabel
+from jaxdna.tasks.classes import Binary, Multiclass
+from jaxdna.tasks.labels import Multilabel
 from jaxdna.tasks.numbers import Counts, Regression
 from jaxdna.tasks.task import Task
 
@@ -36,7 +37,7 @@ def _count(text: str) -> float | None:
 
 
 def _class(text: str) -> str | None:
-    """Returns an integer or a name; a number that is not an integer is no class."""
+    """Returns an integer or a name; a fraction is not a class."""
     if _is_integer(text):
         return text
     try:
@@ -216,7 +217,7 @@ def swaps_of(pairs: str, names: Sequence[str]) -> tuple[int, ...]:
             raise UserError(f"{flag}: {pair!r} is not a pair; legal: plus:minus")
         for end in ends:
             if end not in names:
-                raise UserError(f"{flag}: there are no targets {end!r}; {nearest(end, names)}")
+                raise UserError(f"{flag}: unknown target {end!r}; {nearest(end, names)}")
         one, other = (names.index(end) for end in ends)
         if one == other or swaps[one] != one or swaps[other] != other:
             raise UserError(f"{flag}: {pair!r} names targets that are in a pair; legal: each once")

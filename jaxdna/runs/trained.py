@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -45,7 +46,7 @@ class Trained:
     length: int
     task: Task
 
-    @property
+    @cached_property
     def scan(self) -> MotifScan | None:
         """The network's first layer, where that is a motif scan."""
         network = self.network(self.params)

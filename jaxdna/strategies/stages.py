@@ -185,7 +185,7 @@ def part(tree: Any, layers: set[str], stage: Stage) -> Any:
 
 
 def join(parts: Sequence[Any], stages: Sequence[Stage]) -> Any:
-    """Undoes `part`: one tree from those of all stages; all that is no layer is the first's."""
+    """Undoes `part`: one tree from those of all stages; what is in no layer is the first's."""
     leaves = [
         jax.tree.flatten(tree, is_leaf=_by_layer(set(stage.params)))
         for tree, stage in zip(parts, stages, strict=True)

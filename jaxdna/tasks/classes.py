@@ -1,5 +1,6 @@
-"""Tasks of classes: one of two, one of several, and any of several labels."""
+"""Tasks of classes that exclude each other: one of two, and one of several."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -26,7 +27,7 @@ from jaxdna.tasks.task import Batch, Scores, Task
 from jaxdna.tasks.verdict import chance_auroc, nothing_of_classes
 
 FDRS = (0.05, 0.1, 0.2)
-_SCORED = {"loss": "loss (nats)", "accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
+SCORED = {"loss": "loss (nats)", "accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class _Classes(Task):
     class_weights: tuple[float, ...] = ()
 
     target_dtype: ClassVar[str] = "int32"
-    scored: ClassVar[Mapping[str, str]] = _SCORED
+    scored: ClassVar[Mapping[str, str]] = SCORED
     followed: ClassVar[tuple[str, ...]] = ("accuracy", "auroc")
     counted: ClassVar[Mapping[str, str]] = {"correct": "accuracy"}
 
@@ -58,13 +59,13 @@ class _Classes(Task):
             return losses
         return losses * jnp.array(self.class_weights, jnp.float32)[targets]
 
+    @abstractmethod
     def losses_on_host(self, targets: NDArray, outputs: NDArray) -> NDArray[np.float64]:
         """Returns the cross-entropy of every example in nats, without weights."""
-        raise NotImplementedError
 
+    @abstractmethod
     def called(self, outputs: NDArray) -> NDArray[np.integer]:
         """Returns the likeliest class of each example."""
-        raise NotImplementedError
 
     def loss(self, targets: NDArray, outputs: NDArray) -> float:
         losses = self.losses_on_host(targets, outputs)
@@ -314,101 +315,3 @@ class Multiclass(_Classes):
 
     def additive(self, outputs: NDArray) -> dict[str, NDArray]:
         return {f"logit_{name}": outputs[:, i] for i, name in enumerate(self.names)}
-
-
-@dataclass(frozen=True)
-class Multilabel(Task):
-    """Any of several labels, each with a logit; targets int32 [examples, labels] are 0 or 1.
-
-    The loss is the mean over labels, and so are the scores.
-    """
-
-    kind: ClassVar[str] = "multilabel"
-    target_dtype: ClassVar[str] = "int32"
-    scored: ClassVar[Mapping[str, str]] = _SCORED
-    followed: ClassVar[tuple[str, ...]] = ("accuracy", "auroc")
-    counted: ClassVar[Mapping[str, str]] = {"correct": "accuracy"}
-    measured: ClassVar[Mapping[str, str]] = {
-        "loss": "loss (nats)",
-        "accuracy": "accuracy of a label",
-    }
-
-    def losses(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-        logits = outputs.astype(jnp.float32)
-        each = optax.sigmoid_binary_cross_entropy(logits, targets.astype(jnp.float32))
-        return each.mean(axis=1)
-
-    def counts(self, outputs: jax.Array, targets: jax.Array) -> Batch:
-        return {"correct": ((outputs > 0) == (targets > 0)).astype(jnp.float32).mean(axis=1)}
-
-    def loss(self, targets: NDArray, outputs: NDArray) -> float:
-        return float(binary_losses(targets, outputs).mean())
-
-    def scores(self, targets: NDArray, outputs: NDArray) -> Scores:
-        return {
-            "loss": self.loss(targets, outputs),
-            "accuracy": float(((outputs > 0) == (targets > 0)).mean()),
-            "auroc": macro(auroc, targets, outputs),
-            "auprc": macro(auprc, targets, outputs),
-        }
-
-    def scores_by_output(self, targets: NDArray, outputs: NDArray) -> dict[str, Scores]:
-        one = Binary()
-        return {
-            name: one.scores(targets[:, i], outputs[:, i : i + 1])
-            for i, name in enumerate(self.names)
-        }
-
-    def chance(self, targets: NDArray) -> dict[str, Any]:
-        each = [Binary().chance(column) for column in targets.T]
-        means = {k: float(np.mean([one[k] for one in each])) for k in self.scored}
-        return {"examples": len(targets)} | means
-
-    def chance_loss(self, targets: NDArray) -> float:
-        return float(np.mean([Binary().chance_loss(column) for column in targets.T]))
-
-    def _how_good(
-        self, scores: Scores, chance: Mapping[str, Any], ceiling: Mapping[str, float | None]
-    ) -> str:
-        area = "not defined" if scores["auroc"] is None else f"{scores['auroc']:.3f}"
-        return (
-            f"AUROC is {area} on {chance['examples']:,} test examples, the mean over "
-            f"{self.outputs} labels (chance 0.5), and {scores['accuracy']:.1%} of the labels are "
-            f"called right (always saying the commoner: {chance['accuracy']:.1%})."
-        )
-
-    def measures(self, targets: NDArray, outputs: NDArray) -> dict[str, Measure] | None:
-        losses = binary_losses(targets, outputs).mean(axis=1)
-        right = ((outputs > 0) == (targets > 0)).mean(axis=1)
-
-        def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-            means = {"loss": losses, "accuracy": right}
-            return {name: weights @ each / len(targets) for name, each in means.items()}
-
-        return bootstrap(statistics, [np.arange(len(targets))])
-
-    @property
-    def headings(self) -> tuple[list[str], list[str]]:
-        return [f"label_{name}" for name in self.names], [f"logit_{name}" for name in self.names]
-
-    def answers(self, outputs: NDArray) -> dict[str, NDArray]:
-        chances = self.predicted(outputs)
-        return {f"probability_{name}": chances[:, i] for i, name in enumerate(self.names)}
-
-    @property
-    def reading(self) -> str:
-        return f"logits of {', '.join(self.names)}; P = 1 / (1 + exp(-logit))"
-
-    def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
-        return expit(np.asarray(outputs, np.float64))
-
-    def additive(self, outputs: NDArray) -> dict[str, NDArray]:
-        return {f"logit_{name}": outputs[:, i] for i, name in enumerate(self.names)}
-
-    def check(self, targets: NDArray, where: str) -> None:
-        for name, column in zip(self.names, targets.T, strict=True):
-            if len(np.unique(column)) < 2:
-                raise UserError(
-                    f"{where}: label {name} is {column[0]} in all {len(column)} examples; legal: "
-                    "labels that some examples have and others have not"
-                )

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxdna.tasks.classes import Binary, Multiclass, Multilabel
+from jaxdna.tasks.classes import Binary, Multiclass
+from jaxdna.tasks.labels import Multilabel
 from jaxdna.tasks.numbers import Counts, Regression
 from jaxdna.tasks.task import Task
 

@@ -1,5 +1,6 @@
 """Tasks of numbers: real-valued targets, and counts."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -16,6 +17,12 @@ from jaxdna.tasks.measures import Measure, bootstrap
 from jaxdna.tasks.metrics import pearson, spearman
 from jaxdna.tasks.task import Scores, Task
 
+_SCORED = {
+    "mse": "mean squared error",
+    "r2": "R²",
+    "pearson": "Pearson's r",
+    "spearman": "Spearman's rho",
+}
 _LEAST_COUNT = 1e-6  # the mean of a column of zeros, so that its logarithm is finite
 
 
@@ -32,9 +39,9 @@ class _Numbers(Task):
     target_dtype: ClassVar[str] = "float32"
     followed: ClassVar[tuple[str, ...]] = ("pearson",)
 
+    @abstractmethod
     def outputs_for(self, values: NDArray) -> NDArray[np.float64]:
         """Undoes `predicted`."""
-        raise NotImplementedError
 
     def restated(self, outputs: NDArray, other: Task) -> NDArray:
         assert isinstance(other, _Numbers)
@@ -44,9 +51,9 @@ class _Numbers(Task):
     def headings(self) -> tuple[list[str], list[str]]:
         return [f"target_{n}" for n in self.names], [f"output_{n}" for n in self.names]
 
+    @abstractmethod
     def losses_on_host(self, targets: NDArray, outputs: NDArray) -> NDArray[np.float64]:
         """Returns the loss of each number, float64 [examples, outputs]."""
-        raise NotImplementedError
 
     def loss(self, targets: NDArray, outputs: NDArray) -> float:
         return float(self.losses_on_host(targets, outputs).mean())
@@ -152,13 +159,7 @@ class Regression(_Numbers):
     scale: tuple[float, ...] = ()
 
     kind: ClassVar[str] = "regression"
-    scored: ClassVar[Mapping[str, str]] = {
-        "loss": "loss (share of variance)",
-        "mse": "mean squared error",
-        "r2": "R²",
-        "pearson": "Pearson's r",
-        "spearman": "Spearman's rho",
-    }
+    scored: ClassVar[Mapping[str, str]] = {"loss": "loss (share of variance)"} | _SCORED
     measured: ClassVar[Mapping[str, str]] = scored
 
     @classmethod
@@ -223,13 +224,7 @@ class Counts(_Numbers):
     """
 
     kind: ClassVar[str] = "counts"
-    scored: ClassVar[Mapping[str, str]] = {
-        "loss": "loss (half the deviance)",
-        "mse": "mean squared error",
-        "r2": "R²",
-        "pearson": "Pearson's r",
-        "spearman": "Spearman's rho",
-    }
+    scored: ClassVar[Mapping[str, str]] = {"loss": "loss (half the deviance)"} | _SCORED
     measured: ClassVar[Mapping[str, str]] = scored
 
     @classmethod

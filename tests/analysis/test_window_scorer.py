@@ -36,7 +36,7 @@ STRANDED = Regression(("plus", "minus", "both"), (1, 0, 2), (1.0, 1.0, 5.0), (2.
 
 
 class Whole(Layer):
-    """A linear map of all bases, squared, so that it is no sum over positions."""
+    """A linear map of all bases, squared, so that it is not a sum over positions."""
 
     def __init__(self):
         self.kernel = nnx.Param(jnp.zeros((LENGTH, 4, OUTPUTS)))

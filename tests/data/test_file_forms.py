@@ -330,7 +330,7 @@ _VARIANTS = {
         ),
         [*((str(i), None, None) for i in range(7)), *SNV],
     ),
-    "VCF with letters that are no bases": (
+    "VCF with letters that are not bases": (
         VCF.format("chr1\t9\tx\tX\tA\n" + "chr1\t10\ty\tT\tX,G\n"),
         [("x", None, None), ("y", None, None), ("y", "CATTGA", "CATGGA")],
     ),

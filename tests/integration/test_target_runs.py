@@ -115,9 +115,9 @@ def test_predictions_are_in_the_units_of_the_table(runs, files):
     scores = run.summary["test_by_output"]
     for i, name in enumerate(MOTIFS):
         found, wanted = np.asarray(answers)[:, i], np.array([known[one][i] for one in test])
-        assert pearson(wanted, found) == pytest.approx(scores[name]["pearson"], abs=1e-4)
+        assert pearson(wanted, found) == pytest.approx(scores[name]["pearson"], abs=1e-6)
         r2 = 1 - np.mean((found - wanted) ** 2) / wanted.var()
-        assert r2 == pytest.approx(scores[name]["r2"], abs=1e-3)
+        assert r2 == pytest.approx(scores[name]["r2"], abs=1e-6)
 
 
 def test_evaluation_finds_the_columns_that_were_trained_on(runs, files):

@@ -10,8 +10,9 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from jaxdna.errors import UserError
-from jaxdna.tasks.classes import Binary, Multiclass, Multilabel
+from jaxdna.tasks.classes import Binary, Multiclass
 from jaxdna.tasks.kinds import KINDS, of_classes, task_of
+from jaxdna.tasks.labels import Multilabel
 from jaxdna.tasks.numbers import Counts, Regression
 
 RNG = np.random.default_rng(0)
