@@ -72,9 +72,9 @@ def flag(default: bool, meaning: str) -> Field:
     return Field(default, meaning, "true or false", lambda v: True)
 
 
-def share(meaning: str) -> Field:
+def share(meaning: str, default: float = 0.0) -> Field:
     """Returns a key of a number from 0 to below 1."""
-    return Field(0.0, meaning, "a number, 0 to below 1", lambda v: 0 <= v < 1)
+    return Field(default, meaning, "a number, 0 to below 1", lambda v: 0 <= v < 1)
 
 
 def sizes(default: str, meaning: str) -> Field:

@@ -126,7 +126,7 @@ DATA_SETS: dict[str, dict[str, Field]] = {
             "zero", ("zero", "uniform", "error"), "what N and other ambiguous letters become"
         ),
         "validation_fraction": fraction(0.16, "share of the records for early stopping"),
-        "test_fraction": fraction(0.2, "share of the records for the reported score"),
+        "test_fraction": share("share of the records for the reported score; 0: no test", 0.2),
         "valid_chroms": text("", "instead of a share: chromosomes for validation, as chr8,chr9"),
         "test_chroms": text("", "instead of a share: chromosomes for the test"),
         "split_table": text(

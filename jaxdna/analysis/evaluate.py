@@ -57,6 +57,11 @@ def evaluate_test_split(
     meet()
     dataset = prepared.dataset
     task, targets = dataset.task, dataset.splits["test"].y
+    if not len(targets):
+        raise UserError(
+            f"--workdir={folder.path} has no test split; legal: labelled files, such as "
+            "--positives=A.fa --negatives=B.fa"
+        )
     outputs = Evaluator(prepared.program, dataset.splits["test"]).outputs(best)
     return {
         "params": parameter_count(best),

@@ -99,9 +99,9 @@ def test_sample(trained: Trained, folder: RunFolder) -> Sample:
         return Sample(ids, codes, everything.starts[rows][:_MOST], instance)
     dataset = load_dataset(config)
     folder.check_data(dataset)
-    codes = np.asarray(dataset.splits["test"].x[:_MOST])
-    ids = dataset.names("test")[:_MOST]
-    lengths = dataset.lengths("test")[:_MOST] if dataset.lengths else None
+    codes = np.asarray(dataset.splits[dataset.held_out].x[:_MOST])
+    ids = dataset.names(dataset.held_out)[:_MOST]
+    lengths = dataset.lengths(dataset.held_out)[:_MOST] if dataset.lengths else None
     return Sample(ids, codes, lengths=lengths)
 
 

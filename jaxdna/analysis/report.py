@@ -93,10 +93,12 @@ def report_html(report: ReportData) -> str:
         f"<h1>{name}</h1>",
         f"<p>{escape(report.data['describe'])}</p>",
         _headline(report),
-        _section("Scores on the test split", _scores(report)),
-        _section("Curves", _figures(_curves(report))),
-        *_answers(report.task, report.targets, report.outputs, report.best_logits),
     ]
+    if len(report.targets):
+        parts.append(_section("Scores on the test split", _scores(report)))
+    parts.append(_section("Curves", _figures(_curves(report))))
+    if len(report.targets):
+        parts += _answers(report.task, report.targets, report.outputs, report.best_logits)
     if report.filters:
         parts.append(_section("What the filters look for", _logos(report.filters, report.caveat)))
     parts += [
@@ -157,7 +159,7 @@ def _page(title: str, parts: Iterable[str], summary: dict[str, Any]) -> str:
 def _headline(report: ReportData) -> str:
     summary = report.summary
     test, shown = summary["test"], []
-    if "accuracy" in test:
+    if test.get("accuracy") is not None:
         shown.append(("accuracy", f"{test['accuracy']:.2%}"))
     for key, label in report.task.scored.items():
         if key in report.task.followed and key != "accuracy" and test[key] is not None:

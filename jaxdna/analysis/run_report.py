@@ -19,7 +19,7 @@ from jaxdna.runs.trained import Trained
 from jaxdna.strategies.prepare import Prepared
 from jaxdna.training.state import Params
 
-_MOST_SEQUENCES = 4000  # of the test split, to draw the filters from
+_MOST_SEQUENCES = 4000  # of the split that was held out, to draw the filters from
 
 
 def write_run_report(
@@ -73,10 +73,11 @@ def _filters(prepared: Prepared, best: Params) -> list[FilterMotif]:
     network = nnx.eval_shape(prepared.program.network)
     if not isinstance(getattr(network, network.names[0]), MotifScan):
         return []
-    config, codes = prepared.program.config, prepared.dataset.splits["test"].x
+    dataset, config = prepared.dataset, prepared.program.config
+    codes = dataset.splits[dataset.held_out].x
     local = jax.tree.map(np.asarray, best)
     graph = nnx.split(network)[0]
-    trained = Trained(config, prepared.mesh, graph, local, codes.shape[1], prepared.dataset.task)
+    trained = Trained(config, prepared.mesh, graph, local, codes.shape[1], dataset.task)
     sample = np.asarray(codes[:_MOST_SEQUENCES])
     windows = find_windows(trained, sample, config.model.strands != "forward")
     return filter_motifs(trained, sample, windows, library(), MOST_LOGOS)

@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 make_console().print(f"note     {note}")
         summary = train(config, workdir, guard=guard).summary
         folds = "folds" in summary
-        if not arguments.json:
+        tested = folds or any(score is not None for score in summary["test"].values())
+        if tested and not arguments.json:
             results_console().print(folds_table(summary) if folds else results(summary))
         if not folds:
             _closing_notes(summary, workdir, make_console())

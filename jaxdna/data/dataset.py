@@ -99,6 +99,11 @@ class Dataset:
     keys: Callable[[str], NDArray[np.uint64]] | None = None
 
     @property
+    def held_out(self) -> str:
+        """The split that no step is taken on: the test, or validation where there is no test."""
+        return "test" if len(self.splits["test"]) else "validation"
+
+    @property
     def example_shape(self) -> tuple[int, ...]:
         """Shape of one example."""
         return self.splits["train"].x.shape[1:]

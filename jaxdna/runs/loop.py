@@ -23,7 +23,7 @@ from jaxdna.runs.guard import Guard, StopRequested
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.stopwatch import Stopwatch
 from jaxdna.strategies.prepare import Prepared
-from jaxdna.tasks.verdict import with_caveats
+from jaxdna.tasks.verdict import LEARNT_NOTHING, UNTESTED, with_caveats
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.dispatch import calls_left, few_ahead
 from jaxdna.training.early_stopping import EarlyStopping
@@ -314,13 +314,23 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
     """The summary of a finished run, without its speed; leaves the outputs of the test split."""
     dataset, task = prepared.dataset, prepared.dataset.task
     stopping = run.progress.stopping
-    with run.watch.on("eval"):
-        targets, validation = (dataset.splits[name].y for name in ("test", "validation"))
-        evaluator = Evaluator(prepared.program, dataset.splits["test"])
-        outputs = evaluator.outputs(run.best, guard.wait)
-        ceiling = dataset.ceiling("test") if dataset.ceiling else None
+    targets, validation = (dataset.splits[name].y for name in ("test", "validation"))
+    outputs, ceiling = np.zeros((0, task.outputs), np.float32), None
+    verdict = UNTESTED if stopping.left_plateau else LEARNT_NOTHING
+    scores: dict[str, Any] = {"test": dict.fromkeys(task.scored), "chance": None}
+    if len(targets):
+        with run.watch.on("eval"):
+            evaluator = Evaluator(prepared.program, dataset.splits["test"])
+            outputs = evaluator.outputs(run.best, guard.wait)
+            ceiling = dataset.ceiling("test") if dataset.ceiling else None
+        verdict = task.verdict(stopping.left_plateau, validation, targets, outputs, ceiling)
+        by_output = task.scores_by_output(targets, outputs) if task.outputs > 1 else {}
+        scores = {
+            "test": task.scores(targets, outputs),
+            **({"test_by_output": by_output} if by_output else {}),
+            "chance": task.chance(targets),
+        }
     folder.write_test(dataset.names("test"), targets, outputs, task.headings)
-    by_output = task.scores_by_output(targets, outputs) if task.outputs > 1 else {}
     return {
         "params": parameter_count(run.best),
         "params_sha256": params_sha256(prepared.program.gather(run.best)),
@@ -328,17 +338,12 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
         "epochs": run.progress.epoch,
         "stopped_early": stopping.stop,
         "left_plateau": stopping.left_plateau,
-        "verdict": with_caveats(
-            task.verdict(stopping.left_plateau, validation, targets, outputs, ceiling),
-            dataset.caveats,
-        ),
+        "verdict": with_caveats(verdict, dataset.caveats),
         "report": str(folder.report),
         "task": task.kind,
         "network": prepared.program.config.model.name,
         "data": dataset.describe,
-        "test": task.scores(targets, outputs),
-        **({"test_by_output": by_output} if by_output else {}),
-        "chance": task.chance(targets),
+        **scores,
         "ceiling": ceiling,
         "samples_per_second": None,
         "seconds": run.watch.read(),

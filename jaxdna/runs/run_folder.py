@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -339,7 +340,7 @@ class RunFolder:
     ) -> None:
         """Stores target and outputs of each test example; the headings are those of the task."""
         lines = ["\t".join(["id", *headings[0], *headings[1]])]
-        known = targets.reshape(len(targets), -1).tolist()
+        known = targets.reshape(len(targets), math.prod(targets.shape[1:])).tolist()
         for name, wanted, row in zip(ids, known, outputs.tolist(), strict=True):
             lines.append("\t".join([name, *(f"{value:.9g}" for value in (*wanted, *row))]))
         self.write(self._test, "\n".join(lines) + "\n")

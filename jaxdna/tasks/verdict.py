@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from jaxdna.tasks.metrics import auroc, auroc_noise
 
 LEARNT_NOTHING = "This run never left the plateau of chance: it has learnt nothing."
+UNTESTED = "There is no test split, so nothing says how well this network does on new sequences."
 _RARE = 0.25  # a smaller share of the rarer class makes ranks decide beside the loss
 _FEW = 10  # examples of a class that are too few to tell a loss from that of chance
 

@@ -181,3 +181,10 @@ def test_two_files_of_twenty_sequences_train_and_a_second_try_has_a_name_of_its_
     assert "runs/fasta holds a run with other settings, so this one is in runs/fasta-2" in said
     np.testing.assert_allclose(first, second, rtol=1e-4)
     assert "runs/fasta is a finished run" in logits()[1]
+    folder, said, untested = logits("--config.data.test_fraction=0")
+    assert (folder, untested) == ("runs/fasta-3", [])
+    summary = json.loads(Path(folder, "summary.json").read_text())
+    assert set(summary["test"].values()) == {None} and "loss" in summary["test"]
+    assert "what the filters look for" in Path(folder, "report.html").read_text().lower()
+    assert main(["evaluate", f"--workdir={folder}", off[0]]) == 2
+    assert "runs/fasta-3 has no test split; legal: labelled files" in capsys.readouterr().err
