@@ -3,7 +3,7 @@
 A format is told by its lines, never by the file's name; what can be read in two ways is refused.
 Sources: https://meme-suite.org/meme/doc/meme-format.html, https://jaspar.elixir.no/docs/,
 http://homer.ucsd.edu/homer/motif/creatingCustomMotifs.html, https://gimmemotifs.readthedocs.io,
-https://cisbp.ccbr.utoronto.ca; TRANSFAC as JASPAR, STAMP and RSAT write it.
+https://cisbp.ccbr.utoronto.ca; TRANSFAC as JASPAR, STAMP, RSAT and SwissRegulon write it.
 """
 
 import re
@@ -22,9 +22,11 @@ _EQUAL = 0.01  # relative: sums of rounded frequencies differ by less
 _MEME = re.compile(r"MOTIF(?:\s|$)")
 _ALPHABET = re.compile(r"ALPHABET\b\s*=?\s*(.*)", re.I)
 _TITLE = re.compile(r">")
+_END = re.compile("//")  # of a motif, in RSAT's tables
 _MATRIX = "letter-probability matrix:"
 _COLUMNS = re.compile(
-    r"(P[O0]|Pos|Position)?\s*\b([ACGTU])\s+([ACGTU])\s+([ACGTU])\s+([ACGTU])$", re.I
+    r"(P[O0]|Pos|Position)?\s*\b([ACGTU])\s+([ACGTU])\s+([ACGTU])\s+([ACGTU])(?:\s+cons\b.*)?$",
+    re.I,
 )
 _TAG = re.compile(r"(AC|ID|NA|DE|TF Name|Motif)\s+(.*)")
 
@@ -56,15 +58,18 @@ def parse(text: str, stem: str) -> list[Matrix]:
       ValueError: the text is in none of the formats; the message has the line.
     """
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(number, line) for number, line in lines if not line.startswith("#")]
+    lines = [(number, line) for number, line in lines if not line.startswith(("#", ";"))]
     if any("MEME version" in line or _MEME.match(line) for _, line in lines):
         return list(_read_meme(lines))
     if any(_TITLE.match(line) for _, line in lines):
         return _read_titled(_split(lines, _TITLE)[1:])
     if any(_COLUMNS.match(line) or line.split()[:1] == ["DE"] for _, line in lines):
         return list(_read_tagged(lines, stem))
-    lines = [(number, line) for number, line in lines if line]
-    return _read_titled([(lines[0][0], stem, lines)] if lines else [])
+    blocks = _split([(1, "//"), *lines], _END)[1:]
+    found = [[one for one in block if one[1]] for _, _, block in blocks]
+    found = [block for block in found if block]
+    names = [f"{stem}_{i}" for i in range(1, len(found) + 1)] if len(found) > 1 else [stem]
+    return _read_titled([(b[0][0], name, b) for name, b in zip(names, found, strict=False)])
 
 
 def _split(lines: Lines, mark: re.Pattern[str]) -> list[tuple[int, str, Lines]]:
@@ -204,8 +209,9 @@ def _read_tagged(lines: Lines, stem: str) -> Iterator[Matrix]:
     rows: list[list[float]] = []
     for number, line in [*lines, (0, "")]:
         words = line.split()
-        consensus = bool(words) and words[-1].isalpha()
-        row = _numbers(" ".join(words[:-1] if consensus else words))
+        # Behind its numbers a position may have the consensus, and SwissRegulon its information.
+        consensus = next((i for i, word in enumerate(words) if word.isalpha()), len(words))
+        row = _numbers(" ".join(words[:consensus]))
         if order and len(row) in sizes:
             first = first if rows else number
             rows.append(row[-4:])
@@ -214,7 +220,9 @@ def _read_tagged(lines: Lines, stem: str) -> Iterator[Matrix]:
         if order:
             _check_end([(number, line)])
         if rows:
-            name = next((tags[key] for key in ("Motif", "AC", "ID", "DE") if key in tags), stem)
+            name = next(
+                (tags[key] for key in ("Motif", "AC", "ID", "DE", "NA") if key in tags), stem
+            )
             name = name.split()[0]
             protein = tags.get("TF Name") or tags.get("NA") or tags.get("ID", "")
             protein = "" if protein == name else protein

@@ -120,6 +120,7 @@ FOUR = [[0.9, 0.1, 0, 0], [0.8, 0, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.3, 0.3, 0
 FOUR_ROWS = "".join("\t".join(map(str, row)) + "\n" for row in FOUR)
 
 ONE = [("m1", MATRIX)]
+FORM = [("form", MATRIX)]
 SWAP = [("m1", np.eye(4)[[1, 0, 2, 3]].tolist())]  # the same by rows and by columns
 NAMED = [("m1 NFE2", MATRIX)]
 _MOTIFS = {
@@ -200,6 +201,15 @@ _MOTIFS = {
         NAMED,
     ),
     "TRANSFAC of STAMP": ("DE\tm1\n" + CISBP_ROWS.replace("\n", "\tN\n") + "XX\n" * 2, ONE),
+    "TRANSFAC of SwissRegulon": (
+        "//\nNA m1\nPO A C G T cons inf\n01 7 1 1 1 A 0.6\n02 0 2 0 8 T 1.2\n03 1 5 4 0 S 1\n//\n",
+        ONE,
+    ),
+    "a table of RSAT": ("; by hand\n" + LABELLED.lower().replace("[", "|").replace(" ]", ""), FORM),
+    "two tables of RSAT": (
+        (LABELLED.lower().replace("[", "|").replace(" ]", "") + "//\n") * 2,
+        [("form_1", MATRIX), ("form_2", MATRIX)],
+    ),
     "two of TRANSFAC": (TRANSFAC + TRANSFAC.replace("m1", "m2"), [*NAMED, ("m2 NFE2", MATRIX)]),
     "CIS-BP, one motif": ("Pos\tA\tC\tG\tT\n" + CISBP_ROWS, [("form", MATRIX)]),
     "CIS-BP of RNA": ("Pos\tA\tC\tG\tU\n" + CISBP_ROWS, [("form", MATRIX)]),
