@@ -102,7 +102,10 @@ class RunLock:
             with suppress(OSError, UserError):
                 self.check()
                 self._path.unlink()
-            os.close(self._handle)
+            # The file is closed even where the system reports an error, and what ended the job
+            # must be heard rather than this.
+            with suppress(OSError):
+                os.close(self._handle)
             self._handle = None
 
     def _try(self, handle: int, note: Note) -> bool:

@@ -164,6 +164,15 @@ def test_a_folder_that_was_lost_leaves_its_lock_free(tmp_path, back):
         pass
 
 
+def test_a_lock_whose_file_cannot_be_closed_hides_nothing_that_went_wrong_before(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match="the mistake"), RunFolder(run).locked(print) as lock:
+        os.close(lock._handle)  # closing it again is an error of the system
+        raise UserError("the mistake")
+    with RunFolder(run).locked(print):
+        pass
+
+
 def test_many_jobs_that_start_at_once_get_the_lock_one_after_the_other(tmp_path):
     """The holder removes the file while the others open it: nobody may lock a file that is gone."""
     script = f"""
