@@ -1,8 +1,8 @@
 """CIFAR-10: which of ten things does a 32 x 32 picture show? 276,138 parameters.
 
-jaxdna train --config=configs/cifar10.py          the recipe that we recommend
-jaxdna train --config=configs/cifar10.py:report   the report's: Adam 1e-3, batch 256, 50 epochs
-jaxdna scale --config=configs/cifar10.py:timing   the report's, on random pictures of the same shape
+jaxdna train --config=cifar10          the recipe that we recommend
+jaxdna train --config=cifar10:report   the report's: Adam 1e-3, batch 256
+jaxdna scale --config=cifar10:timing   the report's, on random pictures
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
-"""A residual stack of dilated convolutions on the simulated TAL1 data of configs/tal1.py.
+"""A residual stack of dilated convolutions on the simulated TAL1 data of the config tal1.
 
-jaxdna train --config=configs/dilated.py
+jaxdna train --config=dilated
 
 14,401 parameters; test accuracy 97.6 % (Bayes ceiling 97.6 %), AUROC 0.985 after 10 epochs.
 Positions can be split over devices (`--config.mesh.seq`), for sequences of 100,000 bases and more.
 
-On your own sequences: `--config=configs/fasta.py --config.model.name=dilated` with its data.
+On your own sequences: `--config=fasta --config.model.name=dilated` with its data.
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,12 @@
 """Your own sequences: FASTA of bound and unbound ones, intervals on a genome, or a table.
 
-jaxdna train --config=configs/fasta.py --config.data.positives=bound.fa \\
-    --config.data.negatives=unbound.fa --workdir=runs/mine
+jaxdna train --positives=bound.fa --negatives=unbound.fa
+jaxdna train --config=fasta:large --positives=bound.fa --negatives=unbound.fa
 
-The recommended network has the 993 parameters of configs/tal1.py. `configs/fasta.py:large` has
-128 short filters, better on real sequences, which hold the sites of many proteins. `data.folds=5`
-cross-validates. `data.task` takes classes, labels, numbers and counts from tables, FASTA headers or
-bigWig tracks. What to expect on real data stands in docs/genomics.md.
+The recommended network has the 993 parameters of tal1. `fasta:large` has 128 short filters, better
+on real sequences, which hold the sites of many proteins. `data.folds=5` cross-validates.
+`data.task` takes classes, labels, numbers and counts from tables, FASTA headers or bigWig tracks.
+What to expect on real data stands in docs/genomics.md.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
 """MNIST: which digit is it? A convolutional network with 669,706 parameters.
 
-jaxdna train --config=configs/mnist.py          the recipe that we recommend
-jaxdna train --config=configs/mnist.py:report   the report's: Adam 1e-3, batch 128, 25 epochs
-jaxdna scale --config=configs/mnist.py:timing   the report's, on random pictures of the same shape
+jaxdna train --config=mnist          the recipe that we recommend
+jaxdna train --config=mnist:report   the report's: Adam 1e-3, batch 128
+jaxdna scale --config=mnist:timing   the report's, on random pictures
 
 The report names this count and speaks of convolutional networks; the classic dense network of
-configs/mnist_mlp.py has the same count.
+the config mnist_mlp has the same count.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
 """MNIST with the classic dense network 784-512-512-10: 669,706 parameters.
 
-jaxdna train --config=configs/mnist_mlp.py          the recipe that we recommend
-jaxdna train --config=configs/mnist_mlp.py:report   the report's: Adam 1e-3, batch 128, 25 epochs
-jaxdna scale --config=configs/mnist_mlp.py:timing   the same on random pictures
+jaxdna train --config=mnist_mlp          the recipe that we recommend
+jaxdna train --config=mnist_mlp:report   the report's: Adam 1e-3, batch 128
+jaxdna scale --config=mnist_mlp:timing   the same on random pictures
 """
 
 from ml_collections import ConfigDict

@@ -1,5 +1,6 @@
 """Config files: a path of the user's, or the name of one that travels with the package."""
 
+import ast
 import importlib.util
 import inspect
 import os
@@ -38,15 +39,7 @@ def run_config_file(spec: str) -> ConfigDict:
       UserError: there is no such file, or it fails.
     """
     name, _, variant = spec.partition(":")
-    path = Path(name)
-    if not os.path.isfile(path):  # Path's own raises where a name is too long
-        shipped = shipped_configs()
-        if name not in shipped:
-            raise UserError(
-                f"--config={spec} names no file and none of jaxdna's own configs; "
-                f"{nearest(path.stem, shipped)}"
-            )
-        path = shipped[name]
+    path = _path_of(spec)
     try:
         module_spec = importlib.util.spec_from_file_location(f"_jaxdna_config_{path.stem}", path)
         if module_spec is None or module_spec.loader is None:
@@ -74,6 +67,29 @@ def run_config_file(spec: str) -> ConfigDict:
             "and must return an ml_collections.ConfigDict"
         )
     return config
+
+
+def describe_config(spec: str) -> str:
+    """Returns what the config file says of itself: its docstring, or ''.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    return ast.get_docstring(ast.parse(_path_of(spec).read_bytes())) or ""
+
+
+def _path_of(spec: str) -> Path:
+    name = spec.partition(":")[0]
+    path = Path(name)
+    if os.path.isfile(path):  # Path's own raises where a name is too long
+        return path
+    shipped = shipped_configs()
+    if name not in shipped:
+        raise UserError(
+            f"--config={spec} names no file and none of jaxdna's own configs; "
+            f"{nearest(path.stem, shipped)}"
+        )
+    return shipped[name]
 
 
 def _takes_variant(get_config: Callable[..., Any]) -> bool:

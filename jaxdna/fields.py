@@ -30,7 +30,7 @@ class Field:
 
 def integer(default: int, meaning: str, low: int = 1, high: float = math.inf) -> Field:
     """Returns a key of an integer from `low` to `high`."""
-    span = f"{low} or more" if high == math.inf else f"{low} to {high:.0f}"
+    span = f"{low} or more" if high == math.inf else f"{low} to {high:,.0f}"
     return Field(default, meaning, f"an integer, {span}", lambda v: low <= v <= high)
 
 

@@ -349,6 +349,6 @@ def schema(data: str, model: str) -> dict[str, Field]:
     for section, name, tables in (("data", data, DATA_SETS), ("model", model, MODELS)):
         if name not in tables:
             raise UserError(f"--config.{section}.name={name} is unknown; {nearest(name, tables)}")
-        own = {"name": choice(name, (name,), f"which {section}"), **tables[name]}
+        own = {"name": choice(name, tables, f"which {section}"), **tables[name]}
         fields |= _identity({f"{section}.{key}": field for key, field in own.items()})
     return fields

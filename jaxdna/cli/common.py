@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxdna.errors import UserError
-from jaxdna.schema import COMMON, DATA_SETS, MODELS, Field
 from jaxdna.storage.files import Folder
 
 OWN_SEQUENCES = {  # keys of the config `fasta` that are flags
@@ -27,6 +26,12 @@ def add_own_sequences(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{key.replace('_', '-')}", metavar=example, help=meaning)
 
 
+def named_config(arguments: argparse.Namespace) -> str:
+    """Returns the config that is asked for, by name or by files of one's own; '' for none."""
+    files = any(getattr(arguments, key) for key in OWN_SEQUENCES)
+    return arguments.config or ("fasta" if files else "")
+
+
 def own_sequences(arguments: argparse.Namespace) -> tuple[str, list[str]]:
     """Returns the config and the overrides that flags for files stand for.
 
@@ -37,7 +42,7 @@ def own_sequences(arguments: argparse.Namespace) -> tuple[str, list[str]]:
       UserError: there is neither a config nor a file.
     """
     given = [key for key in OWN_SEQUENCES if getattr(arguments, key)]
-    spec = arguments.config or ("fasta" if given else "")
+    spec = named_config(arguments)
     if not spec:
         raise UserError(
             "--config is missing; legal: --config=NAME or FILE.py, or your own sequences: "
@@ -54,14 +59,13 @@ def own_sequences(arguments: argparse.Namespace) -> tuple[str, list[str]]:
 
 
 def add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Adds `--config` and shows every key under `--help`."""
+    """Adds `--config`; `--help` then shows its keys."""
     parser.add_argument(
         "--config",
         required=required,
-        metavar="FILE.py|NAME[:VARIANT]",
-        help="the configuration; --config.a.b=VALUE changes a key",
+        metavar="NAME[:VARIANT]",
+        help="the configuration, by name or as FILE.py[:VARIANT]; --config.KEY=VALUE changes a key",
     )
-    parser.epilog = config_help()
 
 
 def add_workdir(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -103,19 +107,3 @@ def output_folder(arguments: argparse.Namespace, name: str) -> Folder:
     """Returns the folder of `--output`, or WORKDIR/NAME; in the run folder no link is followed."""
     path = arguments.output or arguments.workdir / name
     return Folder(path, arguments.workdir if path.is_relative_to(arguments.workdir) else path)
-
-
-def config_help() -> str:
-    """Returns every config key with its default, meaning and legal values, as text."""
-    sections: list[tuple[str, dict[str, Field]]] = [("config keys", COMMON)]
-    for section, tables in (("data", DATA_SETS), ("model", MODELS)):
-        for name, fields in tables.items():
-            own = {f"{section}.{key}": field for key, field in fields.items()}
-            sections.append((f"config keys with {section}.name={name}", own))
-    lines = []
-    for title, fields in sections:
-        lines.append(f"{title}:")
-        for key, field in fields.items():
-            lines.append(f"  --config.{key}={field.default}")
-            lines.append(f"      {field.meaning}; {field.legal}")
-    return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""Prints what a bug report needs: versions, devices, and what would be started and why."""
+"""Prints what a bug report needs: versions, devices, and what would be started and why.
+
+jaxdna doctor
+"""
 
 import argparse
 import os

@@ -1,5 +1,8 @@
 """Scores the best checkpoint of a run folder on its test split, or on labelled files.
 
+  jaxdna evaluate --workdir=runs/tal1
+  jaxdna evaluate --workdir=runs/fasta --positives=a.fa --negatives=b.fa
+
 Labelled files: --positives and --negatives (FASTA), --sequences (FASTA) with --labels (a table
 with columns id and label), or --table (sequence, tab, 0 or 1). Where other targets than bound or
 not were trained on, these tables have their columns. Lengths and ambiguous letters are treated as

@@ -1,5 +1,7 @@
 """Writes a trained model as files that run without jaxdna.
 
+  jaxdna export --workdir=runs/tal1 --output=model
+
 Leaves in --output model.stablehlo (the whole model, letters in and logits out, for jax and
 flatbuffers alone), model.safetensors (the weights) and README.md with a short example for each.
 """

@@ -1,5 +1,8 @@
 """Shows what a trained network looks for: filters as motifs, and in-silico mutagenesis.
 
+  jaxdna interpret --workdir=runs/tal1
+  jaxdna interpret --workdir=runs/tal1 --sequences=x.fa --motifs=known.meme
+
 Leaves in WORKDIR/interpret (or --output): filters.tsv, filters.meme, filters.jaspar, logos/,
 mutagenesis.tsv and mutagenesis.png.
 """

@@ -1,6 +1,6 @@
 """Runs N local processes of a verb as one program, and ends them together.
 
-Example: jaxdna launch --processes=2 -- train --config=configs/tal1.py
+jaxdna launch --processes=2 -- train --config=tal1 --workdir=runs/two
 """
 
 import argparse

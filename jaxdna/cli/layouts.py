@@ -1,5 +1,8 @@
 """Trains some SGD steps on every legal layout of the visible devices and compares with one device.
 
+  jaxdna layouts --config=tal1 --config.runtime.cpu_devices=8
+  jaxdna layouts --config=tal1 --config.mesh.model=2 --show
+
 Exits with 1 where a layout differs by more than rounding explains.
 
 The mesh, the strategy and the gradient sum of the config are set aside: the sweep chooses them, and

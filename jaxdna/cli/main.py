@@ -13,6 +13,7 @@ import sys
 from typing import Any, NoReturn
 
 from jaxdna import __version__
+from jaxdna.cli.help import HelpFormatter, asked_config, columns, config_help, fill
 from jaxdna.errors import (
     EXIT_OK,
     EXIT_USER,
@@ -87,14 +88,18 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _overview() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items())
     return (
         f"jaxdna {__version__}: train DNA-motif classifiers on any mesh of TPUs, GPUs or CPUs\n\n"
-        "usage: jaxdna VERB --config=FILE.py|NAME[:VARIANT] [--config.a.b=VALUE ...] "
-        "[--workdir=DIR] [--json]\n\n"
-        f"verbs:\n{verbs}\n\n"
-        "`jaxdna VERB --help` lists the flags of a verb; `jaxdna train --help` every config key."
+        "usage: jaxdna VERB [--config=NAME] [--config.KEY=VALUE ...] [flags]\n\n"
+        "first steps:\n"
+        "  jaxdna train --config=tal1\n"
+        "  jaxdna train --positives=bound.fa --negatives=unbound.fa\n"
+        "  jaxdna predict --workdir=runs/fasta --sequences=x.fa --output=scores.tsv\n\n"
+        f"verbs:\n{columns(VERBS.items())}\n\n"
+        + fill(
+            "`jaxdna VERB --help` has examples and the flags of a verb, and "
+            "`jaxdna train --config=NAME --help` the keys of a configuration with their values."
+        )
     )
 
 
@@ -167,11 +172,16 @@ def _answer(arguments: list[str]) -> int:
     module = importlib.import_module(f"jaxdna.cli.{verb}")
     parser = _Parser(
         prog=f"jaxdna {verb}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [flags]",
+        description=fill(module.__doc__ or ""),
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     module.add_arguments(parser)
+    if not {"-h", "--help"}.isdisjoint(others) and any(
+        action.dest == "config" for action in parser._actions
+    ):
+        parser.epilog = config_help(asked_config(others), overrides)
     parser.add_argument("--json", action="store_true", help="one JSON object as stdout's last line")
     try:
         parsed = parser.parse_args(others)

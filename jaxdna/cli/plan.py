@@ -1,5 +1,8 @@
 """Compiles the training step for TPUs or GPUs that need not be there, and says what it would do.
 
+  jaxdna plan --config=tal1 --topology=v5e:2x4
+  jaxdna plan --config=cifar10 --topology=h100:8 --price-per-hour=3
+
 It says "the schedule overlaps", never "faster": nothing is timed. Only strategy=spmd has
 such a step as one program; the others are refused.
 """

@@ -1,5 +1,9 @@
 """Scores sequences with the best checkpoint of a run folder, or the alleles of a VCF file.
 
+  jaxdna predict --workdir=runs/tal1 --sequences=x.fa --output=scores.tsv
+  jaxdna predict --workdir=runs/tal1 --sequences=g.fa --window=500 --output=g.bw
+  jaxdna predict --workdir=runs/tal1 --variants=x.vcf --genome=g.fa
+
 One row per record, in order: id, probability, logit, note; NA and the reason for what cannot be
 scored. Records are read as in training (its --config.data.lengths and .ambiguous); with --window,
 one row per window.

@@ -1,5 +1,8 @@
 """The scaling study: trains on 1, 2, 4, ... devices and compares time, throughput and cost.
 
+  jaxdna scale --config=tal1 --devices=1,2
+  jaxdna scale --config=cifar10:timing --devices=1,2,4,8 --price-per-hour=3
+
 A run's time is that of the steps of all its epochs, from the measured time of a step; start,
 compilation, evaluation and checkpoints are not in it. Interrupted, the same command continues.
 Of the strategies spmd and pipeline are measured; a parameter server's processes have their own
@@ -14,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxdna.cli.common import add_price, config_help
+from jaxdna.cli.common import add_price
 from jaxdna.config import load_config
 from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
@@ -28,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         action="append",
-        metavar="FILE.py|NAME[:VARIANT]",
-        help="the configuration; several --config make one table; --config.a.b=VALUE changes all",
+        metavar="NAME[:VARIANT]",
+        help="the configuration, by name or as FILE.py[:VARIANT]; several make one table; "
+        "--config.KEY=VALUE changes all",
     )
-    parser.epilog = config_help()
     parser.add_argument(
         "--devices", default="1,2,4", help="numbers of devices, joined by commas (default: 1,2,4)"
     )

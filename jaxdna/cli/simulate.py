@@ -1,4 +1,8 @@
-"""Writes the simulated data of a config: FASTA, labels with embeddings, and provenance."""
+"""Writes the simulated data of a config: FASTA, labels with embeddings, and provenance.
+
+jaxdna simulate --config=tal1 --output=data
+jaxdna simulate --list
+"""
 
 import argparse
 import json

@@ -1,4 +1,9 @@
-"""Trains a model and evaluates it on the test split. The same command again resumes."""
+"""Trains a model and evaluates it on the test split. The same command again resumes.
+
+jaxdna train --config=tal1
+jaxdna train --positives=bound.fa --negatives=unbound.fa
+jaxdna train --config=tal1 --config.train.epochs=40 --workdir=runs/longer
+"""
 
 import argparse
 from pathlib import Path

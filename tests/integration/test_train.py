@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from jaxdna.config import flat, load_config
+from jaxdna.config import load_config
 from jaxdna.data.registry import load_dataset
 
 SMALL = [
@@ -227,10 +227,3 @@ def test_training_data_take_one_byte_a_base():
     splits = load_dataset(load_config("configs/tal1.py")).splits
     assert splits["train"].x.nbytes + splits["train"].y.nbytes < 15e6
     assert splits["train"].x.dtype == np.uint8
-
-
-def test_help_of_train_lists_every_key(jaxdna):
-    done = jaxdna("train", "--help")
-    for key in flat(load_config("configs/tal1.py")):
-        if not key.endswith(".name"):
-            assert f"--config.{key}=" in done.stdout
