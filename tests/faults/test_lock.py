@@ -166,9 +166,14 @@ def test_a_folder_that_was_lost_leaves_its_lock_free(tmp_path, back):
 
 def test_a_lock_whose_file_cannot_be_closed_hides_nothing_that_went_wrong_before(tmp_path):
     run = tmp_path / "run"
-    with pytest.raises(UserError, match="the mistake"), RunFolder(run).locked(print) as lock:
-        os.close(lock._handle)  # closing it again is an error of the system
-        raise UserError("the mistake")
+
+    def go_wrong():
+        with RunFolder(run).locked(print) as lock:
+            os.close(lock._handle)  # closing it again is an error of the system
+            raise UserError("the mistake")
+
+    with pytest.raises(UserError, match="the mistake"):
+        go_wrong()
     with RunFolder(run).locked(print):
         pass
 
