@@ -161,7 +161,7 @@ def _require_different(data: Any, digests: dict[str, str]) -> None:
 def _source(config: ConfigDict) -> _Source:
     data = config.data
     if data.table:
-        return _table(data)
+        return _table(config)
     if data.bed:
         return _intervals(config)
     return _headers(data) if data.labels_in_headers else _fasta(config)
@@ -179,12 +179,17 @@ def _targets(data: Any, columns: dict[str, NDArray], counts: Sequence[int]) -> T
     return Targets(kind, tuple(names), values, swaps)
 
 
-def _table(data: Any) -> _Source:
+def _table(config: ConfigDict) -> _Source:
+    data = config.data
+
     def blocks(path: str) -> Iterator[LabelledRecords]:
         return read_table(path, data.ambiguous, data.task, named(data.targets))
 
     paths = [path for path in (data.table, data.test_table) if path]
-    return _labelled(paths, blocks, ["table", data.task, data.targets], data)
+    key = ["table", data.task, data.targets]
+    if data.negatives == SHUFFLE:
+        return _labelled(paths, blocks, [*key, SHUFFLE, config.seed], data, config.seed)
+    return _labelled(paths, blocks, key, data)
 
 
 def _headers(data: Any) -> _Source:
@@ -197,9 +202,17 @@ def _headers(data: Any) -> _Source:
 
 
 def _labelled(
-    paths: list[str], read: Callable[[str], Iterator[LabelledRecords]], key: list[Any], data: Any
+    paths: list[str],
+    read: Callable[[str], Iterator[LabelledRecords]],
+    key: list[Any],
+    data: Any,
+    shuffle_seed: int | None = None,
 ) -> _Source:
-    """Returns the source of records whose files say their targets; the second is for the test."""
+    """Returns the source of records whose files say their targets; the second is for the test.
+
+    With a seed the first file has bound sequences only, and each gets a shuffled one.
+    """
+    shuffled = shuffle_seed is not None
 
     def fill(writer: StoreWriter) -> None:
         names: tuple[str, ...] = ()
@@ -219,10 +232,28 @@ def _labelled(
 
         for path in paths:
             writer.add(path, records(path))
+            if shuffle_seed is not None and path == paths[0]:
+                bound = np.concatenate(values)
+                _require_all_bound(path, bound)
+                _add_shuffled(writer, shuffle_seed)
+                values.append(np.zeros_like(bound))
+        if shuffled:
+            _keep_pairs(writer)
         where = " and ".join(paths)
         _add_targets(writer, as_targets(data.task, names, np.concatenate(values), where))
 
-    return _Source(paths, paths, key, fill, data.length, len(paths) - 1)
+    parts = [paths[0], *([SHUFFLE] if shuffled else []), *paths[1:]]
+    return _Source(paths, parts, key, fill, data.length, len(paths) - 1)
+
+
+def _require_all_bound(path: str, labels: NDArray) -> None:
+    """Raises UserError where unbound sequences are to be drawn, and the file has some itself."""
+    if unbound := int((labels == 0).sum()):
+        raise UserError(
+            f"{path} has {unbound} unbound sequences of its own, and --config.data.negatives="
+            f"{SHUFFLE} draws one for each bound one; legal: a table of bound ones only, or no "
+            "negatives"
+        )
 
 
 def _add_targets(writer: StoreWriter, targets: Targets) -> None:
@@ -241,8 +272,7 @@ def _fasta(config: ConfigDict) -> _Source:
         for path in [*files[1:], *tests]:
             writer.add(path, read_fasta_blocks(path, data.ambiguous))
         if shuffled:
-            pairs, tested = np.arange(writer.counts[0]), np.arange(sum(writer.counts[2:]))
-            writer.add_column("groups", np.concatenate([pairs, pairs, pairs.size + tested]))
+            _keep_pairs(writer)
 
     files = [data.positives] if shuffled else [data.positives, data.negatives]
     tests = [path for path in (data.test_positives, data.test_negatives) if path]
@@ -318,6 +348,12 @@ def _is_fasta(path: str) -> bool:
 def _add_shuffled(writer: StoreWriter, seed: int) -> None:
     rng = np.random.default_rng([seed, 0x5F1E])
     writer.add_changed("_shuffled", lambda seqs, out, most: shuffle_records(seqs, rng, out, most))
+
+
+def _keep_pairs(writer: StoreWriter) -> None:
+    """A sequence and its shuffled one, the first two parts, are a group; others have their own."""
+    pairs, tested = np.arange(writer.counts[0]), np.arange(sum(writer.counts[2:]))
+    writer.add_column("groups", np.concatenate([pairs, pairs, pairs.size + tested]))
 
 
 def _overlap_notes(columns: dict[str, NDArray], length: int) -> list[str]:

@@ -44,7 +44,10 @@ def load_files(config: ConfigDict) -> Dataset:
     """
     labelled = read_labelled(config)
     if labelled.targets.classes is not None:
-        require_two_classes(labelled.targets.classes, labelled.targets.class_names)
+        otherwise = ""
+        if labelled.targets.kind == Binary.kind and config.data.table:
+            otherwise = f", or --config.data.negatives={SHUFFLE} for bound ones alone"
+        require_two_classes(labelled.targets.classes, labelled.targets.class_names, otherwise)
     inputs = list(labelled.inputs)
     if config.data.split_table:
         inputs.append(Input(config.data.split_table, file_digest(config.data.split_table)))

@@ -56,10 +56,11 @@ def _check_sources(data: Any) -> None:
             f"{data.test_negatives} go together; legal: both, or none"
         )
     if data.table:
-        if data.negatives:
+        if data.negatives not in ("", SHUFFLE):
             raise UserError(
                 f"--config.data.negatives={data.negatives} does not go with --config.data.table, "
-                "whose rows have both classes; legal: one of them"
+                "whose rows have both classes; legal: one of them, or "
+                f"negatives={SHUFFLE} where all rows are bound"
             )
         return
     if data.bed and not data.genome:
@@ -97,13 +98,16 @@ def _check_task(data: Any) -> None:
     elif data.labels_in_headers:
         source = "--config.data.labels_in_headers"
         legal = (*_BY_CLASS, Multiclass.kind, *_NUMBERS)
+    elif data.table and data.negatives:
+        source = f"--config.data.table with negatives={data.negatives}"
+        legal = _BY_CLASS
     elif data.table:
         return _check_pairs(data)
     else:
         source, legal = "two sets of sequences, bound and unbound,", _BY_CLASS
     if data.task not in legal:
         others = ""
-        if legal == _BY_CLASS:
+        if legal == _BY_CLASS and not data.table:
             others = ", or targets by --config.data.table, tracks or labels_in_headers"
         raise UserError(
             f"--config.data.task={data.task} does not go with {source}; legal: "

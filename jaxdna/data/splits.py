@@ -91,12 +91,15 @@ def fold_split(
     return fold
 
 
-def require_two_classes(labels: ArrayLike, classes: Sequence[str] = ()) -> None:
+def require_two_classes(
+    labels: ArrayLike, classes: Sequence[str] = (), otherwise: str = ""
+) -> None:
     """Raises UserError where records are of one class only.
 
     Args:
       labels: integer [records], the classes.
       classes: their names, for the sentence.
+      otherwise: what else is legal, for its end.
     """
     there = np.unique(np.asarray(labels, dtype=np.int64))
     if there.size < 2:
@@ -105,7 +108,7 @@ def require_two_classes(labels: ArrayLike, classes: Sequence[str] = ()) -> None:
             which = f"class {classes[there[0]] if classes else there[0]}"
         raise UserError(
             f"the data have {which} only ({np.size(labels)} records); "
-            "legal: records of at least two classes"
+            f"legal: records of at least two classes{otherwise}"
         )
 
 

@@ -15,7 +15,8 @@ from jaxdna.data.targets import AUTO, FORMS
 from jaxdna.errors import UserError, nearest
 from jaxdna.tasks.classes import Multiclass
 
-SEQUENCE, NAMES = "sequence", ("id", "name")
+SEQUENCE = "sequence"
+_SEQUENCES, NAMES = (SEQUENCE, "seq"), ("id", "name", "eventid")  # DeepBind: EventID, seq
 TARGET = "target"  # the name of targets without one
 _BLOCK_ROWS, _BLOCK_BASES = 10_000, 8 * 2**20
 _MISSING = ("", ".", "-", "na", "n/a", "null", "none")
@@ -41,7 +42,8 @@ def read_table(
 ) -> Iterator[LabelledRecords]:
     """Yields the rows of a table with tabs, in order, many at a time.
 
-    A header has a column `sequence`, perhaps `id` or `name`, and columns of targets. Without such a
+    A header has a column `sequence` or `seq`, perhaps `id`, `name` or `EventID`, and columns of
+    targets: DeepBind's `.seq.gz` files (FoldID, EventID, seq, Bound) are such tables. Without a
     header a row is a sequence and a target, and a first line whose second column is no number is
     passed over. So are blank lines and lines that begin with `#`.
 
@@ -112,7 +114,7 @@ def _read_rows(
                 continue
         if columns is None:
             assert header is not None
-            if SEQUENCE in map(str.lower, header):
+            if _sequence_columns(header):
                 columns = _by_header(header, fields, kind, wanted, display(path))
             else:
                 columns = _two(header, kind, wanted, display(path))
@@ -140,8 +142,12 @@ def _read_rows(
         yield columns, _Row(name, line_number, fields[columns.sequence], targets)
 
 
+def _sequence_columns(header: list[str]) -> list[int]:
+    return [i for i, name in enumerate(header) if name.lower() in _SEQUENCES]
+
+
 def _is_header(fields: list[str]) -> bool:
-    if SEQUENCE in map(str.lower, fields):
+    if _sequence_columns(fields):
         return True
     return len(fields) == 2 and not _is_number(fields[1])
 
@@ -152,11 +158,11 @@ def _by_header(
     """Returns the columns of a table that names them, by its header and its first row."""
     lower = [name.lower() for name in header]
     twice = next((name for i, name in enumerate(header) if name in header[:i] and name), None)
-    if twice is not None or lower.count(SEQUENCE) > 1:
+    sequence, *more = _sequence_columns(header)
+    if twice is not None or more:
         raise UserError(f"{path} has two columns '{twice or SEQUENCE}'; legal: names that differ")
-    sequence = lower.index(SEQUENCE)
     name = next((lower.index(one) for one in NAMES if one in lower), None)
-    others = [n for n, low in zip(header, lower, strict=True) if low not in (SEQUENCE, *NAMES)]
+    others = [n for n, low in zip(header, lower, strict=True) if low not in (*_SEQUENCES, *NAMES)]
     if unknown := [one for one in wanted if one not in others]:
         raise UserError(f"{path} has no column '{unknown[0]}'; {nearest(unknown[0], others)}")
     row = dict(zip(header, first, strict=False))

@@ -1,6 +1,7 @@
 """The user's own files become a data set, or one sentence."""
 
 import gzip
+from itertools import pairwise
 
 import jax
 import numpy as np
@@ -406,6 +407,35 @@ def test_files_of_the_test_are_the_test_split_and_nothing_else_is(files):
     assert "2 sequences are in two splits, themselves or their reverse complement" in notes
 
 
+def test_deepbind_s_tables_of_bound_sequences_get_shuffled_ones(files):
+    rng = np.random.default_rng(2)
+    bound, tested = letters(rng, 40, 60, 60), letters(rng, 12, 60, 60)
+    head = "FoldID\tEventID\tseq\tBound\n"
+    rows = [f"{'AC'[i % 2]}\tseq_{i:05d}_peak\t{text}\t1\n" for i, text in enumerate(bound)]
+    tests = [f"B\tseq_{i:05d}_x\t{text}\t{i % 2}\n" for i, text in enumerate([*tested, bound[0]])]
+    with gzip.open(files / "AC.seq.gz", "wt") as file:
+        file.write(head + "".join(rows))
+    with gzip.open(files / "B.seq.gz", "wt") as file:
+        file.write(head + "".join(tests))
+    given = {"table": "AC.seq.gz", "test_table": "B.seq.gz"}
+    found = load(files, **given, negatives="dinucleotide_shuffle")
+    test = found.splits["test"]
+    assert sorted(map(decode, test.x)) == sorted([*tested, bound[0]])
+    assert [test.y[list(map(decode, test.x)).index(text)] for text in tested[:2]] == [0, 1]
+    assert "2 sequences are in two splits" in " ".join(found.notes)
+    split = {name: dict(zip(found.ids(name), found.splits[name].y, strict=True)) for name in SPLITS}
+    kept = split["train"] | split["validation"]
+    assert len(kept) == 80
+    for name, label in kept.items():
+        pair = name.removesuffix("_shuffled")
+        assert label == (name == pair)
+        assert (pair in split["train"]) == (f"{pair}_shuffled" in split["train"])
+    others = [found.splits[one].x for one in ("train", "validation")]
+    texts = {decode(codes) for split in others for codes in split}
+    assert len(texts) == 80  # a shuffled one is another sequence, with the same pairs of letters
+    assert len({tuple(sorted(pairwise(text))) for text in texts}) == 40
+
+
 TWO = {"positives": "p.fa", "negatives": "n.fa"}
 PEAKS = {"bed": "x.bed", "genome": "g.fa"}
 
@@ -431,6 +461,16 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
             "t2.tsv and --config.data.folds=3 both say what the test split is",
         ),
         ({"table": "t.tsv", "negatives": "n.fa"}, "whose rows have both classes"),
+        (
+            {"table": "t.tsv", "negatives": "dinucleotide_shuffle", "lengths": "pad"},
+            "t.tsv has 40 unbound sequences of its own",
+        ),
+        (
+            {"table": "t.tsv", "negatives": "dinucleotide_shuffle", "task": "counts"},
+            "task=counts does not go with --config.data.table with negatives=",
+        ),
+        ({"table": "one.tsv"}, "negatives=dinucleotide_shuffle for bound ones alone"),
+        ({"table": "one.tsv", "test_table": "t.tsv"}, "t.tsv: records 'line"),
         (TWO, "center_crop or pad"),
         (TWO | {"positives": "long.fa"}, "legal: lengths=center_crop or pad"),
         (TWO | {"length": 300}, "legal: lengths=pad"),
