@@ -96,7 +96,7 @@ def evaluate_files(
 
     Args:
       trained: the model.
-      files: paths by the arguments of `score_labelled`, which `check_files` accepts.
+      files: paths by their flags, which `check_files` accepts.
       strands: how both strands make one prediction; as it was trained if None.
       console: where notes go.
       inputs: the files that it was trained on, with their `sha256`.
@@ -121,7 +121,7 @@ def evaluate_files(
         )
     trained_on = {one["sha256"] for one in inputs}
     known = [path for path, digest in digests.items() if digest in trained_on]
-    scored = score_labelled(trained, make_scorer(trained, strands), train_keys, **files)
+    scored = score_labelled(trained, make_scorer(trained, strands), files, train_keys)
     labels, outputs, what = scored.targets, scored.outputs, "some of them"
     in_training = None
     if scored.seen is not None:
@@ -158,11 +158,5 @@ def evaluate_files(
 
 def _scored(task: Task, targets: NDArray, outputs: NDArray) -> dict[str, Any]:
     measures = task.measures(targets, outputs)
-    by_output = task.scores_by_output(targets, outputs) if task.outputs > 1 else {}
-    return {
-        "task": task.kind,
-        "test": task.scores(targets, outputs),
-        **({"test_by_output": by_output} if by_output else {}),
-        "chance": task.chance(targets),
-        "measures": measures and {name: one._asdict() for name, one in measures.items()},
-    }
+    shown = {name: one._asdict() for name, one in measures.items()} if measures else None
+    return {**task.test_summary(targets, outputs), "measures": shown}

@@ -1,6 +1,6 @@
 """Outputs and targets of the user's labelled files, read as in training."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,101 +40,131 @@ class Scored(NamedTuple):
 def score_labelled(
     trained: Trained,
     scorer: Scorer,
+    files: Mapping[str, str],
     train_keys: NDArray[np.uint64] | None = None,
-    sequences: str = "",
-    labels: str = "",
-    positives: str = "",
-    negatives: str = "",
-    table: str = "",
 ) -> Scored:
     """Scores the records of labelled files.
 
     Args:
       trained: the model, which says how lengths and letters are treated.
       scorer: the same, ready to scan.
+      files: `positives` and `negatives`, FASTA both; or `sequences`, FASTA, with `labels`, a table
+        whose header has the column id, and those of the targets or, for classes, label; or
+        `table`, as `data.table`, of several columns those that were trained on.
       train_keys: sorted, those of its training split by `sequence_keys`; None if not known.
-      sequences: FASTA, with `labels`: a table whose header has the column id, and those of the
-        targets or, for classes, label.
-      labels: see `sequences`.
-      positives: FASTA, with `negatives`.
-      negatives: FASTA.
-      table: as `data.table`; of several columns those that were trained on.
 
     Raises:
       UserError: a file is wrong or has other targets than the model, or a record has none.
     """
-    kind, columns = trained.task.kind, _columns(trained)
-    data = trained.config.data
-    ambiguous = data.get("ambiguous", "zero")
-    notes: list[str] = []
-    found_keys: list[NDArray[np.bool_]] = []
-
-    def watched(pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """Looks up in the training split what passes."""
-        for piece in pieces:
-            if train_keys is not None:
-                found_keys.append(_among(sequence_keys(piece.records), train_keys))
-            yield piece
-
-    def score(pieces: Iterable[Piece]) -> tuple[list[str], NDArray[np.float32]]:
-        lengths = Lengths(data.get("lengths", "error"), trained.length)
-        rows = list(score_records(watched(pieces), scorer, lengths))
-        return (
-            [name for part in rows for name in part.ids],
-            np.concatenate([part.outputs for part in rows]),
+    reader = _Reader(trained, scorer, train_keys)
+    parts = _FORMS[min(files)](reader, **files)
+    targets = np.concatenate([part.targets for part in parts])
+    outputs = np.concatenate([part.outputs for part in parts])
+    scored, seen = ~np.isnan(outputs[:, 0]), None
+    if train_keys is not None:
+        seen = np.concatenate([part.seen for part in parts])[scored]
+    trained_on = [part.path for part in parts if part.seen.any()]
+    if not scored.all():
+        reader.notes.append(
+            f"{int((~scored).sum())} of {len(scored)} records cannot be scored (left out)"
         )
+    return Scored(targets[scored], outputs[scored], reader.notes, seen, trained_on)
 
-    def score_fasta(path: str) -> tuple[list[str], NDArray[np.float32]]:
+
+class _Part(NamedTuple):
+    """The records of one file: targets, outputs, and which are in the training split."""
+
+    path: str
+    targets: NDArray
+    outputs: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+
+
+class _Reader:
+    """Scores the files of a model's user, and keeps what there is to say of them."""
+
+    def __init__(self, trained: Trained, scorer: Scorer, train_keys: NDArray[np.uint64] | None):
+        self.task, self.scorer = trained.task, scorer
+        self.columns = _columns(trained)
+        data = trained.config.data
+        self.ambiguous = data.get("ambiguous", "zero")
+        self.lengths = Lengths(data.get("lengths", "error"), trained.length)
+        self.train_keys = train_keys
+        self.notes: list[str] = []
+
+    def score(self, pieces: Iterable[Piece]) -> tuple[list[str], NDArray, NDArray[np.bool_]]:
+        """Returns the names, the outputs, and which are in the training split."""
+        seen: list[NDArray[np.bool_]] = []
+
+        def watched() -> Iterator[Piece]:
+            for piece in pieces:
+                if self.train_keys is None:
+                    seen.append(np.zeros(len(piece.records), dtype=bool))
+                else:
+                    seen.append(_among(sequence_keys(piece.records), self.train_keys))
+                yield piece
+
+        rows = list(score_records(watched(), self.scorer, self.lengths))
+        names = [name for part in rows for name in part.ids]
+        return names, np.concatenate([part.outputs for part in rows]), np.concatenate(seen)
+
+    def score_fasta(self, path: str) -> tuple[list[str], NDArray, NDArray[np.bool_]]:
+        """`score` of a FASTA file, with notes on its letters."""
         stats = SequenceStats()
-        scored = score(read_fasta_pieces(path, ambiguous, stats, None))
-        notes.extend(f"{display(path)}: {note}" for note in stats.notes())
+        scored = self.score(read_fasta_pieces(path, self.ambiguous, stats, None))
+        self.notes.extend(f"{display(path)}: {note}" for note in stats.notes())
         return scored
 
-    if positives:
-        if kind != Binary.kind:
-            raise UserError(
-                f"--positives={positives} and --negatives={negatives} are two classes, and this "
-                f"model's task is {kind}; legal: --table, or --sequences and --labels"
-            )
-        parts = [score_fasta(path)[1] for path in (positives, negatives)]
-        outputs = np.concatenate(parts)
-        targets = np.repeat(np.array([1, 0], np.int32), [len(part) for part in parts])
-    else:
-        if table:
-            values: list[NDArray] = []
+    def targets(self, known: NDArray, path: str) -> NDArray:
+        """Returns what a file says as the model's targets."""
+        task = self.task
+        return as_targets(task.kind, task.names, known, display(path), task.classes).values
 
-            def pieces() -> Iterator[Piece]:
-                for rows in read_table(table, ambiguous, kind, columns):
-                    values.append(rows.targets)
-                    yield Piece(rows.records, False, False)
 
-            _, outputs = score(pieces())
-            known = np.concatenate(values)
-        else:
-            targets_of = read_labels(labels, kind, columns or ("label",))
-            ids, outputs = score_fasta(sequences)
-            missing = [name for name in ids if name not in targets_of]
-            if missing:
-                raise UserError(
-                    f"--labels={labels} has no label for '{missing[0]}' ({len(missing)} of "
-                    f"{len(ids)} records of {display(sequences)}); legal: one row for each record"
-                )
-            known = np.array([targets_of[name] for name in ids])
-        where, classes = display(table or labels), trained.task.classes
-        targets = as_targets(kind, trained.task.names, known, where, classes).values
-    scored, seen = ~np.isnan(outputs[:, 0]), None
-    trained_on: list[str] = []
-    if train_keys is not None:
-        seen = np.concatenate(found_keys)
-        if positives:
-            own = {positives: seen[targets == 1], negatives: seen[targets == 0]}
-        else:
-            own = {table or sequences: seen}
-        trained_on = [path for path, part in own.items() if part.any()]
-        seen = seen[scored]
-    if not scored.all():
-        notes.append(f"{int((~scored).sum())} of {len(scored)} records cannot be scored (left out)")
-    return Scored(targets[scored], outputs[scored], notes, seen, trained_on)
+def _two_classes(reader: _Reader, positives: str, negatives: str) -> list[_Part]:
+    if reader.task.kind != Binary.kind:
+        raise UserError(
+            f"--positives={positives} and --negatives={negatives} are two classes, and this "
+            f"model's task is {reader.task.kind}; legal: --table, or --sequences and --labels"
+        )
+    parts = []
+    for path, label in ((positives, 1), (negatives, 0)):
+        _, outputs, seen = reader.score_fasta(path)
+        parts.append(_Part(path, np.full(len(outputs), label, np.int32), outputs, seen))
+    return parts
+
+
+def _table(reader: _Reader, table: str) -> list[_Part]:
+    values: list[NDArray] = []
+
+    def pieces() -> Iterator[Piece]:
+        for rows in read_table(table, reader.ambiguous, reader.task.kind, reader.columns):
+            values.append(rows.targets)
+            yield Piece(rows.records, False, False)
+
+    _, outputs, seen = reader.score(pieces())
+    return [_Part(table, reader.targets(np.concatenate(values), table), outputs, seen)]
+
+
+def _labelled_fasta(reader: _Reader, sequences: str, labels: str) -> list[_Part]:
+    targets_of = read_labels(labels, reader.task.kind, reader.columns or ("label",))
+    ids, outputs, seen = reader.score_fasta(sequences)
+    missing = [name for name in ids if name not in targets_of]
+    if missing:
+        raise UserError(
+            f"--labels={labels} has no label for '{missing[0]}' ({len(missing)} of "
+            f"{len(ids)} records of {display(sequences)}); legal: one row for each record"
+        )
+    known = np.array([targets_of[name] for name in ids])
+    return [_Part(sequences, reader.targets(known, labels), outputs, seen)]
+
+
+# By the first of the flags that go together, in the order of the alphabet.
+_FORMS: dict[str, Callable[..., list[_Part]]] = {
+    "negatives": _two_classes,
+    "table": _table,
+    "labels": _labelled_fasta,
+}
 
 
 def _among(keys: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:

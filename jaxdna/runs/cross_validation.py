@@ -54,9 +54,7 @@ def cross_validate(config: ConfigDict, whole: RunFolder, train_one: TrainOne) ->
         "folds": rows,
         "mean": {key: float(values.mean()) for key, values in over.items()},
         "sd": {key: float(values.std(ddof=1)) for key, values in over.items()},
-        "task": task.kind,
-        "test": task.scores(targets, outputs),
-        "chance": task.chance(targets),
+        **task.test_summary(targets, outputs),
         "versions": summary["versions"],
     }
     whole.write_summary(result)

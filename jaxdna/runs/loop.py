@@ -317,19 +317,12 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
     targets, validation = (dataset.splits[name].y for name in ("test", "validation"))
     outputs, ceiling = np.zeros((0, task.outputs), np.float32), None
     verdict = UNTESTED if stopping.left_plateau else LEARNT_NOTHING
-    scores: dict[str, Any] = {"test": dict.fromkeys(task.scored), "chance": None}
     if len(targets):
         with run.watch.on("eval"):
             evaluator = Evaluator(prepared.program, dataset.splits["test"])
             outputs = evaluator.outputs(run.best, guard.wait)
             ceiling = dataset.ceiling("test") if dataset.ceiling else None
         verdict = task.verdict(stopping.left_plateau, validation, targets, outputs, ceiling)
-        by_output = task.scores_by_output(targets, outputs) if task.outputs > 1 else {}
-        scores = {
-            "test": task.scores(targets, outputs),
-            **({"test_by_output": by_output} if by_output else {}),
-            "chance": task.chance(targets),
-        }
     folder.write_test(dataset.names("test"), targets, outputs, task.headings)
     return {
         "params": parameter_count(run.best),
@@ -340,10 +333,9 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
         "left_plateau": stopping.left_plateau,
         "verdict": with_caveats(verdict, dataset.caveats),
         "report": str(folder.report),
-        "task": task.kind,
         "network": prepared.program.config.model.name,
         "data": dataset.describe,
-        **scores,
+        **task.test_summary(targets, outputs),
         "ceiling": ceiling,
         "samples_per_second": None,
         "seconds": run.watch.read(),

@@ -102,6 +102,22 @@ class Task(ABC):
         del targets, outputs
         return {}
 
+    def test_summary(self, targets: NDArray, outputs: NDArray) -> dict[str, Any]:
+        """Returns what is said of a test split in every summary.
+
+        Keys: `task`, its kind; `test`, the scores; `test_by_output`, only where there are several
+        outputs to score; `chance`. Without examples the scores and chance are None.
+        """
+        if not len(targets):
+            return {"task": self.kind, "test": dict.fromkeys(self.scored), "chance": None}
+        by_output = self.scores_by_output(targets, outputs) if self.outputs > 1 else {}
+        return {
+            "task": self.kind,
+            "test": self.scores(targets, outputs),
+            **({"test_by_output": by_output} if by_output else {}),
+            "chance": self.chance(targets),
+        }
+
     @abstractmethod
     def chance(self, targets: NDArray) -> dict[str, Any]:
         """Returns the scores of who knows the targets' distribution and nothing of the inputs."""
