@@ -105,6 +105,103 @@ def test_what_takes_minutes_runs_when_asked_for():
     assert "fault_campaign" in run_docs.script(page, long=True)
 
 
+def tables(page: Path) -> list[list[str]]:
+    """The lines of every Markdown table of a page, those in blocks left out."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    lines = itertools.groupby(text.splitlines(), key=lambda line: line.startswith("|"))
+    return [list(group) for is_table, group in lines if is_table]
+
+
+@pytest.mark.parametrize("page", run_docs.PAGES, ids=lambda page: page.stem)
+def test_every_table_is_whole(page):
+    """A header, a rule below it, rows, and as many cells in each of them."""
+    for header, *rows in tables(page):
+        assert len(rows) >= 2 and re.fullmatch(r"\|( :?-{3,}:? \|)+", rows[0]), header
+        for row in (header, *rows):
+            assert row.endswith("|"), row
+            assert len(re.findall(r"(?<!\\)\|", row)) == rows[0].count("|"), row
+
+
+# What is said more than once: each pattern finds its figure at least once, and all of them agree.
+FIGURES = {
+    "parameters of TAL1's network": {
+        "README.md": r"network of ([\d,]+) parameters",
+        "docs/index.md": r"network of ([\d,]+) parameters",
+        "docs/networks.md": r"\| `tal1` \| ([\d,]+) \|",
+        "docs/recipe.md": r"linear score; ([\d,]+) parameters",
+        "docs/benchmarks.md": r"`configs/tal1.py` .*\| ([\d,]+) \| 32 \||DNA, ([\d,]+) parameters",
+        "docs/genomics.md": r"([\d,]+)-parameter model|`configs/fasta.py`, ([\d,]+) parameters",
+        "docs/tutorials/report_experiment.md": r"network of ([\d,]+) parameters",
+        "configs/tal1.py": r"([\d,]+) parameters",
+    },
+    "parameters of CIFAR-10's network": {
+        "docs/benchmarks.md": r"`configs/cifar10.py` .*\| ([\d,]{5,}) \||CIFAR, ([\d,]+) param",
+        "configs/cifar10.py": r"([\d,]+) parameters",
+    },
+    "parameters of MNIST's networks": {
+        "docs/benchmarks.md": r"`configs/mnist\w*.py` .*\| ([\d,]{5,}) \||MNIST, ([\d,]+) param",
+        "configs/mnist.py": r"([\d,]+) parameters",
+        "configs/mnist_mlp.py": r"([\d,]+) parameters",
+    },
+    "test AUROC of seed 0": {
+        "README.md": r"│ AUROC +│ ([\d.]+) │|\| 0 \| ([\d.]+) \(",
+        "docs/genomics.md": r"test AUROC ([\d.]+) against",
+        "docs/networks.md": r"\| `tal1` .* ([\d.]+) \|",
+        "docs/tutorials/report_experiment.md": r"│ AUROC       │ ([\d.]+) │ ",
+    },
+    "AUROC's ceiling for seed 0": {
+        "README.md": r"│ AUROC .* ([\d.]+) │|\| 0 \| [\d.]+ \(([\d.]+)\)",
+        "docs/genomics.md": r"against a ceiling of ([\d.]+)[.]",
+        "docs/networks.md": r"AUROC ([\d.]+)\)",
+        "docs/tutorials/report_experiment.md": r"│ AUROC .* ([\d.]+) │",
+    },
+    "test accuracy of seed 0": {
+        "README.md": r"│ accuracy +│ ([\d.]+) │|\| 0 \| .*?\| ([\d.]+) \(",
+        "docs/tutorials/report_experiment.md": r"│ accuracy    │ ([\d.]+) │ ",
+    },
+    "test accuracy of seed 0 in per cent": {
+        "README.md": r"^([\d.]+)% of 4,000 test examples",
+        "docs/networks.md": r"\| `tal1` .* ([\d.]+) % \|",
+    },
+    "test loss of seed 0": {
+        "README.md": r"│ loss \(nats\) │ ([\d.]+) │|\| 0 \| .*\| ([\d.]+) \([\d.]+\) \|$",
+        "docs/tutorials/report_experiment.md": r"│ loss \(nats\) │ ([\d.]+) │",
+    },
+    "time to AUROC 0.97, Keras over jaxdna": {
+        "docs/performance.md": r"Keras by ([\d.]+) \(|\| time to AUROC .*?\| ([\d.]+);",
+    },
+    "bases predicted per second": {
+        "docs/performance.md": r"it is ([\d.]+) million bases/s|\*Prediction\*: ([\d.]+) million",
+    },
+    "the report's seconds for DNA on one GPU": {
+        "docs/benchmarks.md": r"\| DNA, 993 parameters \| ([\d.]+) s",
+        "docs/plan.md": r"\| DNA, 100 epochs at most \| ([\d.]+) s",
+    },
+} | {
+    f"{what} of {name}": {"docs/networks.md": in_table, f"configs/{name}.py": in_config}
+    for name in ("deep_cnn", "dilated", "attention")
+    for what, in_table, in_config in (
+        ("parameters", rf"\| `{name}` \| ([\d,]+) \|", r"([\d,]+) parameters"),
+        ("accuracy", rf"\| `{name}` .* ([\d.]+) % \|", r"accuracy ([\d.]+) %"),
+        ("AUROC", rf"\| `{name}` .* ([\d.]+) \|$", r"AUROC ([\d.]+) "),
+    )
+}
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_figures_that_stand_in_several_places_agree(figure):
+    """To the digits of the one that has the fewest."""
+    found = []
+    for name, pattern in FIGURES[figure].items():
+        matches = re.finditer(pattern, (REPOSITORY / name).read_text(), re.MULTILINE)
+        here = [next(filter(None, match.groups())).replace(",", "") for match in matches]
+        assert here, f"{name} does not say it"
+        found += here
+    assert len(found) > 1
+    digits = min(len(number.partition(".")[2]) for number in found)
+    assert len({f"{float(number):.{digits}f}" for number in found}) == 1, found
+
+
 def commands(page: Path) -> list[str]:
     """Every `jaxdna ...` of a page, in blocks and in lines; a backslash at the end goes on."""
     text = page.read_text()

@@ -236,7 +236,7 @@ def show(rows: list[Any], reached: dict[str, list[dict[str, Any]]] | None) -> st
     """The tables, in Markdown."""
     lines = []
     if rows:
-        lines += ["| network | framework | examples/s | jaxdna is faster by | range | wanted |"]
+        lines += ["| network | framework | examples/s | jaxdna is faster by | range | target |"]
         lines += ["| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         for name, rates in row["rates"].items():
@@ -259,7 +259,7 @@ def show(rows: list[Any], reached: dict[str, list[dict[str, Any]]] | None) -> st
             lines.append(f"| {name} | {middles} | {epochs} | {count} |")
         pairs = list(zip(reached["Keras"], reached["jaxdna"], strict=True))
         faster = [f"{median(k[key] / j[key] for k, j in pairs):.1f}" for key in CLOCKS]
-        lines += ["", f"jaxdna is faster by {faster[0]} ({CLOCKS['training_seconds']}; wanted: at "]
+        lines += ["", f"jaxdna is faster by {faster[0]} ({CLOCKS['training_seconds']}; target: at "]
         lines[-1] += (
             f"least 10) and {faster[1]} ({CLOCKS['seconds']}). A run that has not got there "
         )
