@@ -212,9 +212,9 @@ KINDS: dict[str, Kind] = {
     ),
     "disagreeing processes": Kind(frozenset({2, 70}), changes=("--config.seed=1",), after=_refused),
 } | {
-    # Where nothing can be read no checkpoint is intact.
+    # Where nothing can be read any more there is no checkpoint to go on from.
     f"failing {call}": Kind(
-        frozenset({0, 1, 2, 77} if call == "open" else {0, 1, 2}) | _PEERS,
+        frozenset({0, 1, 2, 77} if call in ("open", "close") else {0, 1, 2}) | _PEERS,
         environment=lambda scene, call=call: _failing(call, scene),  # type: ignore[misc]
         after=_failed,
     )

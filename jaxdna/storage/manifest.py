@@ -14,6 +14,7 @@ from typing import Any
 import xxhash
 
 NAME = "manifest.json"
+UNREAD = "it cannot be read"  # how `damage` begins where the system, not the content, is at fault
 _MOST_BYTES = 64 * 2**20  # of a manifest; one of our own has a few kilobytes
 _BLOCK = 64 * 2**20
 _FETCH_PAGES = 22  # MADV_POPULATE_READ of Linux 5.14, which Python has no name for
@@ -59,7 +60,7 @@ def damage(folder: Path) -> str | None:
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        return f"{UNREAD}: {error.strerror}"
     except (ValueError, RecursionError) as error:
         return str(error)
     return None

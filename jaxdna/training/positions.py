@@ -13,7 +13,7 @@ from jaxdna.errors import NoCheckpointError
 from jaxdna.parallel.cluster import is_primary, own_id
 from jaxdna.parallel.peers import all_accept
 from jaxdna.storage.manifest import NAME as MANIFEST
-from jaxdna.storage.manifest import damage
+from jaxdna.storage.manifest import UNREAD, damage
 
 Note = Callable[[str], None]
 Position = tuple[int, int]  # epochs done, and steps done in the next one
@@ -68,6 +68,11 @@ def newest_intact(folder: Path, read: Callable[[Path], T], note: Note) -> tuple[
     if not positions(folder):
         return None
     found = "; ".join(f"{name_of(position)}: {cause}" for position, cause in causes.items())
+    if causes and all(cause.startswith(UNREAD) for cause in causes.values()):
+        raise NoCheckpointError(
+            f"no checkpoint in {folder} can be read ({found}); they may all be intact: see to the "
+            "disk or file server, and the same command resumes"
+        )
     raise NoCheckpointError(
         f"no checkpoint in {folder} is intact ({found}); bring the folder back from a "
         "copy, or train anew with another --workdir"

@@ -1,5 +1,6 @@
 """Rows 1, 3 to 7, 17, 18 and 20 of the table of faults: files that are broken or missing."""
 
+import errno
 import itertools
 import json
 import os
@@ -27,6 +28,7 @@ from jaxdna.training.positions import positions
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import TrainState
 from tests.faults.conftest import SHORT
+from tools.jobs import failing_calls
 
 NEWEST, BEFORE = "epoch-8", "epoch-7"
 
@@ -240,6 +242,24 @@ def test_fault_06_no_intact_checkpoint_is_77_and_never_a_start_from_zero(
     assert (workdir / "metrics.jsonl").read_bytes() == before
     with runner.start("evaluate", f"--workdir={workdir}") as job:
         assert job.end() == 77
+
+
+@pytest.mark.skipif(failing_calls() is None, reason="needs a C compiler")
+def test_fault_06_checkpoints_that_cannot_be_read_are_not_called_damaged(
+    runner, finished, tmp_path
+):
+    workdir = finished.copy(tmp_path / "run")
+    fault = {
+        "FAIL_CALL": "open", "FAIL_AT": "1", "FAIL_LAST": "1",
+        "FAIL_BELOW": str(workdir / "checkpoints"), "FAIL_ERRNO": str(errno.EIO),
+    }  # fmt: skip
+    with runner.start("evaluate", f"--workdir={workdir}", environment=fault) as job:
+        assert job.end() == 77, job.output
+    said = " ".join(job.output.split())
+    assert f"no checkpoint in {workdir / 'checkpoints'} can be read (epoch-8: it cannot" in said
+    assert "see to the disk or file server, and the same command resumes" in said
+    with runner.start("evaluate", f"--workdir={workdir}") as job:
+        assert job.end() == 0, job.output
 
 
 def empty(checkpoints):
