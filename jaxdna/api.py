@@ -35,6 +35,7 @@ from jaxdna.runs.own_folder import own_folder
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained, load_trained
 from jaxdna.schema import STRAND_CHOICES
+from jaxdna.storage.places import Place, place_of
 
 
 @own_settings()
@@ -80,7 +81,7 @@ def train(
             f"config={config!r} is not a configuration; legal: the name or the path of a config, "
             "or what jaxdna.load_config returns"
         )
-    folder = _path("workdir", workdir or named)
+    folder = _folder(workdir or named)
     console = _console(quiet)
     if guard:
         summary = train_in(config, folder, guard, console, write_run_report)
@@ -96,7 +97,7 @@ def train(
         task = task_of(fold_folder(folder, 0).read_data() or {})
         _, targets, outputs = whole.read_test(task)
         page = folds_html(folder.resolve().name, summary, task, targets, outputs)
-        whole.write(whole.report, page)
+        whole.write(whole.report.name, page)
     return Run(folder, summary=summary, quiet=quiet)
 
 
@@ -117,7 +118,7 @@ def open_run(workdir: str | Path, overrides: Iterable[str] = (), *, quiet: bool 
     Raises:
       UserError: this is not a run folder.
     """
-    run = Run(_path("workdir", workdir), overrides, quiet=quiet)
+    run = Run(_folder(workdir), overrides, quiet=quiet)
     run.folder.read_config()
     return run
 
@@ -131,7 +132,7 @@ class Run:
 
     def __init__(
         self,
-        workdir: Path,
+        workdir: Place,
         overrides: Iterable[str] = (),
         *,
         summary: dict[str, Any] | None = None,
@@ -287,6 +288,10 @@ class Run:
 
 def _console(quiet: bool) -> Console:
     return Console(quiet=True) if quiet else make_console()
+
+
+def _folder(workdir: Any) -> Place:
+    return place_of(_path("workdir", workdir))
 
 
 def _path(name: str, value: Any) -> Path:

@@ -3,12 +3,10 @@
 import difflib
 import os
 import re
-import shutil
 import sys
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Any, TextIO
 
 EXIT_OK = 0
@@ -142,27 +140,6 @@ def _lack_of_memory(error: BaseException) -> str:
 
 class StorageError(JaxdnaError):
     """A file of the run cannot be written: the disk is full, gone or broken."""
-
-
-def storage_error(what: str, path: Path, error: BaseException) -> StorageError:
-    """Returns the error to raise where `what` could not be written at `path`.
-
-    Args:
-      what: e.g. `the checkpoint`.
-      path: the file or folder.
-      error: what the system, or a library that writes for us, said.
-    """
-    place = next(part for part in (path, *path.absolute().parents) if part.exists())
-    try:
-        usage = shutil.disk_usage(place)
-        space = f"{usage.free / 1e6:,.1f} MB of {usage.total / 1e6:,.1f} MB are free there"
-    except OSError as unknown:
-        space = f"free space there is unknown: {unknown.strerror}"
-    cause = getattr(error, "strerror", None) or " ".join(str(error).split()) or repr(error)
-    return StorageError(
-        f"{what} cannot be written to {path} ({cause[:500]}); {space}; "
-        "what was saved before is intact, and the same command resumes from it"
-    )
 
 
 def nearest(given: str, legal: Iterable[str]) -> str:

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from jaxdna.storage.files import Folder
+from jaxdna.storage import disk
+from jaxdna.storage.disk import DiskFolder
 from jaxdna.training import checkpoint
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.progress import Progress
@@ -48,17 +49,17 @@ def cost(megabytes: float, folder: Path) -> tuple[float, float, float]:
     jax.block_until_ready((state, best))
     spent = {"digests": 0.0, "flushes": 0.0}
 
-    def timed(what: str, function: Callable[[Any], None]) -> Callable[[Any], None]:
-        def call(argument: Any) -> None:
+    def timed(what: str, function: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
             start = time.perf_counter()
-            function(argument)
+            function(*arguments)
             spent[what] += time.perf_counter() - start
 
         return call
 
-    write, flush = checkpoint.write_manifest, os.fsync
-    checkpoint.write_manifest, os.fsync = timed("digests", write), timed("flushes", flush)
-    checkpoints, rows = checkpoint.Checkpoints(Folder(folder), keep=2), []
+    write, flush = disk.write_manifest, os.fsync
+    disk.write_manifest, os.fsync = timed("digests", write), timed("flushes", flush)
+    checkpoints, rows = checkpoint.Checkpoints(DiskFolder(folder), keep=2), []
     progress = Progress(EarlyStopping("val_loss", 0, 0.0, 0.69))
     for i in range(REPEATS):
         progress.epoch = i
@@ -67,7 +68,7 @@ def cost(megabytes: float, folder: Path) -> tuple[float, float, float]:
         checkpoints.save(state, best, progress)
         checkpoints.wait()
         rows.append((time.perf_counter() - start, spent["digests"], spent["flushes"]))
-    checkpoint.write_manifest, os.fsync = write, flush
+    disk.write_manifest, os.fsync = write, flush
     save, digests, flushes = (statistics.median(column) for column in zip(*rows, strict=True))
     return save, digests, flushes
 

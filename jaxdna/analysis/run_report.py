@@ -53,7 +53,7 @@ def write_run_report(
             devices=describe_devices(list(prepared.mesh.devices.flat)),
         )
     )
-    folder.write(folder.report, page)
+    folder.write(folder.report.name, page)
     return _strongest(filters)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxdna.errors import UserError
-from jaxdna.storage.files import Folder
+from jaxdna.storage.files import Folder, folder_at
+from jaxdna.storage.places import place_of
 
 OWN_SEQUENCES = {  # keys of the config `fasta` that are flags
     "positives": ("A.fa", "FASTA of bound sequences"),
@@ -72,7 +73,7 @@ def add_workdir(parser: argparse.ArgumentParser, default: str | None = None) -> 
     """Adds `--workdir`; without a default the flag is required."""
     parser.add_argument(
         "--workdir",
-        type=Path,
+        type=place_of,
         required=default is None,
         metavar="DIR",
         help=f"the run folder (default: {default})" if default else "the run folder",
@@ -106,4 +107,4 @@ def open_trained(arguments: argparse.Namespace) -> Any:
 def output_folder(arguments: argparse.Namespace, name: str) -> Folder:
     """Returns the folder of `--output`, or WORKDIR/NAME; in the run folder no link is followed."""
     path = arguments.output or arguments.workdir / name
-    return Folder(path, arguments.workdir if path.is_relative_to(arguments.workdir) else path)
+    return folder_at(path, arguments.workdir if path.is_relative_to(arguments.workdir) else path)

@@ -13,6 +13,8 @@ from jaxdna.cli.main import split_overrides
 from jaxdna.config import load_config
 from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
+from jaxdna.storage.files import Folder, folder_at
+from jaxdna.storage.places import Place, beside, place_of
 
 # Once jax has compiled a small network a process has 370 MB to itself (Linux, a CPU).
 _PROCESS_BYTES = 256 * 2**20
@@ -76,19 +78,18 @@ def run(arguments: argparse.Namespace) -> int:
             command,
             arguments.processes,
             arguments.port or free_port(),
-            # Beside the run folder, which belongs to the run.
-            arguments.logs or workdir.with_name(workdir.name + ".logs"),
+            arguments.logs or beside(workdir, ".logs"),
             arguments.grace_seconds,
             gpus,
         ),
         arguments.max_restarts,
-        lambda: _saved(workdir / "checkpoints"),
+        lambda: _saved(folder_at(workdir / "checkpoints")),
     )
 
 
-def _saved(checkpoints: Path) -> set[str]:
+def _saved(checkpoints: Folder) -> set[str]:
     try:
-        return {path.name for path in checkpoints.iterdir() if not path.suffix}
+        return set(checkpoints.finished())
     except OSError:  # not there yet; if it can never be, the processes say so
         return set()
 
@@ -109,12 +110,12 @@ def _gpus(processes: int) -> list[str]:
     return gpus
 
 
-def _with_workdir(command: list[str]) -> tuple[Path, list[str]]:
+def _with_workdir(command: list[str]) -> tuple[Place, list[str]]:
     """Returns the run folder of a command, and the command naming it: all take the same one."""
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_config(flags, required=False)
     add_own_sequences(flags)
-    flags.add_argument("--workdir", type=Path)
+    flags.add_argument("--workdir", type=place_of)
     overrides, others = split_overrides(command)
     known, _ = flags.parse_known_args(others)
     if known.workdir or command[0] != "train":

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = arguments.workdir or Path("runs") / f"scale-{'+'.join(configs)}"
 
     from jaxdna.console import make_console, results_console, table
-    from jaxdna.storage.files import Folder
+    from jaxdna.storage.files import folder_at
     from jaxdna.study import scaling, scaling_report
 
     notes = make_console()
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(
             f"--workdir={folder} holds a run of `jaxdna train`; give a folder for the study alone"
         )
-    files = Folder(folder)
+    files = folder_at(folder)
     try:
         files.make()
     except OSError as error:

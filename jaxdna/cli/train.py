@@ -12,6 +12,7 @@ from typing import Any
 from jaxdna.cli.common import add_config, add_own_sequences, add_workdir, own_sequences
 from jaxdna.config import load_config
 from jaxdna.config_files import run_name
+from jaxdna.storage.places import Place
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return summary
 
 
-def _closing_notes(summary: dict[str, Any], workdir: Path, console: Any) -> None:
+def _closing_notes(summary: dict[str, Any], workdir: Place, console: Any) -> None:
     stop = "stopped early after" if summary["stopped_early"] else "ran all of"
     seconds, speed = summary["seconds"], summary["samples_per_second"]
     console.print(

@@ -15,6 +15,7 @@ from jaxdna.data.records import LENGTH_POLICIES, Records, check_choice, check_mi
 from jaxdna.data.sequences import Codes
 from jaxdna.data.store_writer import StoreWriter
 from jaxdna.errors import UserError
+from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.home import user_cache
 from jaxdna.storage.made_once import made_once
 from jaxdna.storage.manifest import damage
@@ -139,7 +140,7 @@ def open_store(folder: str | Path) -> CodeStore:
       UserError: a file of it is not as it was written: codes out of range would be trained on.
     """
     folder = Path(folder)
-    cause = damage(folder)
+    cause = damage(DiskFolder(folder))
     if cause is not None:
         raise UserError(
             f"the converted sequences in {folder} are damaged ({cause}); legal: remove that "

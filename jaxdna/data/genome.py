@@ -18,6 +18,7 @@ from jaxdna.data.sequences import UNKNOWN, Codes, WrongLetter, encode
 from jaxdna.data.streams import display, reason
 from jaxdna.data.two_bit import MAGIC, TwoBit
 from jaxdna.errors import UserError, nearest
+from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.made_once import made_once
 from jaxdna.storage.manifest import damage
 
@@ -193,7 +194,7 @@ def _indexed(path: Path, cache: Path) -> tuple[Path, Index]:
     folder = cache / "genomes" / digest[:20]
 
     def whole(at: Path) -> bool:
-        return damage(at) is None
+        return damage(DiskFolder(at)) is None
 
     if whole(folder):
         return _recall(folder, path)

@@ -1,7 +1,6 @@
 """k-fold cross-validation: one ordinary run per fold, then the scores of each and of all pooled."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,13 @@ from rich.table import Table
 from jaxdna.config import flat, validate
 from jaxdna.console import table
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.storage.places import Place
 from jaxdna.tasks.kinds import KINDS, task_of
 
 TrainOne = Callable[[ConfigDict, RunFolder], dict[str, Any]]
 
 
-def fold_folder(workdir: Path, fold: int) -> RunFolder:
+def fold_folder(workdir: Place, fold: int) -> RunFolder:
     """Returns the run folder of one fold, from 0."""
     return RunFolder(workdir / f"fold{fold}", workdir)
 

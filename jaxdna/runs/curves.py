@@ -1,16 +1,34 @@
 """Pictures of a run: curves.png, and TensorBoard's event files."""
 
 import os
+import socket
+import struct
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
-
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import histogram_raw, scalar
 
 from jaxdna.storage.files import Folder, picture
 from jaxdna.tasks.task import Task
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Lets the import of modules fail meanwhile, unless that has been done before."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    yield
+    for name in hidden:
+        del sys.modules[name]
+
+
+# tensorboardX has writers of its own for buckets, which take a second to import and are not used.
+with _without("boto3", "google.cloud.storage"):
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.record_writer import masked_crc32c
+    from tensorboardX.summary import histogram_raw, scalar
 
 
 def draw_curves(
@@ -71,7 +89,7 @@ def draw_quantity(
 class TensorBoard:
     """Event files with the same tags for train and validation, so that both share a plot.
 
-    Events are written here and now. tensorboardX' SummaryWriter has threads for that, whose
+    Events are added here and now. tensorboardX' SummaryWriter has threads for that, whose
     tracebacks on a full disk nobody can catch.
     """
 
@@ -86,36 +104,46 @@ class TensorBoard:
         Raises:
           OSError: they cannot be written; all methods.
         """
-        self._writers: dict[str, EventsWriter] = {}
-        if not writes:
-            return
-        # The name has the second in it, and another start in that second would overwrite the file.
-        own = f".{os.getpid()}"
-        for split in ("train", "validation"):
-            folder = run.make(f"tensorboard/{split}")
-            self._writers[split] = EventsWriter(str(folder / "events"), own)
-            self._add(split, first_epoch, session_log=SessionLog(status=SessionLog.START))
+        self._run, self._files = run, {}
+        now = time.time()
+        # The process, since another start in this second would have the same name otherwise.
+        own = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
+        for split in ("train", "validation") if writes else ():
+            run.make(f"tensorboard/{split}")
+            self._files[split] = f"tensorboard/{split}/{own}"
+            begin = Event(wall_time=now, file_version="brain.Event:2")
+            start = _event(first_epoch, session_log=SessionLog(status=SessionLog.START))
+            self._add(split, [begin, start])
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds the metrics of one epoch, as in metrics.jsonl."""
         epoch = row["epoch"]
-        for key, value in row.items() if self._writers else ():
+        events: dict[str, list[Event]] = {split: [] for split in self._files}
+        for key, value in row.items() if events else ():
             for prefix, split in (("train_", "train"), ("val_", "validation")):
                 if key.startswith(prefix) and value is not None:
-                    self._add(split, epoch, summary=scalar(key.removeprefix(prefix), value))
+                    shown = scalar(key.removeprefix(prefix), value)
+                    events[split].append(_event(epoch, summary=shown))
             if not key.startswith(("train_", "val_")) and key not in ("epoch", "step", "seconds"):
                 own = _counts(key, value) if isinstance(value, list) else scalar(key, value)
-                self._add("train", epoch, summary=own)
-        for writer in self._writers.values():
-            writer.flush()
+                events["train"].append(_event(epoch, summary=own))
+        for split, added in events.items():
+            self._add(split, added)
 
-    def _add(self, split: str, epoch: int, **content: Any) -> None:
-        self._writers[split].write_event(Event(wall_time=time.time(), step=epoch, **content))
+    def _add(self, split: str, events: list[Event]) -> None:
+        self._run.append(self._files[split], b"".join(map(_record, events)))
 
-    def close(self) -> None:
-        """Closes the files."""
-        for writer in self._writers.values():
-            writer.close()
+
+def _event(epoch: int, **content: Any) -> Event:
+    return Event(wall_time=time.time(), step=epoch, **content)
+
+
+def _record(event: Event) -> bytes:
+    """TFRecord's form: the length, its masked CRC-32C, the message, its masked CRC-32C."""
+    message = event.SerializeToString()
+    length = struct.pack("<Q", len(message))
+    sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, message))
+    return length + next(sums) + message + next(sums)
 
 
 def _counts(key: str, counts: list[int]) -> Summary:

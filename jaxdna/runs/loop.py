@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from jaxdna.console import loud
-from jaxdna.errors import EXIT_PREEMPTED, NotFiniteError, Preempted, storage_error
+from jaxdna.errors import EXIT_PREEMPTED, NotFiniteError, Preempted
 from jaxdna.models.network import parameter_count
 from jaxdna.parallel.peers import meet
 from jaxdna.runs.curves import TensorBoard, draw_curves
@@ -97,7 +97,7 @@ def train(
                 "same command resumes"
             ) from None
     except OSError as error:
-        raise storage_error("a file of the run", folder.path, error) from error
+        raise folder.files.failure("a file of the run", error) from error
     best = prepared.program.gather(run.best)
     if folder.writes:
         try:
@@ -116,7 +116,7 @@ def _draw_curves(folder: RunFolder, prepared: Prepared, progress: Progress) -> N
     curves = draw_curves(
         prepared.dataset.task, progress.rows, progress.stopping.best_epoch, ceiling
     )
-    folder.write(folder.curves, curves)
+    folder.write(folder.curves.name, curves)
 
 
 def _train(
@@ -142,7 +142,7 @@ def _train(
     board = TensorBoard(folder.files, progress.epoch + 1, folder.writes)
     line = EpochProgress(console, config.train.epochs, progress.epoch, program.task)
     seen, seconds = _examples_seen(progress, prepared), run.watch.seconds["train"]
-    with closing(board), closing(program), line.shown:
+    with closing(program), line.shown:
         while progress.epoch < config.train.epochs and not stopping.stop:
             start = time.perf_counter()
             try:

@@ -1,7 +1,6 @@
 """One run in its folder: begun, resumed, or found finished."""
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,12 +17,13 @@ from jaxdna.runs.cross_validation import cross_validate
 from jaxdna.runs.guard import Guard
 from jaxdna.runs.loop import Draw, train
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.storage.places import Place
 from jaxdna.storage.run_lock import RENEW_SECONDS
 from jaxdna.strategies.prepare import prepare, show
 
 
 def train_in(
-    config: ConfigDict, workdir: Path, guard: Guard, console: Console, draw: Draw
+    config: ConfigDict, workdir: Place, guard: Guard, console: Console, draw: Draw
 ) -> dict[str, Any]:
     """Trains a configuration in a folder, every fold of it where it asks for folds.
 
@@ -47,7 +47,7 @@ def train_in(
 
 
 def _train_folds(
-    config: ConfigDict, workdir: Path, guard: Guard, console: Console, draw: Draw
+    config: ConfigDict, workdir: Place, guard: Guard, console: Console, draw: Draw
 ) -> dict[str, Any]:
     """Trains every fold in a folder of its own."""
     start_backend(config, console)
@@ -107,7 +107,7 @@ def _train_one(
             if folder.writes:
                 held = stack.enter_context(folder.locked(loud(console)))
                 stack.enter_context(guard.every(RENEW_SECONDS, held.renew))
-            check_common(folder.path)
+            check_common(folder.files)
 
         prepared = prepare(config, console, joined)
         show(prepared, console)

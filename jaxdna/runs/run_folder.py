@@ -5,8 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,21 @@ from numpy.typing import NDArray
 
 from jaxdna import config as configs
 from jaxdna.data.dataset import Dataset
-from jaxdna.errors import AnotherRun, JaxdnaError, UserError, storage_error
+from jaxdna.errors import AnotherRun, JaxdnaError, UserError
 from jaxdna.runs.records import data_record, is_data, is_summary
-from jaxdna.storage.files import UNFINISHED, Folder
+from jaxdna.storage.files import UNFINISHED, Lock, folder_at
 from jaxdna.storage.manifest import read_small_json
-from jaxdna.storage.run_lock import RunLock
+from jaxdna.storage.places import Place
 from jaxdna.tasks.task import Task
 from jaxdna.training.progress import is_row
 
 _LOCK = ".lock"
+_CONFIG, _DATA, _KEYS = "config.json", "data.json", "train_keys.npy"
+_METRICS, _TEST, _SUMMARY = "metrics.jsonl", "test.tsv", "summary.json"
 # What training writes; none of it may be a link.
 _WRITTEN = (
-    _LOCK, ".saved", "checkpoints", "config.json", "curves.png", "data.json", "metrics.jsonl",
-    "report.html", "summary.json", "tensorboard", "tensorboard/train", "tensorboard/validation",
-    "test.tsv", "train_keys.npy",
+    _LOCK, ".saved", "checkpoints", _CONFIG, "curves.png", _DATA, _METRICS, "report.html", _SUMMARY,
+    "tensorboard", "tensorboard/train", "tensorboard/validation", _TEST, _KEYS,
 )  # fmt: skip
 _MOST_CONFIG_BYTES = 2**20
 _MOST_SUMMARY_BYTES = 2**20
@@ -43,18 +43,14 @@ class RunFolder:
       path: the folder.
       files: what writes into it.
       writes: whether this process is the one that writes.
-      checkpoints: Orbax' folder.
+      checkpoints: the folder of the checkpoints.
       tensorboard: event files, one folder each for train and validation.
       curves: the picture of the curves.
       report: the page that shows the run.
     """
 
-    def __init__(self, path: Path, root: Path | None = None):
-        """Names the folder; nothing is touched.
-
-        Args:
-          path: the folder.
-          root: as that of `Folder`.
+    def __init__(self, path: Place, root: Place | None = None):
+        """Names the folder; nothing is touched. The arguments are those of `folder_at`.
 
         Raises:
           UserError: the name is no UTF-8 text, as which the libraries below take it.
@@ -67,28 +63,22 @@ class RunFolder:
                 "give another folder"
             ) from None
         self.path = path
-        self.files = Folder(path, root)
+        self.files = folder_at(path, root)
         self.writes = True
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = folder_at(path / "checkpoints")
         self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
         self.report = path / "report.html"
-        self._config = path / "config.json"
-        self._data = path / "data.json"
-        self._keys = path / "train_keys.npy"
-        self._test = path / "test.tsv"
-        self._summary = path / "summary.json"
-        self._metrics = path / "metrics.jsonl"
 
-    def write(self, path: Path, content: str | bytes) -> None:
-        """Writes one of the files whose paths are attributes, whole.
+    def write(self, name: str, content: str | bytes) -> None:
+        """Writes one of the files of a run, whole.
 
         Raises:
           StorageError: it cannot be written; or the folder, or its lock, was lost.
         """
         if self.writes:
             with self._storing():
-                self.files.write(path.name, content)
+                self.files.write(name, content)
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
@@ -96,7 +86,7 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            raise storage_error("a file of the run", self.path, error) from error
+            raise self.files.failure("a file of the run", error) from error
 
     def check(self, config: ConfigDict) -> list[str]:
         """Finds out whether `config` may train here; writes nothing.
@@ -109,15 +99,16 @@ class RunFolder:
           UserError: the path is a file, or holds other things.
         """
         try:
-            for part in (self.path, *self.path.parents):
-                if part.exists() and not part.is_dir():
-                    raise UserError(f"--workdir={self.path}: {part} is a file; give a folder")
-            found = [path.name for path in self.path.iterdir()] if self.path.exists() else []
+            found = self.files.names()
+        except NotADirectoryError as error:
+            raise UserError(
+                f"--workdir={self.path}: {error.filename} is a file; give a folder"
+            ) from None
         except OSError as error:  # a name that is too long, a folder that may not be read
             raise self._cannot_be_written(error) from error
         if all(name == _LOCK or name.endswith(UNFINISHED) for name in found):
             return []
-        if not self._config.exists():
+        if _CONFIG not in found:
             raise UserError(
                 f"--workdir={self.path} holds other files and no run; give a new or empty folder"
             )
@@ -132,7 +123,7 @@ class RunFolder:
         return harmless
 
     @contextmanager
-    def locked(self, note: Callable[[str], None]) -> Iterator[RunLock]:
+    def locked(self, note: Callable[[str], None]) -> Iterator[Lock]:
         """Makes the folder and keeps other jobs out of it; fails before any work if it cannot.
 
         Args:
@@ -141,14 +132,15 @@ class RunFolder:
         Raises:
           UserError: another job is at work here, or the folder cannot be written.
         """
-        lock = RunLock(self.path / _LOCK)
+        lock = self.files.lock(_LOCK)
         try:
             self.files.make()
             for name in _WRITTEN:
                 self.files.place(name)
             lock.take(note)
-            for left_behind in self.path.glob(f".*{UNFINISHED}"):
-                left_behind.unlink()
+            for name in self.files.names():
+                if name.startswith(".") and name.endswith(UNFINISHED):  # by a kill
+                    self.files.remove(name)
         except OSError as error:
             raise self._cannot_be_written(error) from error
         self.files.guard = lock.check
@@ -158,9 +150,8 @@ class RunFolder:
             ours = self._is_ours()
             lock.release()  # also where the folder was lost: it removes no other job's file
             self.files.guard = lambda: None
-            if ours:
-                with suppress(OSError):  # stopped by a mistake before anything was written
-                    self.path.rmdir()
+            if ours:  # stopped by a mistake before anything was written
+                self.files.drop_empty()
 
     def check_kept(self) -> None:
         """Raises StorageError where the folder was moved, removed or replaced meanwhile."""
@@ -182,7 +173,7 @@ class RunFolder:
         """
         config = self._settle_new_keys(config)
         if config.strategy == "pipeline" and not config.pipeline.boundaries:
-            if not self._config.exists():
+            if not self.files.exists(_CONFIG):
                 return config
             begun = self.read_config()
             if (begun.strategy, begun.mesh.stage) == (config.strategy, config.mesh.stage):
@@ -192,7 +183,7 @@ class RunFolder:
 
     def _settle_new_keys(self, config: ConfigDict) -> ConfigDict:
         try:
-            begun = configs.flat(read_small_json(self._config, _MOST_CONFIG_BYTES))
+            begun = configs.flat(read_small_json(self.files, _CONFIG, _MOST_CONFIG_BYTES))
             since = configs.keys_since(begun)
         except (OSError, ValueError, AttributeError, UserError):  # `check` says it
             return config
@@ -211,7 +202,7 @@ class RunFolder:
         if not self.writes:
             return
         try:
-            self.files.write(self._config.name, configs.to_json(config))
+            self.files.write(_CONFIG, configs.to_json(config))
         except OSError as error:
             raise self._cannot_be_written(error) from error
 
@@ -236,26 +227,24 @@ class RunFolder:
 
         The keys of the training split's sequences go into train_keys.npy, sorted.
         """
-        self.write(self._data, json.dumps(data_record(dataset), indent=2) + "\n")
+        self.write(_DATA, json.dumps(data_record(dataset), indent=2) + "\n")
         if self.writes and dataset.keys:
             content = io.BytesIO()
             np.save(content, np.unique(dataset.keys("train")))
-            self.write(self._keys, content.getvalue())
+            self.write(_KEYS, content.getvalue())
 
     def read_data(self) -> dict[str, Any] | None:
         """Returns what `record_data` stored; None where there is nothing of the kind."""
         try:
-            value = read_small_json(self._data, _MOST_CONFIG_BYTES)
+            value = read_small_json(self.files, _DATA, _MOST_CONFIG_BYTES)
         except (OSError, ValueError):
             return None
         return value if is_data(value) else None
 
     def read_train_keys(self) -> NDArray[np.uint64] | None:
         """Returns the keys that `record_data` stored, mapped; None where there are none."""
-        if not self._keys.is_file():
-            return None
         try:
-            keys = np.lib.format.open_memmap(self._keys, mode="r")
+            keys = np.lib.format.open_memmap(self.files.local(_KEYS), mode="r")
         except (OSError, ValueError):
             return None
         return keys if keys.ndim == 1 and keys.dtype == np.uint64 else None
@@ -267,7 +256,7 @@ class RunFolder:
           UserError: this is not a run folder, or its config.json is not one of ours.
         """
         try:
-            value = read_small_json(self._config, _MOST_CONFIG_BYTES)
+            value = read_small_json(self.files, _CONFIG, _MOST_CONFIG_BYTES)
             # A folder from elsewhere must say neither whom to join nor whence to load compiled
             # programs, which are code.
             leaves = {
@@ -284,7 +273,7 @@ class RunFolder:
             ) from None
         except (OSError, ValueError, AttributeError, UserError) as error:
             raise UserError(
-                f"{self._config} is damaged ({error}); train into a new folder"
+                f"{self.path / _CONFIG} is damaged ({error}); train into a new folder"
             ) from None
 
     def read_model_config(self) -> ConfigDict:
@@ -316,20 +305,20 @@ class RunFolder:
         and writes it again.
         """
         try:
-            value = read_small_json(self._summary, _MOST_SUMMARY_BYTES)
+            value = read_small_json(self.files, _SUMMARY, _MOST_SUMMARY_BYTES)
         except (OSError, ValueError):
             return None
         return value if is_summary(value) else None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Marks the run as finished."""
-        self.write(self._summary, json.dumps(summary, indent=2) + "\n")
+        self.write(_SUMMARY, json.dumps(summary, indent=2) + "\n")
 
     def drop_summary(self) -> None:
         """Marks the run as unfinished again."""
         if self.writes:
             with self._storing():
-                self.files.remove(self._summary.name)
+                self.files.remove(_SUMMARY)
 
     def write_test(
         self,
@@ -343,11 +332,11 @@ class RunFolder:
         known = targets.reshape(len(targets), math.prod(targets.shape[1:])).tolist()
         for name, wanted, row in zip(ids, known, outputs.tolist(), strict=True):
             lines.append("\t".join([name, *(f"{value:.9g}" for value in (*wanted, *row))]))
-        self.write(self._test, "\n".join(lines) + "\n")
+        self.write(_TEST, "\n".join(lines) + "\n")
 
     def read_test(self, task: Task) -> tuple[list[str], NDArray, NDArray[np.float32]]:
         """Returns ids, targets as the task has them and outputs float32 [examples, outputs]."""
-        lines = self._test.read_bytes().decode("utf-8").split("\n")[1:-1]
+        lines = self.files.read(_TEST).decode("utf-8").split("\n")[1:-1]
         rows = [line.split("\t") for line in lines]
         first = 1 + len(task.headings[0])
         targets = np.array([row[1:first] for row in rows], dtype=task.target_dtype)
@@ -357,7 +346,7 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns one dict per epoch; what comes after a line that is none of ours is left out."""
         try:
-            lines = self._metrics.read_bytes().decode("utf-8", "replace").split("\n")
+            lines = self.files.read(_METRICS).decode("utf-8", "replace").split("\n")
         except FileNotFoundError:
             return []
         rows: list[dict[str, Any]] = []
@@ -373,11 +362,11 @@ class RunFolder:
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Makes metrics.jsonl hold `rows`, those of the checkpoint that the run goes on from."""
-        self.write(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        self.write(_METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds the row of one epoch."""
         if not self.writes:
             return
         with self._storing():
-            self.files.append(self._metrics.name, json.dumps(row))
+            self.files.append(_METRICS, json.dumps(row) + "\n")

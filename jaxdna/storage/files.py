@@ -1,135 +1,195 @@
-"""The one way into a folder: files that are whole or absent, and stay so when the power fails.
+"""The one way into a folder, wherever it is: files that are whole or absent.
 
-Everything that jaxdna writes into a run folder goes through a `Folder`. Nothing is written through
-a symbolic link, which in a folder from elsewhere could lead anywhere, and nothing into a folder
-that has come into the place of another one.
+Everything that jaxdna reads and writes in a run folder goes through a `Folder`; `folder_at` chooses
+its form.
 """
 
-import errno
 import io
-import os
-import secrets
-import shutil
-import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jaxdna.errors import StorageError, UserError
-from jaxdna.storage.handles import is_at
+from jaxdna.storage.places import Place
 
-UNFINISHED = ".unfinished"  # ends the names of files that are still being written
-_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # of a folder: some cannot, or may not
+UNFINISHED = ".unfinished"  # ends the names of what is still being written
+Note = Callable[[str], None]
 
 
 class FolderLost(StorageError):
     """The folder is not at its path any more."""
 
 
-class Folder:
-    """A folder that is written to, by names that are relative to it (`export/README.md`).
+class Lock(Protocol):
+    """Keeps other jobs out of a folder; `take`, then `renew` every few seconds, then `release`."""
 
-    What a call has written is on the disk when it returns. All calls raise OSError where the system
-    cannot do it, UserError where a symbolic link is in the way, and FolderLost where the folder was
-    moved, removed or replaced since `make`; they have done nothing then.
+    def take(self, note: Note) -> None:
+        """Takes the lock.
+
+        Args:
+          note: is told where a lock is watched, or a dead one is taken over.
+
+        Raises:
+          UserError: another job holds it.
+          OSError: it cannot be written.
+        """
+
+    def check(self) -> None:
+        """Raises UserError where the lock was taken, and is another job's now, or nobody's."""
+
+    def renew(self) -> None:
+        """Shows that the holder lives; errors are for others to report."""
+
+    def release(self) -> None:
+        """Gives it back, unless it is another's."""
+
+
+class Folder(ABC):
+    """A folder, whose files have names that are relative to it (`export/README.md`).
+
+    What a call has written is safe when it returns, but for what `append` adds. All calls raise
+    OSError where the system cannot do it. Those that change something raise FolderLost where the
+    folder is not there any more, and what `guard` raises; they have done nothing then.
 
     Attributes:
-      path: the folder; this may be a link.
+      path: where it is.
       guard: is called before anything is changed, and raises where it must not be.
     """
 
-    def __init__(self, path: Path, root: Path | None = None):
-        """Names the folder; nothing is touched.
+    path: Place
+    guard: Callable[[], None]
 
-        Args:
-          path: the folder.
-          root: the folder above it below which no link is followed; `path` itself if None.
-        """
-        self.path = path
-        self.guard: Callable[[], None] = lambda: None
-        self._root = root or path
-        self._handle: int | None = None
-
+    @abstractmethod
     def check(self) -> None:
         """Raises FolderLost, or what `guard` raises, where nothing may be written any more."""
-        if self._handle is not None and not is_at(self._handle, self.path):
-            raise FolderLost(
-                f"{self.path} was moved, removed or replaced while it was written to; nothing was "
-                "saved in its place. What was saved before is where the folder is now: bring it "
-                "back, and the same command goes on"
-            )
-        self.guard()
 
-    def place(self, name: str = "") -> Path:
-        """Returns the path of `name`, for libraries that write by themselves."""
-        self.check()
-        place = self._root
-        for part in (self.path / name).relative_to(self._root).parts:
-            place /= part
-            if place.is_symlink():
-                raise UserError(
-                    f"{place} is a symbolic link: nothing is written through one inside "
-                    f"{self._root}; remove it, or give another folder"
-                )
-        return self.path / name
+    @abstractmethod
+    def place(self, name: str = "") -> Place:
+        """Returns where `name` is, for libraries that write by themselves.
 
-    def make(self, name: str = "") -> Path:
-        """Makes a folder, and those above it, unless it is there; returns its path."""
-        place = self.place(name)
-        missing = [part for part in (place, *place.parents) if not part.exists()]
-        if self._handle is not None:  # what has gone meanwhile is not made anew
-            missing = [part for part in missing if part.is_relative_to(self.path)]
-        for part in reversed(missing):
-            part.mkdir(exist_ok=True)
-            flush_names(part.parent)
-        if not place.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
-        if self._handle is None:
-            # Held open, so that no other folder can get its number in the file system.
-            self._handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            weakref.finalize(self, _close, self._handle)
-        return place
+        Raises:
+          UserError: a symbolic link is in the way.
+        """
 
+    @abstractmethod
+    def make(self, name: str = "") -> Place:
+        """Makes a folder, and those above it, unless it is there; returns its place."""
+
+    @abstractmethod
     def write(self, name: str, content: str | bytes) -> None:
         """Writes a whole file: readers see the old one or the new one, never a part."""
-        path = self.place(name)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
-        try:
-            _write(temporary, content, os.O_EXCL)
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        flush_names(path.parent)
 
-    def append(self, name: str, line: str) -> None:
-        """Adds a line to the end of a file."""
-        _write(self.place(name), line + "\n", os.O_APPEND)
+    @abstractmethod
+    def append(self, name: str, content: str | bytes) -> None:
+        """Adds to the end of a file; it is safe at the latest after the next `write`."""
 
-    def rename(self, name: str, new: str) -> None:
-        """Gives another name to a file or a folder."""
-        path, target = self.place(name), self.place(new)
-        path.rename(target)
-        flush_names(target.parent)
-
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Removes a file, a link, or a folder with all that is in it; nothing where none is."""
-        path = self.place(str(Path(name).parent)) / Path(name).name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
+    @abstractmethod
+    def read(self, name: str, most_bytes: int | None = None) -> bytes:
+        """Returns what is in a file.
+
+        Raises:
+          FileNotFoundError: there is none.
+          ValueError: it is no regular file, or larger than `most_bytes`.
+        """
+
+    @abstractmethod
+    def local(self, name: str) -> Path:
+        """Returns the path of a file, or of a copy of it, on this host's disk."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Whether there is a file or folder of this name."""
+
+    @abstractmethod
     def names(self, name: str = "") -> list[str]:
-        """Returns what is in a folder; nothing where there is none."""
-        path = self.path / name
-        return sorted(os.listdir(path)) if path.is_dir() else []
+        """Returns what is in a folder; nothing where there is none.
 
-    def flush(self, name: str) -> None:
-        """Brings to the disk what others have written into a folder."""
-        flush(self.place(name))
+        Raises:
+          NotADirectoryError: there is a file in its place.
+        """
+
+    @abstractmethod
+    def sizes(self, name: str = "") -> dict[str, int]:
+        """Returns the bytes of every file in and below a folder, by its name relative to it.
+
+        Raises:
+          ValueError: there is something else than files and folders below it.
+        """
+
+    @abstractmethod
+    def blocks(self, name: str, size: int) -> Iterator[Any]:
+        """Returns the `size` bytes of a file, in pieces that fit into memory."""
+
+    @abstractmethod
+    def begin(self, name: str) -> None:
+        """Makes an empty folder at `unfinished(name)`, which shall be `name` when it is whole."""
+
+    @abstractmethod
+    def unfinished(self, name: str) -> str:
+        """Where the folder `name` is put together until it is whole."""
+
+    @abstractmethod
+    def finish(self, name: str) -> None:
+        """Gives the unfinished folder its manifest and its name; it is whole or absent."""
+
+    @abstractmethod
+    def discard(self, name: str) -> None:
+        """Removes what a failed library has written to the unfinished folder, and still writes."""
+
+    @abstractmethod
+    def finished(self) -> list[str]:
+        """Returns the folders in this one that are not unfinished."""
+
+    @abstractmethod
+    def sees(self, name: str) -> bool:
+        """Whether a file is there that another host has just written."""
+
+    @abstractmethod
+    def lock(self, name: str) -> Lock:
+        """Returns the lock that is kept under this name; nothing is touched."""
+
+    @abstractmethod
+    def drop_empty(self) -> None:
+        """Removes the folder itself if there is nothing in it."""
+
+    @abstractmethod
+    def check_room(self, needed: int) -> None:
+        """Raises OSError where it is known that so many bytes have no room."""
+
+    @abstractmethod
+    def room(self) -> str:
+        """What a person wants to know where a write has failed, as `; …`, or nothing."""
+
+    def failure(self, what: str, error: BaseException) -> StorageError:
+        """Returns the error to raise where something could not be written here.
+
+        Args:
+          what: e.g. `the checkpoint`.
+          error: what the system, or a library that writes for us, said.
+        """
+        cause = getattr(error, "strerror", None) or " ".join(str(error).split()) or repr(error)
+        return StorageError(
+            f"{what} cannot be written to {self.path} ({cause[:500]}){self.room()}; "
+            "what was saved before is intact, and the same command resumes from it"
+        )
+
+
+def folder_at(place: Place, root: Place | None = None) -> Folder:
+    """Returns the folder at a place; nothing is touched.
+
+    Args:
+      place: of the folder.
+      root: the folder above it below which no symbolic link is followed; `place` itself if None.
+    """
+    from jaxdna.storage.disk import DiskFolder
+
+    return DiskFolder(place, root)
 
 
 @contextmanager
@@ -154,50 +214,3 @@ def picture(figure: Any, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
-
-
-def _write(path: Path, content: str | bytes, flag: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flag
-    with open(os.open(path, flags, 0o666), "wb", buffering=0) as stream:
-        left = memoryview(content.encode() if isinstance(content, str) else content)
-        while left:
-            left = left[stream.write(left) :]
-        os.fsync(stream.fileno())
-
-
-def flush(folder: Path) -> None:
-    """Brings to the disk every file and folder below a folder, and itself."""
-    for root, _, files in os.walk(folder, topdown=False, onerror=_raise):
-        for file in files:
-            _flush(Path(root, file))
-        flush_names(Path(root))
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def flush_names(path: Path) -> None:
-    """Brings the names in a folder to the disk; the folder itself may be a link."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        if error.errno not in _NO_FLUSH:
-            raise
-
-
-def _close(handle: int) -> None:
-    with suppress(OSError):  # nothing was written through it
-        os.close(handle)
-
-
-def _raise(error: OSError) -> None:
-    raise error

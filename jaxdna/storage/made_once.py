@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaxdna.storage.files import flush, flush_names
+from jaxdna.storage.disk import DiskFolder, flush, flush_names
 from jaxdna.storage.handles import is_at, kernel_lock
 from jaxdna.storage.manifest import write_manifest
 
@@ -49,7 +49,7 @@ def _make(
     try:
         partial.chmod(0o755)  # mkdtemp hides it from the other users of a shared cache
         fill(partial)
-        write_manifest(partial)
+        write_manifest(DiskFolder(partial))
         flush(partial)
         if target.exists() and not whole(target):
             target.rename(aside)

@@ -19,23 +19,20 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jaxdna.errors import UserError
-from jaxdna.storage.files import UNFINISHED
+from jaxdna.storage.files import UNFINISHED, Lock, Note
 from jaxdna.storage.handles import is_at, kernel_lock
-
-Note = Callable[[str], None]
 
 RENEW_SECONDS = 5.0
 _WATCH_SECONDS = 20.0  # four renewals: a busy file server may delay some
 _MOST_BYTES = 10_000
 
 
-class RunLock:
+class RunLock(Lock):
     """The lock of a run folder; `take`, then `renew` every few seconds, then `release`."""
 
     def __init__(self, path: Path):

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -174,7 +173,7 @@ def measure_all(
       UserError: the file is damaged, or something that the user gave does not fit.
       MeasurementError: a process has failed.
     """
-    kept = _read(folder.path / _MEASURED)
+    kept = _read(folder)
     for part in parts:
         request = part.request(repeats)
         if platforms[part.name] == "cpu":
@@ -279,9 +278,10 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [asdict(row) for row in rows]
 
 
-def _read(store: Path) -> dict[str, Answer]:
+def _read(folder: Folder) -> dict[str, Answer]:
+    store = folder.path / _MEASURED
     try:
-        kept = json.loads(store.read_text())
+        kept = json.loads(folder.read(_MEASURED))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -1,33 +1,27 @@
 """Checkpoints: the one place that imports Orbax.
 
 A checkpoint is a folder named by its position in the run. It holds the arrays as Orbax writes them,
-what the loop knows as JSON, and a manifest with a digest of each file. It is written under another
-name and renamed when everything is on the disk, so a folder of that name is whole, also after a
-power cut, or was damaged later.
+what the loop knows as JSON, and a manifest with a digest of each file. It is whole or absent, as
+`Folder.finish` makes it, or was damaged later.
 """
 
-import errno
 import hashlib
 import json
 import logging
 import math
-import shutil
 import sys
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxdna.errors import JaxdnaError, NoCheckpointError, storage_error
+from jaxdna.errors import JaxdnaError, NoCheckpointError
 from jaxdna.parallel.cluster import is_primary
-from jaxdna.storage.files import UNFINISHED, Folder, FolderLost
-from jaxdna.storage.manifest import read_small_json, write_manifest
+from jaxdna.storage.files import UNFINISHED, Folder, folder_at
+from jaxdna.storage.manifest import read_small_json
 from jaxdna.training.positions import Note, Position, name_of, newest_intact, position_of, positions
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
@@ -72,7 +66,7 @@ class Checkpoints:
     def __init__(self, run: Folder, keep: int):
         """Names the run folder; `checkpoints` in it is made by the first save."""
         self._run = run
-        self._folder = run.path.absolute() / _FOLDER
+        self._folder = folder_at(run.path.absolute() / _FOLDER)
         self._keep = keep
         self._good: list[Position] = []  # verified or written by this process, and those before
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
@@ -91,24 +85,23 @@ class Checkpoints:
         position = (progress.epoch, progress.epoch_step)
         if position in self._good:
             return
-        unfinished = f"{_FOLDER}/{name_of(position)}{UNFINISHED}"
+        name = f"{_FOLDER}/{name_of(position)}"
         try:
             if is_primary():
-                self._run.make()
-                self._run.remove(unfinished)
-                _check_room(self._run.make(unfinished), (state, best))
+                self._run.begin(name)
+                self._run.check_room(_bytes_of((state, best)))
             text = json.dumps(progress.to_json())
             self._orbax.save(
-                self._run.path.absolute() / unfinished / _ARRAYS,
+                str(self._run.path.absolute() / self._run.unfinished(name) / _ARRAYS),
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state), best=ocp.args.StandardSave(best)
                 ),
             )
         except Exception as error:
-            self._fail(unfinished, error)
+            self._fail(name, error)
             self.check()
         self._thread = threading.Thread(
-            target=self._finish, args=(position, unfinished, text), name="checkpoint"
+            target=self._finish, args=(position, name, text), name="checkpoint"
         )
         self._thread.start()
 
@@ -122,7 +115,7 @@ class Checkpoints:
             failure, self._failure = self._failure, None
             if isinstance(failure, JaxdnaError):
                 raise failure
-            raise storage_error("the checkpoint", self._folder, failure) from failure
+            raise self._folder.failure("the checkpoint", failure) from failure
 
     def wait(self) -> None:
         """Waits until the last save is on disk.
@@ -151,22 +144,21 @@ class Checkpoints:
           NoCheckpointError: there are checkpoints, and none is intact; or there were some.
         """
 
-        def read(folder: Path) -> tuple[TrainState, Params, Progress]:
-            value = read_small_json(folder / _PROGRESS, _MOST_PROGRESS_BYTES)
+        def read(name: str) -> tuple[TrainState, Params, Progress]:
+            value = read_small_json(self._folder, f"{name}/{_PROGRESS}", _MOST_PROGRESS_BYTES)
             progress = Progress.from_json(value)
-            if name_of((progress.epoch, progress.epoch_step)) != folder.name:
+            if name_of((progress.epoch, progress.epoch_step)) != name:
                 raise ValueError(f"it is of epoch {progress.epoch}, step {progress.epoch_step}")
-            arrays = _restore(
-                folder / _ARRAYS, {"state": abstract_state, "best": abstract_state.params}
-            )
+            wanted = {"state": abstract_state, "best": abstract_state.params}
+            arrays = _restore(self._folder, name, wanted)
             return arrays["state"], arrays["best"], progress
 
         found = newest_intact(self._folder, read, note)
         if found is None:
-            if (self._run.path / _SAVED).exists():
+            if self._run.exists(_SAVED):
                 raise NoCheckpointError(
-                    f"{self._folder} has held checkpoints and holds none; bring them back from a "
-                    f"copy, or, to train anew, remove {self._folder.parent} or give another "
+                    f"{self._folder.path} has held checkpoints and holds none; bring them back "
+                    f"from a copy, or, to train anew, remove {self._run.path} or give another "
                     "--workdir"
                 )
             return None
@@ -176,28 +168,24 @@ class Checkpoints:
         self._good = [position for position in positions(self._folder) if position <= newest]
         return restored
 
-    def _finish(self, position: Position, unfinished: str, progress: str) -> None:
+    def _finish(self, position: Position, name: str, progress: str) -> None:
         """Runs in the background: makes a checkpoint of the folder once its arrays are written."""
         run = self._run
         try:
             self._orbax.wait_until_finished()
             if is_primary():
-                run.write(f"{unfinished}/{_PROGRESS}", progress)
-                write_manifest(run.place(unfinished))
-                run.flush(unfinished)
-                final = f"{_FOLDER}/{name_of(position)}"
-                run.remove(final)  # damaged, or it would have been restored
-                run.rename(unfinished, final)
+                run.write(f"{run.unfinished(name)}/{_PROGRESS}", progress)
+                run.finish(name)
                 self._leave_mark(position)
             self._good = [*self._good, position][-self._keep :]
             if is_primary():
                 self._tidy()
         except Exception as error:
-            self._fail(unfinished, error)
+            self._fail(name, error)
 
     def _leave_mark(self, position: Position) -> None:
         """Beside the folder: whoever removes that leaves it."""
-        if not (self._run.path / _SAVED).exists():
+        if not self._run.exists(_SAVED):
             rule = "without any checkpoint this run does not start anew"
             self._run.write(_SAVED, f"{name_of(position)} is saved: {rule}\n")
 
@@ -208,22 +196,17 @@ class Checkpoints:
             if found is not None and (name.endswith(UNFINISHED) or found not in self._good):
                 self._run.remove(f"{_FOLDER}/{name}")
 
-    def _fail(self, unfinished: str, error: Exception) -> None:
+    def _fail(self, name: str, error: Exception) -> None:
         """Keeps the error for `check` and removes what the save has written, if it may."""
-        path = self._folder.parent / unfinished
         try:
-            self._run.check()
-            _remove_for_good(path)
-        except FolderLost as lost:
-            error = lost
-            _remove_strays(path)
+            self._run.discard(name)
         except (JaxdnaError, OSError) as lost:  # what is there may be another job's
             error = lost
         self._failure = error
 
 
 def load_best(
-    folder: Path,
+    folder: Folder,
     abstract_params: Params,
     note: Note = lambda text: print(text, file=sys.stderr),
 ) -> Params:
@@ -238,12 +221,14 @@ def load_best(
       NoCheckpointError: there is none.
     """
     found = newest_intact(
-        folder.absolute(),
-        lambda path: _restore(path / _ARRAYS, {"best": abstract_params})["best"],
+        folder,
+        lambda name: _restore(folder, name, {"best": abstract_params})["best"],
         note,
     )
     if found is None:
-        raise NoCheckpointError(f"{folder} holds no checkpoint: this run has not saved one yet")
+        raise NoCheckpointError(
+            f"{folder.path} holds no checkpoint: this run has not saved one yet"
+        )
     return found[1]
 
 
@@ -257,54 +242,24 @@ def params_sha256(params: Params) -> str:
     return digest.hexdigest()
 
 
-def _check_room(folder: Path, arrays: Any) -> None:
-    """Raises OSError where a checkpoint of `arrays` has no room; none can fail half-written then.
+def _bytes_of(arrays: Any) -> int:
+    """The room that a checkpoint takes, so that none fails half-written where that is known.
 
     An array takes its bytes, and one block each for its data and for what describes it.
     """
-    leaves = jax.tree.leaves(arrays)
-    needed = sum(leaf.nbytes + 2 * _BLOCK for leaf in leaves)
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(errno.ENOSPC, f"No space left on device for {needed / 1e6:,.1f} MB")
+    return sum(leaf.nbytes + 2 * _BLOCK for leaf in jax.tree.leaves(arrays))
 
 
-def _remove_for_good(folder: Path, quiet_seconds: float = 0.15) -> None:
-    """Removes what a failed save has written, and what it still writes.
-
-    Orbax raises the first error and leaves the other writes to themselves for some time; they make
-    their folders anew.
-
-    Args:
-      folder: of the save.
-      quiet_seconds: for so long it must not have come back.
-    """
-    gone, deadline = time.monotonic(), time.monotonic() + 5 + quiet_seconds
-    while time.monotonic() < min(gone + quiet_seconds, deadline):
-        if folder.exists():
-            gone = time.monotonic()
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.05)
-
-
-def _remove_strays(unfinished: Path) -> None:
-    """Removes what Orbax has made anew where the run folder was, and nothing that was put there."""
-    checkpoints, run = unfinished.parent, unfinished.parents[1]
-    with suppress(OSError):
-        if not (run / "config.json").exists():  # else it is another run's
-            _remove_for_good(unfinished, quiet_seconds=3)
-            checkpoints.rmdir()  # where there was none, or it has something else in it, no more
-            run.rmdir()
-
-
-def _restore(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def _restore(folder: Folder, name: str, wanted: dict[str, Any]) -> dict[str, Any]:
     """Reads the items `wanted` after comparing the declared shapes with those asked for."""
-    handlers = {name: ocp.StandardCheckpointHandler() for name in ("state", "best")}
+    place = str(folder.path.absolute() / name / _ARRAYS)
+    handlers = {item: ocp.StandardCheckpointHandler() for item in ("state", "best")}
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as orbax:
-        declared = orbax.metadata(folder).item_metadata
-        for name, abstract in wanted.items():
-            _check_shapes(name, declared[name].tree, abstract)
-        targets = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
-        return dict(orbax.restore(folder, args=ocp.args.Composite(**targets)))
+        declared = orbax.metadata(place).item_metadata
+        for item, abstract in wanted.items():
+            _check_shapes(item, declared[item].tree, abstract)
+        targets = {item: ocp.args.StandardRestore(tree) for item, tree in wanted.items()}
+        return dict(orbax.restore(place, args=ocp.args.Composite(**targets)))
 
 
 def _check_shapes(item: str, declared: Any, wanted: Any) -> None:

@@ -1,10 +1,9 @@
-"""The checkpoints of a run on disk: how they are named, and which is the newest intact one."""
+"""The checkpoints of a run: how they are named, and which is the newest intact one."""
 
 import hashlib
 import json
 import re
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -12,6 +11,7 @@ import jax
 from jaxdna.errors import NoCheckpointError
 from jaxdna.parallel.cluster import is_primary, own_id
 from jaxdna.parallel.peers import all_accept
+from jaxdna.storage.files import Folder
 from jaxdna.storage.manifest import NAME as MANIFEST
 from jaxdna.storage.manifest import UNREAD, damage
 
@@ -20,10 +20,10 @@ Position = tuple[int, int]  # epochs done, and steps done in the next one
 T = TypeVar("T")
 
 
-def positions(folder: Path) -> list[Position]:
-    """Returns the positions of the checkpoints on disk, oldest first, whether intact or not."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(position for position in map(position_of, names) if position is not None)
+def positions(folder: Folder) -> list[Position]:
+    """Returns the positions of the checkpoints in `folder`, oldest first, whether intact or not."""
+    found = map(position_of, folder.finished())
+    return sorted(position for position in found if position is not None)
 
 
 def name_of(position: Position) -> str:
@@ -39,7 +39,9 @@ def position_of(name: str) -> Position | None:
     return position if position is not None and name_of(position) == name else None
 
 
-def newest_intact(folder: Path, read: Callable[[Path], T], note: Note) -> tuple[Position, T] | None:
+def newest_intact(
+    folder: Folder, read: Callable[[str], T], note: Note
+) -> tuple[Position, T] | None:
     """Returns the newest position whose digests are right and which `read` can read.
 
     Of several processes the first one looks at the digests, and all read what it has chosen.
@@ -53,9 +55,9 @@ def newest_intact(folder: Path, read: Callable[[Path], T], note: Note) -> tuple[
         position = _agreed(folder, chosen)
         if position is None:
             break
-        path = folder / name_of(position)
+        name = name_of(position)
         try:
-            restored = read(path)
+            restored = read(name)
         except Exception as error:  # whatever a file that is not ours makes Orbax raise
             if jax.process_count() > 1:  # the others may have read it; they end when this one does
                 raise
@@ -63,23 +65,23 @@ def newest_intact(folder: Path, read: Callable[[Path], T], note: Note) -> tuple[
             _reject(folder, position, cause, causes, note)
         else:
             if causes:
-                note(f"falling back to the newest intact checkpoint, {path.name}")
+                note(f"falling back to the newest intact checkpoint, {name}")
             return position, restored
     if not positions(folder):
         return None
     found = "; ".join(f"{name_of(position)}: {cause}" for position, cause in causes.items())
     if causes and all(cause.startswith(UNREAD) for cause in causes.values()):
         raise NoCheckpointError(
-            f"no checkpoint in {folder} can be read ({found}); they may all be intact: see to the "
-            "disk or file server, and the same command resumes"
+            f"no checkpoint in {folder.path} can be read ({found}); they may all be intact: see to "
+            "the disk or file server, and the same command resumes"
         )
     raise NoCheckpointError(
-        f"no checkpoint in {folder} is intact ({found}); bring the folder back from a "
+        f"no checkpoint in {folder.path} is intact ({found}); bring the folder back from a "
         "copy, or train anew with another --workdir"
     )
 
 
-def _agreed(folder: Path, chosen: Position | None) -> Position | None:
+def _agreed(folder: Folder, chosen: Position | None) -> Position | None:
     """Returns what process 0 has chosen, where the others find the very same in their folder.
 
     Raises:
@@ -90,8 +92,8 @@ def _agreed(folder: Path, chosen: Position | None) -> Position | None:
         if position is None:
             return ""
         try:
-            with (folder / name_of(position) / MANIFEST).open("rb") as manifest:
-                return hashlib.file_digest(manifest, "sha256").hexdigest()[:16]
+            manifest = folder.read(f"{name_of(position)}/{MANIFEST}")
+            return hashlib.sha256(manifest).hexdigest()[:16]
         except OSError as error:
             return f"not there ({error.strerror})"
 
@@ -102,7 +104,7 @@ def _agreed(folder: Path, chosen: Position | None) -> Position | None:
             return None
         return (
             "the processes disagree: the manifest of the checkpoint "
-            f"{folder / name_of(position)} is {theirs} in process 0 and {mine} in process "
+            f"{folder.path / name_of(position)} is {theirs} in process 0 and {mine} in process "
             f"{own_id()}; they need a folder that all hosts share, or the same copy of it"
         )
 
@@ -110,14 +112,14 @@ def _agreed(folder: Path, chosen: Position | None) -> Position | None:
     return None if position is None else tuple(position)
 
 
-def _left(folder: Path, causes: Collection[Position]) -> list[Position]:
-    """The positions on disk now, without those that were rejected."""
+def _left(folder: Folder, causes: Collection[Position]) -> list[Position]:
+    """The positions there now, without those that were rejected."""
     return [position for position in positions(folder) if position not in causes]
 
 
-def _newest_undamaged(folder: Path, causes: dict[Position, str], note: Note) -> Position | None:
+def _newest_undamaged(folder: Folder, causes: dict[Position, str], note: Note) -> Position | None:
     while left := _left(folder, causes):
-        cause = damage(folder / name_of(left[-1]))
+        cause = damage(folder, name_of(left[-1]))
         if cause is None:
             return left[-1]
         _reject(folder, left[-1], cause, causes, note)
@@ -125,7 +127,7 @@ def _newest_undamaged(folder: Path, causes: dict[Position, str], note: Note) -> 
 
 
 def _reject(
-    folder: Path, position: Position, cause: str, causes: dict[Position, str], note: Note
+    folder: Folder, position: Position, cause: str, causes: dict[Position, str], note: Note
 ) -> None:
     """Takes a checkpoint for damaged if it is the newest still.
 
@@ -133,4 +135,4 @@ def _reject(
     """
     if _left(folder, causes)[-1:] == [position]:
         causes[position] = cause
-        note(f"DAMAGED: the checkpoint {folder / name_of(position)} cannot be used ({cause})")
+        note(f"DAMAGED: the checkpoint {folder.path / name_of(position)} cannot be used ({cause})")

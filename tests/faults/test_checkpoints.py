@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from jaxdna.errors import NoCheckpointError, StorageError
-from jaxdna.storage.files import Folder
+from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.manifest import damage, write_manifest
 from jaxdna.training.checkpoint import Checkpoints, load_best
 from jaxdna.training.early_stopping import EarlyStopping
@@ -51,9 +51,10 @@ def test_fault_01_sigkill_in_mid_save_costs_nothing(runner, finished, tmp_path):
             job.send(signal.SIGKILL)
             assert job.end() == -signal.SIGKILL
         assert unfinished(workdir), "the save was over before the signal came"
-        whole = positions(workdir / "checkpoints")
+        saved = DiskFolder(workdir / "checkpoints")
+        whole = positions(saved)
         assert len(whole) <= saves - 1
-        assert all(damage(workdir / "checkpoints" / f"epoch-{epoch}") is None for epoch, _ in whole)
+        assert all(damage(saved, f"epoch-{epoch}") is None for epoch, _ in whole)
         runner.finish(workdir)
         finished.assert_same(workdir)
         assert not unfinished(workdir)
@@ -196,7 +197,7 @@ def test_fault_05_every_kind_of_damage_to_any_file_is_found(finished, tmp_path):
     original = finished.path / "checkpoints" / NEWEST
     files = [path.relative_to(original) for path in original.rglob("*") if path.is_file()]
     assert len(files) > 10
-    assert damage(original) is None
+    assert damage(DiskFolder(original)) is None
     folder = tmp_path / "copy"
     shutil.copytree(original, folder)
     for name, hurt in itertools.product(
@@ -206,11 +207,11 @@ def test_fault_05_every_kind_of_damage_to_any_file_is_found(finished, tmp_path):
         if before.strip():  # an empty file has nothing to damage
             hurt(folder / name)
             if not (folder / name).exists() or (folder / name).read_bytes() != before:
-                assert damage(folder) is not None, (name, hurt)
+                assert damage(DiskFolder(folder)) is not None, (name, hurt)
         (folder / name).write_bytes(before)
-    assert damage(folder) is None
+    assert damage(DiskFolder(folder)) is None
     (folder / "arrays" / "extra").touch()
-    assert damage(folder) == "arrays/extra does not belong to it"
+    assert damage(DiskFolder(folder)) == "arrays/extra does not belong to it"
 
 
 @pytest.mark.parametrize("hurt", [flip_a_bit, zero_a_page, garble, truncate])
@@ -225,7 +226,7 @@ def test_fault_05_a_damaged_checkpoint_is_replaced_by_the_one_before(
     assert f"falling back to the newest intact checkpoint, {BEFORE}" in output
     assert "resuming after epoch 7" in output
     finished.assert_same(workdir)
-    assert damage(newest) is None
+    assert damage(DiskFolder(newest)) is None
 
 
 def test_fault_06_no_intact_checkpoint_is_77_and_never_a_start_from_zero(
@@ -295,7 +296,7 @@ def test_fault_06_a_run_that_was_killed_before_its_first_save_starts_anew(
         job.send(signal.SIGKILL)
         assert job.end() == -signal.SIGKILL
     assert len((workdir / "metrics.jsonl").read_text().splitlines()) >= 3
-    assert not positions(workdir / "checkpoints")
+    assert not positions(DiskFolder(workdir / "checkpoints"))
     output = runner.finish(workdir)
     assert "resuming" not in output
     finished.assert_same(workdir)
@@ -312,7 +313,7 @@ def test_fault_07_changed_data_model_or_seed_is_refused_and_a_schedule_noted(
     output = runner.finish(workdir, "--config.train.epochs=9", "--config.checkpoint.keep=2")
     assert "note     changed since this run began: checkpoint.keep: 3 -> 2" in output
     assert "note     changed since this run began: train.epochs: 8 -> 9" in output
-    assert positions(workdir / "checkpoints") == [(8, 0), (9, 0)]
+    assert positions(DiskFolder(workdir / "checkpoints")) == [(8, 0), (9, 0)]
 
 
 def big_state(size=3_000_000):
@@ -339,7 +340,7 @@ def test_fault_17_a_checkpoint_holds_the_values_at_the_call(tmp_path):
     """The next step gets the state donated, and overwrites it, while the save still reads."""
     overwrite = jax.jit(lambda state: jax.tree.map(lambda x: x * 0 + 7, state), donate_argnums=0)
     state = big_state()
-    checkpoints = Checkpoints(Folder(tmp_path), keep=2)
+    checkpoints = Checkpoints(DiskFolder(tmp_path), keep=2)
     expected, target = jax.tree.map(np.array, state), abstract(state)
     best = jax.tree.map(jnp.copy, state.params)
     checkpoints.save(state, best, begun())
@@ -355,7 +356,7 @@ def test_fault_17_a_checkpoint_holds_the_values_at_the_call(tmp_path):
 def test_fault_16_the_best_parameters_are_read_while_a_job_saves_and_removes(tmp_path):
     """Whatever is chosen may be gone, or half gone, when it is read: there is a newer one then."""
     state, damaged = big_state(1_000), []
-    checkpoints = Checkpoints(Folder(tmp_path), keep=1)
+    checkpoints = Checkpoints(DiskFolder(tmp_path), keep=1)
     checkpoints.save(state, state.params, begun())
     checkpoints.wait()
 
@@ -367,7 +368,7 @@ def test_fault_16_the_best_parameters_are_read_while_a_job_saves_and_removes(tmp
     with ThreadPoolExecutor() as pool:
         saving = pool.submit(save_and_remove)
         while not saving.done():
-            load_best(tmp_path / "checkpoints", abstract(state).params, damaged.append)
+            load_best(DiskFolder(tmp_path / "checkpoints"), abstract(state).params, damaged.append)
         saving.result()
     assert damaged == []
 
@@ -381,7 +382,7 @@ def poll(checkpoints):
 
 def test_fault_18_a_failed_save_surfaces_at_the_next_step_and_is_no_latest(tmp_path):
     folder, state = tmp_path / "checkpoints", big_state()
-    checkpoints = Checkpoints(Folder(tmp_path), keep=2)
+    checkpoints = Checkpoints(DiskFolder(tmp_path), keep=2)
     checkpoints.save(state, state.params, begun(1))
     checkpoints.wait()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -393,10 +394,10 @@ def test_fault_18_a_failed_save_surfaces_at_the_next_step_and_is_no_latest(tmp_p
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in folder.iterdir()] == ["epoch-1"]
-    assert positions(folder) == [(1, 0)]
+    assert positions(DiskFolder(folder)) == [(1, 0)]
     checkpoints.save(state, state.params, begun(2))  # and the next save is as good as any
     checkpoints.wait()
-    assert positions(folder) == [(1, 0), (2, 0)]
+    assert positions(DiskFolder(folder)) == [(1, 0), (2, 0)]
 
 
 def test_fault_20_restoring_unpickles_nothing_and_executes_nothing(runner, finished):
@@ -430,14 +431,14 @@ def rewritten(folder, change):
         if path.is_file():
             change(path)
     (folder / "manifest.json").unlink()
-    write_manifest(folder)
+    write_manifest(DiskFolder(folder))
 
 
 def test_fault_20_a_hostile_checkpoint_cannot_claim_more_memory_than_the_model_has(
     finished, tmp_path
 ):
     state = big_state(100)
-    checkpoints = Checkpoints(Folder(tmp_path), keep=2)
+    checkpoints = Checkpoints(DiskFolder(tmp_path), keep=2)
     checkpoints.save(big_state(1_000), big_state(1_000).params, begun())
     checkpoints.wait()
     with pytest.raises(NoCheckpointError, match=r"kernel is float32\(1000,\), and the model's"):

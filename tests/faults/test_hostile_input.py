@@ -20,6 +20,7 @@ from jaxdna.errors import NoCheckpointError, UserError
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import load_trained
 from jaxdna.schema import COMMON
+from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.manifest import damage, write_manifest
 from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.checkpoint import load_best
@@ -156,12 +157,12 @@ def test_a_checkpoint_of_any_bytes_is_restored_or_refused(finished, wanted, tmp_
     else:
         content = bytearray(data.draw(st.binary(max_size=100)))
     path.write_bytes(content)
-    before = damage(copy)
+    before = damage(DiskFolder(copy))
     (copy / "manifest.json").unlink()
-    write_manifest(copy)
-    assert before is not None or damage(copy) is None
+    write_manifest(DiskFolder(copy))
+    assert before is not None or damage(DiskFolder(copy)) is None
     try:
-        params = load_best(copy.parent, wanted, lambda text: None)
+        params = load_best(DiskFolder(copy.parent), wanted, lambda text: None)
     except NoCheckpointError as error:
         assert "epoch-8" in str(error)
         gc.collect()
@@ -177,7 +178,7 @@ def test_a_manifest_that_names_other_files_opens_none_of_them(finished, tmp_path
     if not copy.exists():
         shutil.copytree(finished.path / "checkpoints" / "epoch-8", copy)
     (copy / "manifest.json").write_text(json.dumps({"files": files}))
-    assert damage(copy) is not None
+    assert damage(DiskFolder(copy)) is not None
 
 
 WORDS = st.lists(

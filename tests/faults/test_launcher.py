@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from jaxdna.parallel.launcher import Ended, supervise
+from jaxdna.storage.disk import DiskFolder
 from jaxdna.training.positions import positions
 from tests.faults.conftest import SHORT, afresh
 
@@ -58,7 +59,7 @@ def test_fault_02_one_ctrl_c_in_a_terminal_saves_all_processes(runner, tmp_path)
         assert launcher.wait() == 78, errors
     assert "interrupted again" not in errors
     assert re.search(r"stopped by SIGINT after step \d+; the state is saved", errors)
-    assert positions(tmp_path / "run" / "checkpoints")
+    assert positions(DiskFolder(tmp_path / "run" / "checkpoints"))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_launcher_that_ends_lets_its_processes_save_first(runner, tmp_path, nu
         assert not psutil.wait_procs(children, timeout=60)[1]
     log = (tmp_path / "run.logs" / "process-0.log").read_text()
     assert re.search(r"stopped by SIGTERM.* the state is saved", log) or number == signal.SIGKILL
-    assert positions(tmp_path / "run" / "checkpoints")
+    assert positions(DiskFolder(tmp_path / "run" / "checkpoints"))
     assert not (tmp_path / "run" / ".lock").exists()
 
 

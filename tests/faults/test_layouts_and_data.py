@@ -10,6 +10,7 @@ import pytest
 from jaxdna.config import flat, validate
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.storage.disk import DiskFolder
 from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.checkpoint import load_best
 from jaxdna.training.program import Program
@@ -82,7 +83,7 @@ def parameters(folder):
         config.mesh[axis] = 1
     mesh = make_mesh(config, jax.devices()[:1])
     program = Program(config, mesh, (60,), of_classes(2), 1283)
-    return load_best(folder / "checkpoints", program.abstract_state.params)
+    return load_best(DiskFolder(folder / "checkpoints"), program.abstract_state.params)
 
 
 def test_fault_08_one_process_goes_on_where_two_were_with_other_shardings(

@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.run_lock import RunLock
 from jaxdna.training.positions import positions
 from tests.faults.conftest import (
@@ -94,7 +95,7 @@ def test_fault_02_a_stop_while_several_processes_compile_or_evaluate_is_saved(ru
     evaluating = stopped_at(jobs)
     # All steps of an epoch without its evaluation would be the state where that was abandoned.
     assert evaluating == compiling + 4 * evaluated(jobs[0]) > compiling
-    assert positions(workdir / "checkpoints")[-1] == (evaluating // 4, 0)
+    assert positions(DiskFolder(workdir / "checkpoints"))[-1] == (evaluating // 4, 0)
 
 
 def test_fault_29_process_0_waits_for_the_other_to_leave(runner, tmp_path):
@@ -190,7 +191,7 @@ def test_fault_21_the_coordinator_listens_on_loopback_only(runner, tmp_path):
     jobs = pair(runner, tmp_path / "run", *LONG)
     assert jobs[0].until(trains(tmp_path / "run"))
     assert_listen_on_loopback_only(psutil.Process(job.pid) for job in jobs)
-    assert positions(tmp_path / "run" / "checkpoints")
+    assert positions(DiskFolder(tmp_path / "run" / "checkpoints"))
 
 
 def test_fault_22_a_port_in_use_is_named(runner, tmp_path):

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from jaxdna.runs.guard import Guard
+from jaxdna.storage.disk import DiskFolder
 from jaxdna.training.positions import positions
 from tests.faults.conftest import NO_CACHE, SHORT, a_moment_after_compiling, afresh, rows, sha
 
@@ -55,7 +56,7 @@ def test_fault_02_a_terminal_that_is_closed_lets_the_run_save(runner, tmp_path):
             assert process.wait(60) == 78
         finally:
             process.kill()
-    assert positions(workdir / "checkpoints")
+    assert positions(DiskFolder(workdir / "checkpoints"))
     assert not (workdir / ".lock").exists()
 
 
@@ -75,7 +76,7 @@ def assert_a_stop_saves(job, workdir):
     job.send(signal.SIGTERM)
     assert job.end() == 78, job.output
     (stopped,) = re.findall(r"stopped by SIGTERM after step (\d+); the state is saved", job.output)
-    epochs, steps = positions(workdir / "checkpoints")[-1]
+    epochs, steps = positions(DiskFolder(workdir / "checkpoints"))[-1]
     assert int(stopped) == 40 * epochs + steps
 
 
@@ -109,7 +110,7 @@ def test_fault_02_an_epoch_in_many_parts_has_the_bits_of_one_in_one(runner, tmp_
             job.send(signal.SIGTERM)
             code = job.end()
         assert code in (0, 78), job.output
-        inside |= {place for place in positions(workdir / "checkpoints") if place[1]}
+        inside |= {place for place in positions(DiskFolder(workdir / "checkpoints")) if place[1]}
         if code == 0:  # a fast machine is done before the last stop
             break
     assert inside, "no stop fell inside an epoch"
@@ -145,7 +146,7 @@ def insisted(workdir, number, begins, settings=SHORT):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_fault_28_signals_to_the_very_end_do_not_change_the_code_of_a_stop(tmp_path, number):
     workdir = tmp_path / "run"
-    code, said = insisted(workdir, number, lambda _: positions(workdir / "checkpoints"))
+    code, said = insisted(workdir, number, lambda _: positions(DiskFolder(workdir / "checkpoints")))
     assert (code, "the state is saved" in said) == (78, True), said
 
 
@@ -219,7 +220,7 @@ def test_fault_02_a_signal_in_the_evaluation_abandons_it_and_saves(runner, tmp_p
             job.send(signal.SIGTERM)
             assert job.end() == 78, job.output
         (stopped,) = re.findall(r"stopped by SIGTERM after step (\d+)", job.output)
-        epochs, steps = positions(workdir / "checkpoints")[-1]
+        epochs, steps = positions(DiskFolder(workdir / "checkpoints"))[-1]
         assert int(stopped) == 4 * epochs + steps
         assert job.output.count("\nepoch ") == epochs
         if steps == 4:  # all steps of an epoch, and not its evaluation
@@ -238,7 +239,7 @@ def test_fault_02_a_second_interrupt_ends_at_once(runner, tmp_path):
         job.send(signal.SIGINT)
         assert job.end() == 130, job.output
     assert "interrupted again: ending at once" in job.output
-    assert not positions(workdir / "checkpoints")
+    assert not positions(DiskFolder(workdir / "checkpoints"))
 
 
 def test_fault_10_a_process_that_hangs_dumps_its_stacks_and_ends_with_75(runner, tmp_path):
@@ -278,7 +279,7 @@ def test_fault_13_a_loss_that_is_not_finite_ends_with_76_and_keeps_the_checkpoin
     explode = ["--config.train.epochs=12", "--config.optimizer.learning_rate=1e30"]
     output = runner.finish(workdir, *explode, code=76)
     assert re.search(r"the loss is (nan|inf) at step \d+", output)
-    assert positions(workdir / "checkpoints")[-1] == (8, 0)
+    assert positions(DiskFolder(workdir / "checkpoints"))[-1] == (8, 0)
     runner.finish(workdir)
     finished.assert_same(workdir)
 
@@ -294,7 +295,7 @@ def test_fault_13_parameters_that_only_the_validation_finds_broken_are_not_saved
     assert re.search("the validation loss is (nan|inf) at step 1; the last checkpoint", output)
     assert not (workdir / "summary.json").exists()
     assert "NaN" not in (workdir / "metrics.jsonl").read_text()
-    assert not positions(workdir / "checkpoints")
+    assert not positions(DiskFolder(workdir / "checkpoints"))
     runner.finish(workdir, *ONE_STEP, "--config.train.epochs=2")
     reference = tmp_path / "reference"
     runner.finish(reference, *ONE_STEP, "--config.train.epochs=2")
@@ -316,7 +317,7 @@ def test_fault_13_a_stop_saves_no_parameters_that_the_last_step_has_broken(runne
             if job.until(a_moment_after_compiling(workdir, moment)):
                 job.send(signal.SIGTERM)
             assert job.end() == 76, job.output
-        assert positions(workdir / "checkpoints") == [(1, 0)]
+        assert positions(DiskFolder(workdir / "checkpoints")) == [(1, 0)]
         if "a parameter is not finite after step 2; the last checkpoint is intact" in job.output:
             return
     pytest.fail("no stop came before the evaluation was done")

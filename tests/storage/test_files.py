@@ -9,7 +9,8 @@ import pytest
 from jaxdna.errors import UserError
 from jaxdna.runs.cross_validation import fold_folder
 from jaxdna.runs.run_folder import RunFolder
-from jaxdna.storage.files import Folder, FolderLost
+from jaxdna.storage.disk import DiskFolder
+from jaxdna.storage.files import FolderLost
 from jaxdna.storage.made_once import made_once
 from jaxdna.storage.manifest import damage
 from tools.lossy_disk import LossyDisk
@@ -26,12 +27,12 @@ def disk(tmp_path):
 
 def test_what_was_written_outlives_a_power_cut(disk):
     run = disk.path / "runs" / "a"
-    folder = Folder(run)
+    folder = DiskFolder(run)
     folder.make("deep/below")
     folder.write("config.json", "old" * 2000)
     folder.write("config.json", "new" * 2000)
     folder.write("metrics.jsonl", "row\n")
-    folder.append("metrics.jsonl", "another row")
+    folder.append("metrics.jsonl", "another row\n")
     (folder.place("deep/below") / "arrays").write_bytes(b"of a library" * 1000)
     folder.flush("deep")
     folder.rename("deep", "whole")
@@ -57,7 +58,7 @@ def test_a_folder_that_is_made_once_outlives_a_power_cut_whole(disk):
     made_once(target, fill)
     disk.fail()
     disk.start_again()
-    assert damage(target) is None
+    assert damage(DiskFolder(target)) is None
 
 
 WRITERS = {
@@ -75,7 +76,7 @@ def test_nothing_is_written_through_a_link(tmp_path, writer, name):
     outside = tmp_path / "outside"
     (outside / "below").mkdir(parents=True)
     (outside / "below" / "deep").write_text("theirs")
-    folder = Folder(tmp_path / "run")
+    folder = DiskFolder(tmp_path / "run")
     folder.make()
     folder.write("own", "")
     (folder.path / "link").symlink_to(outside)
@@ -92,7 +93,7 @@ def test_nothing_is_written_through_a_link(tmp_path, writer, name):
 def test_the_folder_itself_may_be_a_link(tmp_path):
     (tmp_path / "scratch").mkdir()
     (tmp_path / "run").symlink_to("scratch")
-    folder = Folder(tmp_path / "run")
+    folder = DiskFolder(tmp_path / "run")
     folder.make("deep")
     folder.write("deep/file", "x")
     assert (tmp_path / "scratch" / "deep" / "file").read_text() == "x"
@@ -130,19 +131,19 @@ def leave(path):
 @pytest.mark.parametrize("replace", [leave, os.mkdir, lambda path: path.write_text("a file")])
 @pytest.mark.parametrize("lose", [lambda path: path.rename(f"{path}.away"), shutil.rmtree])
 def test_a_folder_that_was_moved_or_replaced_gets_nothing(tmp_path, lose, replace):
-    folder = Folder(tmp_path / "run")
+    folder = DiskFolder(tmp_path / "run")
     folder.make("checkpoints")
     lose(folder.path)
     replace(folder.path)
     before = sorted(tmp_path.rglob("*"))
-    for writer in (*WRITERS.values(), Folder.remove):
+    for writer in (*WRITERS.values(), DiskFolder.remove):
         with pytest.raises(FolderLost, match="run was moved, removed or replaced while"):
             writer(folder, "checkpoints")
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_readers_see_the_old_file_or_the_new_one(tmp_path):
-    folder, seen, done = Folder(tmp_path), set(), threading.Event()
+    folder, seen, done = DiskFolder(tmp_path), set(), threading.Event()
     folder.write("file", "a" * 100_000)
 
     def read():
