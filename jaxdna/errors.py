@@ -133,9 +133,7 @@ def _lack_of_memory(error: BaseException) -> str:
     if not isinstance(error, MemoryError) and not text.startswith("RESOURCE_EXHAUSTED"):
         return ""
     cause = text.removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")[:300] or "no more is available"
-    return (
-        f"not enough memory ({cause}); legal: a smaller batch, network or data set, or more devices"
-    )
+    return f"not enough memory ({cause}); try a smaller batch, network or data set, or more devices"
 
 
 class StorageError(JaxdnaError):

@@ -47,7 +47,7 @@ def positive(default: float, meaning: str) -> Field:
 
 def seconds(default: float, meaning: str) -> Field:
     """Returns a key of the most seconds that something may take; `meaning` ends that sentence."""
-    return number(default, f"most seconds {meaning}, then exit 75; 0 waits for ever", high=1e9)
+    return number(default, f"most seconds {meaning} before exit 75; 0 waits for ever", high=1e9)
 
 
 def fraction(default: float, meaning: str) -> Field:
@@ -64,7 +64,7 @@ def choice(default: str, options: Iterable[str], meaning: str) -> Field:
 
 def text(default: str, meaning: str) -> Field:
     """Returns a key of any text."""
-    return Field(default, meaning, "a text", lambda v: True)
+    return Field(default, meaning, "text", lambda v: True)
 
 
 def flag(default: bool, meaning: str) -> Field:

@@ -76,7 +76,7 @@ DATA_SETS: dict[str, dict[str, Field]] = {
         "task": choice(
             "auto",
             TASK_CHOICES,
-            "what the targets are; auto: two classes, and whatever else they may be is refused",
+            "what the targets are; auto: two classes, and anything else is refused",
         ),
         "positives": text(
             "", "FASTA file of bound sequences; with labels_in_headers, of all sequences"
@@ -90,8 +90,8 @@ DATA_SETS: dict[str, dict[str, Field]] = {
         ),
         "table": text(
             "",
-            "instead of the others: file with rows of sequence, tab, 0 or 1, or with a header that "
-            "has a column sequence and those of the targets",
+            "instead of the others: file with rows of sequence, tab, 0 or 1, or with a header "
+            "that names a column sequence and columns of targets",
         ),
         "test_positives": text(
             "", "file like data.positives whose records are the test split, instead of a share"
@@ -108,7 +108,7 @@ DATA_SETS: dict[str, dict[str, Field]] = {
             "", "bigWig files, joined by commas: targets of the windows of data.bed; no negatives"
         ),
         "track_statistic": choice(
-            "mean", ("mean", "sum", "max"), "what of a track is the target of a window"
+            "mean", ("mean", "sum", "max"), "which statistic of a track is the target of a window"
         ),
         "track_bases": integer(
             0, "bases in the middle of a window whose track counts; 0: all", 0, 10**8
@@ -142,7 +142,7 @@ DATA_SETS: dict[str, dict[str, Field]] = {
         ),
         "folds": Field(
             0,
-            "cross-validation with so many folds; 0 for none",
+            "number of folds for cross-validation; 0 for none",
             "0, or an integer of 2 or more",
             lambda v: v == 0 or v >= 2,
         ),
@@ -153,7 +153,9 @@ DATA_SETS: dict[str, dict[str, Field]] = {
     },
 }
 
-_STRANDS = choice("average", STRAND_CHOICES, "how the logits of both strands make one prediction")
+_STRANDS = choice(
+    "average", STRAND_CHOICES, "how the logits of both strands are combined into one prediction"
+)
 
 
 def _odd(default: int, meaning: str) -> Field:
@@ -193,7 +195,7 @@ MODELS: dict[str, dict[str, Field]] = {
         "width": _odd(15, "bases that a filter of the stem spans, an odd number"),
         "pool": integer(10, "positions of which the stem keeps the largest", high=10**6),
         "blocks": integer(2, "transformer blocks", high=1000),
-        "heads": integer(4, "ways of attending in each block; they share the channels", high=1000),
+        "heads": integer(4, "attention heads in each block; they share the channels", high=1000),
         "dropout": share("share of the last features to drop in training"),
         "strands": _STRANDS,
     },
@@ -220,12 +222,13 @@ _IDENTITY = _identity(
         "train.class_weight": choice(
             "none",
             ("none", "balanced"),
-            "how much examples count in the loss; balanced: all classes count the same in total",
+            "how much each example counts in the loss; balanced: all classes count the same in "
+            "total",
         ),
         "train.precision": choice(
             "float32",
             ("float32", "bfloat16"),
-            "type of activations; parameters, optimizer, logits and loss are float32 always",
+            "type of activations; parameters, optimizer, logits and loss are always float32",
         ),
         "train.early_stopping.metric": choice(
             "val_loss",
@@ -252,7 +255,7 @@ _SETTINGS = {
         0.999, "decay of Adam's second moment", "a number, 0 to below 1", lambda v: 0 <= v < 1
     ),
     "optimizer.eps": positive(1e-7, "Adam's guard against division by zero (Keras: 1e-7)"),
-    "train.epochs": integer(20, "most epochs to train", high=10**7),
+    "train.epochs": integer(20, "epochs to train, at most", high=10**7),
     "train.accumulate": integer(
         1, "parts of a batch that follow one another, to fit a large one into memory", high=10**6
     ),
@@ -290,7 +293,7 @@ _SETTINGS = {
     "parameter_server.workers": integer(2, "processes that compute gradients", high=10**4),
     "parameter_server.servers": integer(1, "processes that share the variables", high=10**4),
     "parameter_server.max_staleness": integer(
-        8, "updates between a worker's pull and its push at most; 0 is synchronous", low=0
+        8, "most updates by others between a worker's pull and its push; 0 is synchronous", low=0
     ),
     "parameter_server.devices_per_worker": integer(1, "devices of each worker", high=4096),
     "parameter_server.checkpoint_every": integer(
@@ -306,7 +309,7 @@ _SETTINGS = {
     ),
     "checkpoint.every_epochs": integer(1, "epochs between checkpoints"),
     "checkpoint.keep": integer(3, "checkpoints to keep; each holds the best parameters too"),
-    "cluster.coordinator": text("", "HOST:PORT of process 0, where nothing else tells"),
+    "cluster.coordinator": text("", "HOST:PORT of process 0, where nothing else says it"),
     "cluster.processes": integer(1, "number of processes, with a coordinator", high=10**6),
     "cluster.process_id": integer(0, "which of them this is, from 0", low=0, high=10**6),
     "cluster.start_seconds": integer(300, "how long to wait for the other processes"),

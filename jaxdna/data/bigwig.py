@@ -59,8 +59,8 @@ def _write(file: Any, path: str, sizes: Mapping[str, int], spans: _Spans) -> Non
         starts, stops, values = (np.array(column) for column in columns)
         if (starts[1:] < stops[:-1]).any() or stops[-1] > sizes[name]:
             raise UserError(
-                f"--output={path}: two records are called '{name}', and a track has one of each; "
-                "legal: other names, or .bed"
+                f"--output={path}: two records are called '{name}', but each name may be in a "
+                "track only once; rename one, or write .bed"
             )
         file.addEntries([name] * len(starts), starts, ends=stops, values=values)
     file.close()

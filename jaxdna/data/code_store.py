@@ -111,7 +111,7 @@ def find_or_make(
     except OSError as error:
         raise UserError(
             f"the converted sequences cannot be written to {target.parent} "
-            f"({(error.strerror or str(error)).lower()}); legal: a folder with enough free space"
+            f"({(error.strerror or str(error)).lower()}); give a folder with enough free space"
         ) from error
     return open_store(target)
 
@@ -127,8 +127,8 @@ def cache_folder(setting: str) -> Path:
     own = user_cache()
     if own is None:
         raise UserError(
-            "--config.runtime.data_cache=auto is in the user's home folder, and there is none; "
-            "legal: a folder, or HOME or XDG_CACHE_HOME in the environment"
+            "--config.runtime.data_cache=auto needs a home folder, and there is none; give a "
+            "folder, or set HOME or XDG_CACHE_HOME"
         )
     return own / "codes"
 
@@ -143,8 +143,8 @@ def open_store(folder: str | Path) -> CodeStore:
     cause = damage(DiskFolder(folder))
     if cause is not None:
         raise UserError(
-            f"the converted sequences in {folder} are damaged ({cause}); legal: remove that "
-            "folder, and they are converted anew"
+            f"the converted sequences in {folder} are damaged ({cause}); remove that folder, and "
+            "they will be converted again"
         )
     meta = json.loads((folder / "store.json").read_text(encoding="utf-8"))
     with np.load(folder / "columns.npz") as columns:

@@ -30,14 +30,16 @@ def file_digest(path: str | Path, memory: Path | None = None) -> str:
       UserError: the file is stdin or a pipe, or cannot be read.
     """
     if str(path) == "-":
-        raise UserError("stdin cannot be trained on, a rerun must find it again; legal: a file")
+        raise UserError(
+            "stdin cannot be trained on, since a rerun could not read it again; give a file"
+        )
     place = None
     if memory is not None:
         name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:20]
         place = memory / f"{name}.json"
     try:
         if stat.S_ISFIFO(os.stat(path).st_mode):  # to open it would wait for a writer
-            raise UserError(f"{path} is a pipe, but a rerun must find it again; legal: a file")
+            raise UserError(f"{path} is a pipe, which a rerun could not read again; give a file")
         with open(path, "rb") as file:
             now = time.time()
             state = _state(file.fileno())
@@ -50,7 +52,7 @@ def file_digest(path: str | Path, memory: Path | None = None) -> str:
             return digest
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({reason(error, path)}); legal: a file, plain or gzipped"
+            f"{path} cannot be read ({reason(error, path)}); give a file, plain or gzipped"
         ) from error
 
 

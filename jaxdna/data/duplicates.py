@@ -41,7 +41,7 @@ class Duplicates:
                 f"complement ({shown}): the score may be too good"
             )
         if self.conflicting:
-            notes.append(f"{self.conflicting} sequences have a copy of another class ({shown})")
+            notes.append(f"{self.conflicting} sequences have a copy in another class ({shown})")
         return notes
 
 

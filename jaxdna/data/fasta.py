@@ -107,7 +107,7 @@ def _parse(
             begun = parser.drained > 0
             yield Piece(parser.drain(), begun, open=True)
     if empty:
-        raise UserError(f"{display(path)} is empty; legal: a FASTA file with at least one record")
+        raise UserError(f"{display(path)} is empty; give a FASTA file with at least one record")
     before = parser.drained, parser.drained_ambiguous
     for found in parser.finish():
         if stats is not None:
@@ -212,8 +212,8 @@ class _Parser:
             yield found
         if self.header is None:
             raise UserError(
-                f"{self.name} holds no record; legal: FASTA, headers that begin with > and their "
-                "sequences"
+                f"{self.name} contains no records; legal: FASTA, that is headers that begin with "
+                ">, each followed by its sequence"
             )
         yield self._hand_out([self.header], [self.header_line], self.parts, [self.open_bases()])
         self.drained = self.drained_ambiguous = 0
@@ -255,14 +255,14 @@ class _Parser:
             if b"\r" in header and b"\r" in header.rstrip():  # the records are in the header
                 raise UserError(
                     f"{self.name}, line {line} is a header with CR in it, so some lines end with "
-                    "CR alone, as on old Macs, and others with LF; legal: lines that end with LF"
+                    "CR alone, as on old Macs, and others with LF; convert them all to LF"
                 )
         empty = np.flatnonzero(np.diff(offsets) == 0)
         if empty.size and not self.allow_empty:
             first = int(empty[0])
             raise UserError(
-                f"{self.name}, record '{ids[first]}', line {lines[first]} has no sequence; "
-                "legal: at least one base after each header"
+                f"{self.name}, record '{ids[first]}', line {lines[first]} has no sequence; each "
+                "header needs at least one base after it"
             )
         self.records += len(headers)
         codes = parts[0] if len(parts) == 1 else np.concatenate([*parts, _NO_BASES])
@@ -273,8 +273,8 @@ class _Parser:
         if self.open_bases() > _MOST_WHOLE_BASES:
             raise UserError(
                 f"{self.name}, record '{record_id(self.header or b'', self.records + 1)}', line "
-                f"{self.header_line} has more than {_MOST_WHOLE_BASES:,} bases, but must be "
-                "read whole; legal: shorter records (cut it into windows)"
+                f"{self.header_line} has more than {_MOST_WHOLE_BASES:,} bases, but must be read "
+                "in one piece; cut it into windows"
             )
 
     def open_bases(self) -> int:
@@ -290,7 +290,7 @@ class _Parser:
         found = text.split(b"\n")[0].strip().decode("ascii", "replace")
         hint = " (a FASTQ file?)" if found.startswith("@") else ""
         raise UserError(
-            f"{self.name}, line {self.lines + line + 1}: {found!r} stands before the first header"
+            f"{self.name}, line {self.lines + line + 1}: {found!r} comes before the first header"
             f"{hint}; legal: FASTA, whose first line begins with >"
         )
 

@@ -132,14 +132,14 @@ class _Lines:
 def _new_id(header: bytes, index: Index, path: Path) -> str:
     if b"\r" in header:
         raise UserError(
-            f"genome {path} has a header with CR in it, so some lines end with CR alone, as on old "
-            "Macs, and others with LF; legal: lines that end with LF"
+            f"genome {path} has a header with CR in it, so some lines end with CR alone, as on "
+            "old Macs, and others with LF; convert them all to LF"
         )
     name = record_id(header[1:], len(index))
     if name in index:
         raise UserError(
-            f"genome {path} cannot be indexed ({name} occurs twice); legal: FASTA with names "
-            "that differ"
+            f"genome {path} cannot be indexed ({name} occurs twice); give each sequence a "
+            "different name"
         )
     return name
 
@@ -179,7 +179,7 @@ def _split(path: Path, position: int = 0) -> Iterator[tuple[int, bytes | None, b
             if not seen and letters.strip():
                 found = letters.strip().split(b"\n")[0][:20].decode("ascii", "replace")
                 raise UserError(
-                    f"genome {path}: {found!r} stands before the first header; legal: FASTA, whose "
+                    f"genome {path}: {found!r} comes before the first header; legal: FASTA, whose "
                     "first line begins with >, plain, gzip or bgzip, or .2bit"
                 )
             if seen:
@@ -191,4 +191,4 @@ def _split(path: Path, position: int = 0) -> Iterator[tuple[int, bytes | None, b
         yield position + len(held), held.rstrip(), b""
         seen |= held.startswith(b">")
     if not seen:
-        raise UserError(f"genome {path} holds no record; legal: FASTA, plain or compressed")
+        raise UserError(f"genome {path} contains no records; legal: FASTA, plain or compressed")

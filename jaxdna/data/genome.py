@@ -113,7 +113,7 @@ def naming_hint(name: str, present: Collection[str]) -> str:
       present: those that are.
     """
     if other := other_style(name, present):
-        return f"there it is called {other}; legal: one style in both, {name} or {other}"
+        return f"there it is called {other}; use one style in both, {name} or {other}"
     if len(present) > 30:
         shown = ", ".join(list(present)[:5])
         return f"legal: {shown} and {len(present) - 5} more"
@@ -172,8 +172,8 @@ def _open(path: Path, cache: Path) -> _Letters:
         # To open a pipe would wait for a writer.
         if str(path) == "-" or not (path.is_dir() or stat.S_ISREG(path.stat().st_mode)):
             raise UserError(
-                f"genome {display(path)} is a pipe or a device, and windows are read at random "
-                "places; legal: a file, FASTA (plain, gzip or bgzip) or .2bit"
+                f"genome {display(path)} is a pipe or a device, but windows are read at random "
+                "positions; give a file, FASTA (plain, gzip or bgzip) or .2bit"
             )
         file = _File(path)
         if file.read(0, 4) in MAGIC:
@@ -214,7 +214,7 @@ def _indexed(path: Path, cache: Path) -> tuple[Path, Index]:
         if index is None:
             raise UserError(
                 f"genome {path} must be unpacked once into {folder.parent}, which failed "
-                f"({(error.strerror or str(error)).lower()}); legal: a folder with enough free "
+                f"({(error.strerror or str(error)).lower()}); give a folder with enough free "
                 "space (XDG_CACHE_HOME, --config.runtime.data_cache), or plain FASTA with lines of "
                 "one length"
             ) from error

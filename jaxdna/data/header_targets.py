@@ -43,7 +43,7 @@ def labelled_by_headers(
             first = first or how
             value = form.read(text)
             if how == "" or how != first or value is None:
-                wrong = f"target {text!r}" if how and how == first else "no target as the others"
+                wrong = f"target {text!r}" if how and how == first else "a target in another form"
                 wrong = wrong if how else "no target"
                 legal = f"legal: {form.legal}" if how and how == first else _LEGAL
                 raise UserError(

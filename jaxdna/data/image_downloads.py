@@ -123,5 +123,7 @@ def download(source: Source) -> dict[str, Examples]:
             reason = getattr(error, "reason", error)
             raise DownloadError(f"{address} cannot be downloaded: {reason}") from error
         if hashlib.sha256(files[-1]).hexdigest() != sha256:
-            raise DownloadError(f"{address} brought another file than expected")
+            raise DownloadError(
+                f"{address} is not the file that was expected (its SHA-256 differs)"
+            )
     return source.parse(*files)

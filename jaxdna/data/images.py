@@ -124,8 +124,8 @@ def prepared_folder(name: str, data_dir: str) -> Path:
         root = Path(data_dir or default).expanduser()
     except RuntimeError:
         raise UserError(
-            f"--config.data.data_dir={data_dir or default} is in a home folder, and there is none; "
-            "legal: the path of another folder, or HOME in the environment"
+            f"--config.data.data_dir={data_dir or default} is in a home folder, and there is "
+            "none; give the path of another folder, or set HOME"
         ) from None
     home = root / name
     versions = sorted(home.glob("*.*.*")) if home.is_dir() else []
@@ -134,8 +134,8 @@ def prepared_folder(name: str, data_dir: str) -> Path:
         return complete[-1]
     if versions:
         raise UserError(
-            f"--config.data.data_dir={root}: {versions[-1]} is half prepared (no dataset_info.json"
-            "); remove it, and prepare or copy the data set anew"
+            f"--config.data.data_dir={root}: {versions[-1]} is only half prepared (no "
+            "dataset_info.json); remove it, and prepare or copy the data set again"
         )
     try:
         write_dataset(root, name, _VERSIONS[name], download(SOURCES[name]))
@@ -201,7 +201,8 @@ def read_dataset(name: str, folder: Path) -> dict[str, Split]:
     except Exception as error:  # the readers raise whatever they like
         raise UserError(
             f"--config.data.data_dir: {folder} is damaged, or is not {name} prepared as "
-            f"array_record ({_first_line(error)}); remove it, and prepare or copy the data set anew"
+            f"array_record ({_first_line(error)}); remove it, and prepare or copy the data set "
+            "again"
         ) from None
     return splits
 

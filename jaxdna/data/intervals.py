@@ -86,8 +86,8 @@ class Windows:
         if not self.dropped:
             return []
         return [
-            f"{self.dropped} of {len(self) + self.dropped} windows of {self.length} bases leave "
-            "their chromosome (dropped)"
+            f"{self.dropped} of {len(self) + self.dropped} windows of {self.length} bases reach "
+            "beyond their chromosome (dropped)"
         ]
 
 
@@ -130,7 +130,7 @@ def read_intervals(path: str | Path) -> Intervals:
         beyond = max(0, len(fields) - _SUMMIT)
         rows.extend((start, stop, summit, minus, beyond, beyond > 1 and _has_blocks(fields)))
     if not rows:
-        raise UserError(f"{display(path)} holds no interval; legal: BED with at least one row")
+        raise UserError(f"{display(path)} contains no intervals; give BED with at least one row")
     table = np.frombuffer(rows, dtype=np.int64).reshape(-1, 6)
     starts, stops, summits, reverse, more, blocks = table.T
     wide = more > 1  # all of these extend narrowPeak, or none does
@@ -167,8 +167,8 @@ def place_windows(intervals: Intervals, genome: Genome, length: int, source: str
     rows = np.flatnonzero((starts >= 0) & (starts + length <= sizes))
     if not rows.size:
         raise UserError(
-            f"{source}: every window of {length} bases leaves its chromosome in {genome.path}; "
-            "legal: intervals of this genome, or a smaller --config.data.length"
+            f"{source}: every window of {length} bases reaches beyond its chromosome in "
+            f"{genome.path}; give intervals on this genome, or a smaller --config.data.length"
         )
     return Windows(
         intervals.chromosomes[rows],

@@ -224,7 +224,7 @@ def _labelled(
                 if values and rows.names != names:
                     raise UserError(
                         f"{path} has the targets {', '.join(rows.names)}, and {paths[0]} has "
-                        f"{', '.join(names)}; legal: the same columns in both"
+                        f"{', '.join(names)}; give the same columns in both"
                     )
                 names = rows.names
                 values.append(rows.targets)
@@ -362,7 +362,7 @@ def _overlap_notes(columns: dict[str, NDArray], length: int) -> list[str]:
         return []
     return [
         f"{overlapping.sum()} of {overlapping.size} windows of {length} bases overlap another one "
-        "and stay in one split with it, the largest group with "
+        "and stay in the same split; the largest group has "
         f"{np.bincount(columns['groups']).max()} records (--config.data.test_chroms splits by "
         "chromosome)"
     ]

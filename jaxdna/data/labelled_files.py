@@ -61,7 +61,7 @@ def load_files(config: ConfigDict) -> Dataset:
         one, other = (f"'{names[i]}'" for i in duplicates.examples[0])
         raise UserError(
             f"every sequence has a copy of the other class ({one} and {other}, for example): "
-            "nothing tells the classes apart; legal: bound and unbound sequences that differ"
+            "nothing tells the classes apart; give bound and unbound sequences that differ"
         )
     caveats = duplicates.notes(names)
     alone = None
@@ -143,12 +143,12 @@ def _split_rows(
     if len(ways) > 1:
         raise UserError(
             f"--config.data.{ways[0]}={data[ways[0]]} and --config.data.{ways[1]}={data[ways[1]]} "
-            "both say what the test split is; legal: one of them"
+            "both define the test split; give only one of them"
         )
     if bool(data.valid_chroms) != bool(data.test_chroms):
         raise UserError(
-            "--config.data.valid_chroms and --config.data.test_chroms go together; "
-            "legal: both, or none"
+            "--config.data.valid_chroms and --config.data.test_chroms go together; give both or "
+            "neither"
         )
     if data.split_table:
         return read_split_table(data.split_table, labelled.ids())

@@ -53,7 +53,7 @@ def _check_sources(data: Any) -> None:
     if bool(data.test_negatives) != bool(data.test_positives and paired):
         raise UserError(
             f"--config.data.test_positives={data.test_positives} and --config.data.test_negatives="
-            f"{data.test_negatives} go together; legal: both, or none"
+            f"{data.test_negatives} go together; give both or neither"
         )
     if data.table:
         if data.negatives not in ("", SHUFFLE):

@@ -27,8 +27,8 @@ def require_memory(needed: int, what: str, legal: str) -> None:
     free = available_memory()
     if needed > free:
         raise UserError(
-            f"{what} would take {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are "
-            f"free here; legal: {legal}"
+            f"{what} would take {needed / 1e9:,.1f} GB of memory, but only {free / 1e9:,.1f} GB "
+            f"are free here; try {legal}"
         )
 
 

@@ -143,10 +143,10 @@ def read_motifs(path: str | Path) -> list[Motif]:
             for matrix in parse(content.read(), Path(Path(path).name.removesuffix(".gz")).stem)
         ]
         if not motifs:
-            raise ValueError("no motif in it")
+            raise ValueError("it contains no motif")
     except ValueError as error:
         raise UserError(
-            f"motif file {display(path)} does not parse ({error}); legal: {FORMATS}"
+            f"motif file {display(path)} cannot be parsed ({error}); legal: {FORMATS}"
         ) from error
     return motifs
 

@@ -40,10 +40,14 @@ class GcMatched:
         notes = []
         if self.loose:
             notes.append(
-                f"{self.loose} of {total} negatives differ by more than {GC_TOLERANCE:g} in GC"
+                f"{self.loose} of {total} negatives differ from their positives by more than "
+                f"{GC_TOLERANCE:g} in GC"
             )
         if self.missing:
-            notes.append(f"{self.missing} of {total} positives found no negative of their GC")
+            notes.append(
+                f"{self.missing} of {total} positives have no negative, since none with their GC "
+                "content was found"
+            )
         return notes
 
 
@@ -100,7 +104,7 @@ def gc_matched(
     partner, start = np.concatenate(partners)[order], np.concatenate(starts)[order]
     if not partner.size:
         raise UserError(
-            f"{genome.path} has no place for a GC-matched negative of {length} bases; "
+            f"{genome.path} has no room for a GC-matched negative of {length} bases; "
             "legal: --config.data.negatives=dinucleotide_shuffle, or a BED file"
         )
     chromosomes = positives.chromosomes[partner]

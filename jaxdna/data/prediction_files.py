@@ -55,7 +55,7 @@ def output_format(path: str, windows: bool, variants: bool = False) -> str:
         raise UserError(f"--output={path} needs --window, which gives positions; legal: .tsv")
     if form == "bigwig" and find_spec("pyBigWig") is None:
         raise UserError(
-            f"--output={path} needs pyBigWig; legal: pip install jaxdna[bigwig], or .bedGraph"
+            f"--output={path} needs pyBigWig; run pip install 'jaxdna[bigwig]', or write .bedGraph"
         )
     return form
 
@@ -100,8 +100,8 @@ def appears_whole(path: str) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
         raise UserError(
-            f"--output={path} cannot be written ({(error.strerror or str(error)).lower()}); "
-            "legal: a file in a folder that exists"
+            f"--output={path} cannot be written ({(error.strerror or str(error)).lower()}); give "
+            "a file in a folder that exists"
         ) from error
     try:
         os.close(handle)

@@ -141,7 +141,7 @@ def misfit_error(
     wrong = lengths[misfits(lengths, length, policy)]
     return UserError(
         f"{source}: {_first(names, wrong)} not {length} bases long, and "
-        f"--config.data.lengths={policy} does not mend that; "
+        f"--config.data.lengths={policy} does not change their length; "
         + _remedy(wrong, length, policy, int(lengths.min()) >= width, named)
     )
 

@@ -62,8 +62,8 @@ class Relation:
         if not together.size:
             return []
         note = (
-            f"{together.sum()} sequences {self.how} and stay in one split with it "
-            f"({together.size} families, the largest of {together.max()}"
+            f"{together.sum()} sequences {self.how} and stay in the same split "
+            f"({together.size} families; the largest has {together.max()}"
         )
         if alone is not None:
             apart = find_duplicates(self.groups, alone, np.zeros_like(self.groups)).across

@@ -71,7 +71,7 @@ class SequenceStats:
                 "are N or another ambiguous letter"
             )
         if self.unknown_records:
-            notes.append(f"{self.unknown_records} of {self.records} sequences are all N")
+            notes.append(f"{self.unknown_records} of {self.records} sequences contain only N")
         if self.empty_records:
             notes.append(f"{self.empty_records} of {self.records} headers have no sequence")
         if duplicates := self.duplicate_ids:

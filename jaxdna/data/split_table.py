@@ -30,13 +30,13 @@ def read_split_table(
         twice = next(name for row, name in enumerate(ids) if row_of[name] != row)
         raise UserError(
             f"two records are called '{twice}', so --config.data.split_table={path} cannot tell "
-            "them apart; legal: names that differ"
+            "them apart; give each record a different name"
         )
     lines = read_lines(path)
     _, header = next(lines)
     columns = header.split("\t")
     if not {"id", "split"} <= set(columns):
-        raise UserError(f"{path}, line 1 has no columns id and split; legal: a header with both")
+        raise UserError(f"{path}, line 1 has no columns id and split; give a header with both")
     name_column, split_column = columns.index("id"), columns.index("split")
     rows: dict[str, list[int]] = {name: [] for name in SPLITS}
     seen: set[str] = set()
@@ -55,7 +55,7 @@ def read_split_table(
         rows[split].append(row_of[name])
     for split, members in rows.items():
         if not members:
-            raise UserError(f"{path} gives no record to {split}; legal: one or more for each")
+            raise UserError(f"{path} puts no record into {split}; legal: one or more for each")
     left_out = len(ids) - len(seen)
     notes = [f"{path}: {left_out} of {len(ids)} records are in no split"] if left_out else []
     return {split: np.array(members, dtype=np.int64) for split, members in rows.items()}, notes

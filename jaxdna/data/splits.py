@@ -172,7 +172,7 @@ def chromosome_split(
     if both:
         raise UserError(
             f"chromosome {both[0]} is in both --config.data.valid_chroms and "
-            "--config.data.test_chroms; legal: in one of them"
+            "--config.data.test_chroms; give it in one of them"
         )
     present = np.unique(chromosomes).tolist()
     split = np.full(chromosomes.size, _TRAIN, dtype=np.int8)

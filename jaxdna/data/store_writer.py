@@ -187,8 +187,8 @@ class StoreWriter:
         if needed > free:
             raise UserError(
                 f"--config.data.lengths={self._policy} makes {len(records):,} rows of {length:,} "
-                f"bases, {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in "
-                f"{self._folder.parent}; legal: a smaller --config.data.length, or another "
+                f"bases, {needed / 1e9:,.1f} GB, but only {free / 1e9:,.1f} GB are free in "
+                f"{self._folder.parent}; give a smaller --config.data.length, or another "
                 "--config.runtime.data_cache"
             )
         rows = max(1, _CHUNK_BASES // max(length, int(records.lengths.max())))

@@ -72,8 +72,8 @@ def read_blocks(path: str | Path, spare: int = STREAMED) -> Iterator[bytes]:
                     yield block
     except OSError as error:
         raise UserError(
-            f"{display(path)} cannot be read ({reason(error, path)}); "
-            "legal: a file that exists, or - for stdin"
+            f"{display(path)} cannot be read ({reason(error, path)}); give a file that exists, or "
+            "- for stdin"
         ) from error
 
 
@@ -107,7 +107,7 @@ def read_lines(path: str | Path, spare: int = _KEPT) -> Iterator[tuple[int, str]
     number, carry, empty = 0, b"", True
     for block in read_text(path, spare):
         if b"\0" in block:
-            raise UserError(f"{display(path)} is binary; legal: a text file, plain or gzipped")
+            raise UserError(f"{display(path)} is binary; give a text file, plain or gzipped")
         empty = False
         *lines, carry = (carry + block).split(b"\n")
         if len(carry) > _MAX_LINE_BYTES:
@@ -119,7 +119,7 @@ def read_lines(path: str | Path, spare: int = _KEPT) -> Iterator[tuple[int, str]
             number += 1
             yield number, line.rstrip(b"\r").decode("utf-8", "replace")
     if empty:
-        raise UserError(f"{display(path)} is empty; legal: a file with at least one row")
+        raise UserError(f"{display(path)} is empty; give a file with at least one row")
     if carry:
         yield number + 1, carry.rstrip(b"\r").decode("utf-8", "replace")
 

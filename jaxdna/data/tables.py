@@ -67,7 +67,7 @@ def read_table(
             yield _labelled(path, rows, ambiguous, columns)
             rows, bases = [], 0
     if columns is None:
-        raise UserError(f"{display(path)} holds no labelled sequence; {_legal(kind)}")
+        raise UserError(f"{display(path)} contains no labelled sequences; {_legal(kind)}")
     if rows:
         yield _labelled(path, rows, ambiguous, columns)
 
@@ -160,7 +160,9 @@ def _by_header(
     twice = next((name for i, name in enumerate(header) if name in header[:i] and name), None)
     sequence, *more = _sequence_columns(header)
     if twice is not None or more:
-        raise UserError(f"{path} has two columns '{twice or SEQUENCE}'; legal: names that differ")
+        raise UserError(
+            f"{path} has two columns '{twice or SEQUENCE}'; give each column a different name"
+        )
     name = next((lower.index(one) for one in NAMES if one in lower), None)
     others = [n for n, low in zip(header, lower, strict=True) if low not in (*_SEQUENCES, *NAMES)]
     if unknown := [one for one in wanted if one not in others]:
@@ -186,7 +188,7 @@ def _by_header(
                 "--config.data.task=multilabel, regression or counts, or --config.data.targets "
                 "with one of them"
             )
-        raise UserError(f"{path} {given}, and one was expected; legal: {legal}")
+        raise UserError(f"{path} {given}, but only one was expected; legal: {legal}")
     return _Columns(sequence, name, [header.index(n) for n in chosen], tuple(chosen), header=True)
 
 

@@ -220,7 +220,10 @@ def swaps_of(pairs: str, names: Sequence[str]) -> tuple[int, ...]:
                 raise UserError(f"{flag}: unknown target {end!r}; {nearest(end, names)}")
         one, other = (names.index(end) for end in ends)
         if one == other or swaps[one] != one or swaps[other] != other:
-            raise UserError(f"{flag}: {pair!r} names targets that are in a pair; legal: each once")
+            raise UserError(
+                f"{flag}: {pair!r} names a target that is already in a pair; legal: each target "
+                "once"
+            )
         swaps[one], swaps[other] = other, one
     return tuple(swaps) if pairs else ()
 

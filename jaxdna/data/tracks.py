@@ -29,7 +29,7 @@ def track_names(paths: Sequence[str]) -> tuple[str, ...]:
     for i, name in enumerate(names):
         if name in names[:i]:
             raise UserError(
-                f"--config.data.tracks={','.join(paths)}: two tracks are called '{name}'; legal: "
+                f"--config.data.tracks={','.join(paths)}: two tracks are called '{name}'; give "
                 "files whose names differ"
             )
     return names
@@ -54,8 +54,8 @@ def read_tracks(
     """
     if find_spec("pyBigWig") is None:
         raise UserError(
-            f"--config.data.tracks={','.join(paths)} needs pyBigWig; legal: pip install "
-            "jaxdna[bigwig]"
+            f"--config.data.tracks={','.join(paths)} needs pyBigWig; run pip install "
+            "'jaxdna[bigwig]'"
         )
     width = bases or windows.length
     if width > windows.length:
@@ -107,11 +107,11 @@ def _check_begin(path: str) -> None:
         head = file.read(_HEADER_BYTES)
     order = {_MAGIC: "<", _MAGIC[::-1]: ">"}.get(head[:4])
     if order is None:
-        raise RuntimeError("its first bytes are others")
+        raise RuntimeError("it does not begin as a bigWig does")
     # Kent et al., BigWig and BigBed, Bioinformatics, 2010, supplement
     zooms, *places = struct.unpack_from(f"{order}HQQQ", head.ljust(_HEADER_BYTES, b"\0"), 6)
     if size < _HEADER_BYTES + zooms * _ZOOM_BYTES or max(places) >= size:
-        raise RuntimeError(f"its {size:,} bytes are not all that there were")
+        raise RuntimeError(f"its {size:,} bytes are not the complete file")
 
 
 def _require_same(path: str, sizes: dict[str, int], windows: Windows, genome: Genome) -> None:
@@ -120,7 +120,7 @@ def _require_same(path: str, sizes: dict[str, int], windows: Windows, genome: Ge
         if genome.lengths.get(name, size) != size:
             raise UserError(
                 f"--config.data.tracks: {path} has {size:,} bases of {name}, and {genome.path} "
-                f"{genome.lengths[name]:,}; legal: a track of the same genome"
+                f"{genome.lengths[name]:,}; give a track of the same genome"
             )
     for name in dict.fromkeys(windows.chromosomes.tolist()):
         if name not in sizes:

@@ -95,7 +95,7 @@ def read_variants(
         if not _is_row(fields, headed):
             raise UserError(
                 f"{where}, line {number} is not a VCF row; legal: CHROM, POS, ID, REF and ALT, "
-                "parted by tabs"
+                "separated by tabs"
             )
         chromosome, position, name, reference, alternatives = fields[:_FIXED_COLUMNS]
         if chromosome not in genome.lengths and other_style(chromosome, genome.lengths):
@@ -106,7 +106,7 @@ def read_variants(
             one, other = codes
             yield Variant(*place, name, reference, alternative, one, other, note, line, *span)
     if not seen:
-        raise UserError(f"{where} holds no variant; legal: VCF, at least its header")
+        raise UserError(f"{where} contains no variants; give VCF with at least a header")
 
 
 def _is_row(fields: list[str], headed: bool) -> bool:

@@ -203,7 +203,7 @@ def test_a_damaged_store_is_told_by_its_folder(inputs, tmp_path, name, damage):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[: -50 if damage == "short" else 0])
-    with pytest.raises(UserError, match=f"{folder} are damaged .*; legal: remove that folder"):
+    with pytest.raises(UserError, match=f"{folder} are damaged .*; remove that folder"):
         convert(inputs, tmp_path / "cache", lengths="pad")
     shutil.rmtree(folder)
     assert len(convert(inputs, tmp_path / "cache", lengths="pad")) == 70

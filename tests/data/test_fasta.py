@@ -123,8 +123,8 @@ def test_any_bytes_give_records_or_a_sentence(tmp_path, content, block):
 
 JUNK = {
     "empty": (b"", ["is empty"]),
-    "blank lines only": (b"\n\n", ["holds no record"]),
-    "comment only": (b";x\n", ["holds no record"]),
+    "blank lines only": (b"\n\n", ["contains no records"]),
+    "comment only": (b";x\n", ["contains no records"]),
     "empty gzip": (gzip.compress(b""), ["is empty"]),
     "text first": (b"\nhello\n>a\nAC\n", ["line 2", "'hello'", "before the first header"]),
     "FASTQ": (b"@r1\nACGT\n+\nIIII\n", ["line 1", "FASTQ"]),
@@ -188,7 +188,7 @@ def test_ambiguous_letters_follow_the_policy_and_are_counted(tmp_path):
         assert stats.duplicate_ids == 1
         assert stats.notes() == [
             "7 of 20 letters (0.35) are N or another ambiguous letter",
-            "1 of 4 sequences are all N",
+            "1 of 4 sequences contain only N",
             "1 of 4 records repeat an earlier id (kept)",
         ]
     sentence = refusal(path, ambiguous="error")

@@ -377,7 +377,7 @@ def test_a_form_is_read_as_what_it_is(tmp_path, form):
     ("content", "sentence"),
     [
         ("MEME version 4\nMOTIF m1\nlog-odds matrix: w= 1\n 1 2 3 4\n", "line 2.*only log-odds"),
-        (HEAD, "no motif in it"),
+        (HEAD, "it contains no motif"),
         (MEME.replace("= ACGT", "= ACDEFGHIKLMNPQRSTVWY"), "line 3: alphabet ACDEF"),
         (MEME.replace("w= 3", "w= 4"), "line 11: motif m1 declares w=4 but has 3 rows"),
         (MEME.replace(" w= 3", "").replace("0.0 0.2", "0.0 O.2"), r"line 13: '0.0 O.2 0.0 0.8'"),
@@ -395,7 +395,7 @@ def test_what_is_no_motif_file_is_refused_with_its_line(tmp_path, content, sente
     path = tmp_path / "form.txt"
     path.write_text(content)
     with pytest.raises(
-        UserError, match=rf"form\.txt does not parse \({sentence}.*legal: MEME, JAS"
+        UserError, match=rf"form\.txt cannot be parsed \({sentence}.*legal: MEME, JAS"
     ):
         read_motifs(path)
 
@@ -406,7 +406,7 @@ def test_text_of_two_bytes_a_letter_and_binary_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"form\.txt is UTF-16 text; legal: plain text"):
         read_motifs(path)
     path.write_bytes(MEME.encode() + b"\0")
-    with pytest.raises(UserError, match=r"does not parse \(not a text file"):
+    with pytest.raises(UserError, match=r"cannot be parsed \(not a text file"):
         read_motifs(path)
 
 

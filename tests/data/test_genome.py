@@ -200,10 +200,10 @@ def test_a_damaged_index_is_made_anew(tmp_path, pack):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ["holds no record"]),
-        (b"\n\n", ["holds no record"]),
-        (b"; a comment\n", ["holds no record"]),
-        (b"hello\n>a\nACGT\n", ["'hello' stands before the first header"]),
+        (b"", ["contains no records"]),
+        (b"\n\n", ["contains no records"]),
+        (b"; a comment\n", ["contains no records"]),
+        (b"hello\n>a\nACGT\n", ["'hello' comes before the first header"]),
         (b">a\nACGT\n>b\nA\n>a x\nACGT\n", ["cannot be indexed", "a occurs twice"]),
         (b">a\nACGT\n>b\rACGT\n>c\nA\n", ["CR alone", "others with LF"]),
         (gzip.compress(PLAIN)[:-30], ["truncated gzip"]),

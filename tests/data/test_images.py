@@ -138,7 +138,7 @@ def test_a_damaged_or_half_prepared_folder_is_one_sentence(digits, tmp_path):
     assert "is damaged" in damaged(
         "info", lambda folder, record: (folder / "dataset_info.json").write_text("{")
     )
-    assert "is half prepared" in damaged(
+    assert "is only half prepared" in damaged(
         "half", lambda folder, record: (folder / "dataset_info.json").unlink()
     )
     wrong = tmp_path / "wrong"
@@ -211,7 +211,7 @@ def test_a_download_is_checked(tmp_path):
     right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180
     assert download(Source({file.as_uri(): right}, lambda content: content)) == b"abc"
     file.write_bytes(b"abx")
-    with pytest.raises(DownloadError, match="another file than expected"):
+    with pytest.raises(DownloadError, match="not the file that was expected"):
         download(Source({file.as_uri(): right}, lambda content: content))
     with pytest.raises(DownloadError, match="cannot be downloaded"):
         download(Source({(tmp_path / "gone").as_uri(): right}, lambda content: content))

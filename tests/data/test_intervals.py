@@ -92,7 +92,7 @@ def test_the_centre_is_always_said(tmp_path, tail, centre):
     ("text", "words"),
     [
         ("", ["is empty"]),
-        ("# x\n", ["holds no interval"]),
+        ("# x\n", ["contains no intervals"]),
         ("chr1\t5\n", ["line 1", "2 columns"]),
         ("chr1\t5\t9\nchr1\tx\t9\n", ["line 2", "start 'x'"]),
         ("chr1\t9\t5\n", ["start 9 and end 5"]),
@@ -155,8 +155,10 @@ def test_windows_beyond_an_end_are_dropped_and_counted(tmp_path, genome):
     text = "".join(f"{name}\t{center}\t{center}\n" for name, center in rows)
     windows = place_windows(read_intervals(bed(tmp_path, text)), genome, 100, "x.bed")
     assert windows.ids == ["chr1:50-50", "chr1:4950-4950", "chrN:200-200"]
-    assert windows.notes() == ["3 of 6 windows of 100 bases leave their chromosome (dropped)"]
-    with pytest.raises(UserError, match="every window of 100 bases leaves"):
+    assert windows.notes() == [
+        "3 of 6 windows of 100 bases reach beyond their chromosome (dropped)"
+    ]
+    with pytest.raises(UserError, match="every window of 100 bases reaches"):
         place_windows(read_intervals(bed(tmp_path, "chrM\t1\t9\n")), genome, 100, "x.bed")
 
 
@@ -233,12 +235,14 @@ def test_no_place_is_used_twice_where_places_are_few(tmp_path):
 
 def test_positives_without_a_place_are_counted(tmp_path, isochores):
     peaks = read_intervals(bed(tmp_path, "chr1\t0\t200000\n"))
-    with pytest.raises(UserError, match="no place for a GC-matched negative of 100"):
+    with pytest.raises(UserError, match="no room for a GC-matched negative of 100"):
         match(peaks, isochores, 100)
     two = read_intervals(bed(tmp_path, "chr1\t0\t200000\nchr2\t500\t600\n"))
     found = match(two, isochores, 100)[2]
     assert (found.missing, found.partners.tolist()) == (1, [1])
-    assert found.notes() == ["1 of 2 positives found no negative of their GC"]
+    assert found.notes() == [
+        "1 of 2 positives have no negative, since none with their GC content was found"
+    ]
 
 
 def test_reads_windows_of_the_real_peaks_again(tmp_path, nfe2):

@@ -307,7 +307,7 @@ def test_families_of_near_copies_stay_in_one_split_and_are_counted(files, more):
     assert not any("-mers" in note for note in apart.notes)
     (note,) = (note for note in together.notes if "-mers" in note)
     assert note.startswith("300 sequences share 25 % or more of their 9-mers with another one")
-    assert "60 families, the largest of 5" in note
+    assert "60 families; the largest has 5" in note
     shares = [len(split) / 300 for split in together.splits.values()]
     np.testing.assert_allclose(shares, [0.6, 0.07, 1 / 3] if more else [0.7, 0.1, 0.2], atol=0.09)
 
@@ -458,7 +458,7 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         ),
         (
             {"table": "t.tsv", "lengths": "pad", "folds": 3, "test_table": "t2.tsv"},
-            "t2.tsv and --config.data.folds=3 both say what the test split is",
+            "t2.tsv and --config.data.folds=3 both define the test split",
         ),
         ({"table": "t.tsv", "negatives": "n.fa"}, "whose rows have both classes"),
         (
@@ -482,7 +482,7 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         (PEAKS | {"negatives": "y.bed", "length": 60, "test_chroms": "chr3"}, "go together"),
         (
             PEAKS | {"negatives": "y.bed", "folds": 3, "test_chroms": "3", "valid_chroms": "2"},
-            "both say",
+            "both define",
         ),
         (
             PEAKS | {"negatives": "y.bed", "length": 60, "test_chroms": "3", "valid_chroms": "2"},
@@ -506,7 +506,10 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         (TWO | {"lengths": "pad", "split_table": "bad.tsv"}, "is not a record of the data"),
         (TWO | {"lengths": "pad", "split_table": "bom.tsv"}, "bom.tsv is empty"),
         (TWO | {"lengths": "pad", "split_table": "row.tsv"}, "line 2: '' is not a record"),
-        ({"bed": "far.bed", "genome": "g.fa", "negatives": "y.bed"}, "leaves its chromosome"),
+        (
+            {"bed": "far.bed", "genome": "g.fa", "negatives": "y.bed"},
+            "reaches beyond its chromosome",
+        ),
         ({"bed": "style.bed", "genome": "g.fa", "negatives": "y.bed"}, "it is called chr1"),
     ],
 )
@@ -555,6 +558,6 @@ def test_odd_but_legal_input_is_counted_and_noted(files):
     data = load(files, positives="odd.fa", negatives="n.fa", lengths="pad", length=60)
     notes = " ".join(data.notes)
     assert "repeat an earlier id" in notes
-    assert "1 of 31 sequences are all N" in notes
+    assert "1 of 31 sequences contain only N" in notes
     bound = [text for text, label in everything(data) if label]
     assert sorted(bound) == sorted([*texts, ""])

@@ -66,7 +66,7 @@ def test_a_file_that_fills_the_memory_row_by_row_is_refused_with_its_size(tmp_pa
     """Packed, a few megabytes hold more rows than any memory; nothing says so in advance."""
     path = tmp_path / "x.bed.gz"
     packed = gzip.compress(b"1\t1\t2\n" * 2**20)
-    path.write_bytes(packed * 300)  # 1.8 GB, and 40 GB as rows of Python
+    path.write_bytes(packed * 300)  # 1.8 GB, but only 40 GB as rows of Python
     code = (
         "import resource, sys; from jaxdna.data.intervals import read_intervals\n"
         "limit = 400_000_000 + 4096 * int(open('/proc/self/statm').read().split()[0])\n"
@@ -77,7 +77,7 @@ def test_a_file_that_fills_the_memory_row_by_row_is_refused_with_its_size(tmp_pa
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert re.fullmatch(
         r"UserError .*x\.bed\.gz: reading on after 0\.\d GB of text would take 0\.3 GB of memory, "
-        r"and 0\.\d GB are free here; legal: a smaller file, or more memory\n",
+        r"but only 0\.\d GB are free here; try a smaller file, or more memory\n",
         done.stdout,
     ), done.stdout + done.stderr
 
@@ -132,7 +132,7 @@ def test_what_is_read_block_by_block_needs_no_more_than_its_blocks(job, tmp_path
     (tmp_path / "x.fa").write_bytes(b">a\nACGT\n>b\nAC\n" * 2**20)  # beyond one block
     job(600 * 2**20, 500 * 2**20, active_file=0, inactive_file=0)
     assert sum(map(len, read_blocks(tmp_path / "x.fa"))) == 14 * 2**20
-    with pytest.raises(UserError, match=r"would take 0\.3 GB of memory, and 0\.1 GB are free"):
+    with pytest.raises(UserError, match=r"would take 0\.3 GB of memory, but only 0\.1 GB are free"):
         list(read_lines(tmp_path / "x.fa"))
 
 

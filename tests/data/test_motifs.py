@@ -82,7 +82,7 @@ def test_jaspar_files_are_read_bracketed_and_bare(tmp_path):
 def test_a_file_that_does_not_parse_is_one_sentence(tmp_path, content):
     path = tmp_path / "broken"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="does not parse"):
+    with pytest.raises(UserError, match="cannot be parsed"):
         load_motif(str(path))
 
 

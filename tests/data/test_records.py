@@ -39,7 +39,7 @@ def test_offenders_are_named():
         fit_length(records("ACG", "AC", "ACGTT"), 3, "error", "x.fa")
     assert str(caught.value) == (
         "x.fa: records 'r1' (2), 'r2' (5) are not 3 bases long, and --config.data.lengths=error "
-        "does not mend that; legal: lengths=center_crop or pad"
+        "does not change their length; legal: lengths=center_crop or pad"
     )
     with pytest.raises(UserError, match="record 'r1' \\(2\\) is shorter than a filter; legal: 3"):
         check_minimum(records("ACG", "AC"), 3, "x.fa")

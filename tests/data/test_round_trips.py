@@ -153,7 +153,7 @@ def test_a_gzipped_mark_of_byte_order_alone_is_an_empty_file(tmp_path):
         path = tmp_path / f"{number}.tsv"
         path.write_bytes(content)
         for read in (lambda at: read_split_table(at, ["a"]), read_labels):
-            with pytest.raises(Exception, match="is empty; legal: a file with at least one row"):
+            with pytest.raises(Exception, match="is empty; give a file with at least one row"):
                 read(str(path))
 
 

@@ -184,7 +184,7 @@ def test_an_n_is_read_by_one_policy_in_the_file_and_in_the_genome(tmp_path, ambi
     ("text", "words"),
     [
         ("", ["is empty"]),
-        ("\n\n", ["holds no variant"]),
+        ("\n\n", ["contains no variants"]),
         ("chr1\t5\n", ["line 1", "not a VCF row"]),
         ("chr1\tx\t.\tA\tC\n", ["line 1", "not a VCF row"]),
         (f"chr1\t{'9' * 5000}\t.\tA\tC\n", ["line 1", "not a VCF row"]),

@@ -582,7 +582,7 @@ def test_the_report_in_a_browser_fits_a_phone(trained, tmp_path):
         ("evaluate", ["--sequences={tmp}/ok.fa", "--labels={tmp}/l.tsv"], "no label for 'o'"),
         ("evaluate", ["--table={tmp}/one.tsv"], "one class"),
         ("interpret", ["--sequences={tmp}/tiny.fa"], "shorter than a filter"),
-        ("interpret", ["--motifs={tmp}/ok.fa"], "does not parse"),
+        ("interpret", ["--motifs={tmp}/ok.fa"], "cannot be parsed"),
         ("interpret", ["--mutate=-1"], "--mutate=-1"),
         ("export", ["--output={tmp}/ok.fa"], "cannot be written"),
     ],

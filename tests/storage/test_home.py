@@ -23,7 +23,7 @@ def nobody(monkeypatch):
 
 def test_where_there_is_no_home_a_folder_must_be_named(nobody, monkeypatch):
     assert home() is None and user_cache() is None
-    with pytest.raises(UserError, match=r"data_cache=auto is in .* there is none; legal: a folder"):
+    with pytest.raises(UserError, match=r"data_cache=auto needs .* there is none; give a folder"):
         cache_folder("auto")
     with pytest.raises(UserError, match=r"data_dir=~/tensorflow_datasets is in a home folder"):
         prepared_folder("mnist", "")
