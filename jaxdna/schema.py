@@ -213,6 +213,7 @@ MODELS: dict[str, dict[str, Field]] = {
 
 IMAGE_SETS = ("mnist", "cifar10")
 IMAGE_MODELS = ("image_cnn", "mlp")
+CONVOLVE_IMAGES = ("image_cnn",)
 
 _IDENTITY = _identity(
     {
@@ -275,7 +276,9 @@ _SETTINGS = {
     "mesh.dcn.fsdp": integer(1, "the part of mesh.fsdp that crosses hosts or slices"),
     "mesh.dcn.stage": integer(1, "the part of mesh.stage that crosses hosts or slices"),
     "gradient_sync.method": choice(
-        "auto", ("auto", "ring", "hierarchical"), "how gradients are summed; auto is XLA's own"
+        "auto",
+        ("auto", "ring", "hierarchical"),
+        "how gradients are summed; auto: XLA's own, on a CPU's cores a ring for image networks",
     ),
     "gradient_sync.bucket_mb": number(0.0, "MiB of gradients that travel together; 0: each alone"),
     "strategy": choice(
@@ -318,7 +321,10 @@ _SETTINGS = {
         "auto", ("auto", "cpu", "cuda", "rocm", "tpu"), "which backend runs the steps"
     ),
     "runtime.cpu_devices": integer(
-        0, "simulated devices on the CPU; 0 leaves it to jax", low=0, high=4096
+        0,
+        "simulated devices on the CPU; 0: one, and for image convolutions one for each core",
+        low=0,
+        high=4096,
     ),
     "runtime.require_accelerator": flag(False, "refuse to run on the CPU"),
     "runtime.data_cache": text(

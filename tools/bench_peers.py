@@ -42,12 +42,6 @@ PINS = {
 PEERS = Path(__file__).with_name("peers")
 WANTED_AUROC, MOST_EPOCHS = 0.97, 40
 CLOCKS = {"training_seconds": "seconds of training", "seconds": "building and compiling included"}
-# Convolutions of images on a CPU want a device for each core (docs/performance.md).
-DEVICE_PER_CORE = [
-    "runtime.cpu_devices=2",
-    "gradient_sync.method=ring",
-    "gradient_sync.bucket_mb=16",
-]
 # For all of them. XLA takes the memory of a step anew each time, page by page.
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 RATIOS = {  # docs/performance.md: (row, peer) -> jaxdna at least so many times as fast
@@ -70,7 +64,7 @@ class Row:
       changes: of the config.
       batch: global.
       two: whether the forms with two replicas run, too.
-      layout: further changes of the config; jaxdna without them runs, too.
+      alone: whether jaxdna on a single device runs, too.
     """
 
     title: str
@@ -78,13 +72,13 @@ class Row:
     changes: list[str]
     batch: int
     two: bool = False
-    layout: list[str] = field(default_factory=list)
+    alone: bool = False
 
 
-def _images(title: str, name: str, batch: int, examples: int, layout: list[str]) -> Row:
+def _images(title: str, name: str, batch: int, examples: int, alone: bool) -> Row:
     few = [f"data.train_examples={examples}", "data.validation_examples=128"]
     config = f"configs/{name}.py:timing"
-    return Row(f"{title}, batch {batch}", config, few, batch, layout=layout)
+    return Row(f"{title}, batch {batch}", config, few, batch, alone=alone)
 
 
 MODELS = {
@@ -92,9 +86,9 @@ MODELS = {
         Row(f"TAL1, batch {batch}", "configs/tal1.py:report", [], batch, True)
         for batch in (32, 128)
     ],
-    "mnist": [_images("MNIST", "mnist", 128, 1280, DEVICE_PER_CORE)],
-    "mnist_mlp": [_images("MNIST dense", "mnist_mlp", 128, 12_800, [])],
-    "cifar10": [_images("CIFAR-10", "cifar10", 256, 1280, DEVICE_PER_CORE)],
+    "mnist": [_images("MNIST", "mnist", 128, 1280, True)],
+    "mnist_mlp": [_images("MNIST dense", "mnist_mlp", 128, 12_800, False)],
+    "cifar10": [_images("CIFAR-10", "cifar10", 256, 1280, True)],
 }
 
 
@@ -172,12 +166,13 @@ def requests(row: Row, folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     request = {"data": str(path), "batch": row.batch, "network": config.model.to_dict()}
     ours = request | {"config": row.config, "changes": row.changes}
     found = {
-        "jaxdna": ("jaxdna", ours | {"changes": row.changes + row.layout}),
+        "jaxdna": ("jaxdna", ours),
         "Keras": ("keras", request),
         "PyTorch": ("torch", request),
     }
-    if row.layout:
-        found["jaxdna, one device"] = ("jaxdna", ours)
+    if row.alone:
+        one = ours | {"changes": [*row.changes, "runtime.cpu_devices=1"]}
+        found["jaxdna, one device"] = ("jaxdna", one)
     if row.two:
         two = request | {"replicas": 2, "port": free_port()}
         found["Keras, MirroredStrategy"] = ("keras", two)

@@ -12,6 +12,7 @@ sum over the axis is ours to make. (With ``check_vma=True`` JAX makes that sum b
 summing again multiplies the gradient by the size of the axis.)
 """
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
+from jaxdna.parallel.cores import sums_at_once
 from jaxdna.parallel.mesh import BATCH_AXES, divisors, resolve_across
 
 Axis = Hashable
@@ -262,7 +264,9 @@ def make_sync(config: ConfigDict, mesh: Mesh) -> Callable[[Gradient], Gradient]:
     Raises:
       UserError: the method does not fit the mesh.
     """
-    method = config.gradient_sync.method
+    method, bucket_mb = config.gradient_sync.method, config.gradient_sync.bucket_mb
+    if method == "auto" and sums_at_once(config, mesh):
+        return explicit_sync(mesh, "ring", bucket_mb or math.inf)
     if method == "auto":
         return lambda gradient: gradient
     others = [f"mesh.{axis}={n}" for axis, n in mesh.shape.items() if axis != "data" and n > 1]
@@ -279,6 +283,4 @@ def make_sync(config: ConfigDict, mesh: Mesh) -> Callable[[Gradient], Gradient]:
             "--config.gradient_sync.method=hierarchical needs to know the hosts: "
             f"--config.mesh.dcn.data one of {', '.join(map(str, legal)) or '(one device has none)'}"
         )
-    return explicit_sync(
-        mesh, method, config.gradient_sync.bucket_mb, hosts if method == "hierarchical" else 1
-    )
+    return explicit_sync(mesh, method, bucket_mb, hosts if method == "hierarchical" else 1)

@@ -2,7 +2,8 @@
 
 import importlib.util
 import os
-from contextlib import nullcontext
+import threading
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import jax
@@ -14,9 +15,13 @@ from jaxdna.errors import UserError
 from jaxdna.parallel import plugins
 from jaxdna.parallel.agreement import agree_on_settings
 from jaxdna.parallel.cluster import join
+from jaxdna.parallel.cores import cores, devices_for_cores
 from jaxdna.parallel.settings import apply_settings
 from jaxdna.parallel.start import decide
 from jaxdna.storage.home import user_cache
+
+_LEFT_TO_JAX = -1
+_split = threading.Event()  # the CPU is several devices because we chose so
 
 
 def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
@@ -27,7 +32,8 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
       console: says whom it waits for.
 
     Returns:
-      All devices of all processes.
+      All devices of all processes; of a CPU that was split for its cores those that the network
+      wants.
 
     Raises:
       UserError: the platform is not there, or only the CPU is and an accelerator is required.
@@ -52,6 +58,9 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
             "--config.runtime.require_accelerator=true, and jax finds only the CPU; install "
             "jaxdna[tpu], [cuda12] or [cuda13] for the devices of this machine, or drop the flag"
         )
+    if _split.is_set() and devices[0].platform == "cpu" and not runtime.cpu_devices:
+        # Another network of this process may want fewer of them than the first one.
+        return devices[: devices_for_cores(config, len(devices))]
     return devices
 
 
@@ -75,13 +84,17 @@ def join_others(config: ConfigDict, console: Console) -> str:
     platform, _ = _choose_platform(runtime)
     if platform != "auto":
         jax.config.update("jax_platforms", platform)
-    if runtime.cpu_devices:
-        _simulate(runtime.cpu_devices)
     _set_compilation_cache(runtime.compilation_cache)
     asked = (jax.config.values["jax_platforms"] or "tpu,cuda").split(",")
     tpu = "tpu" in asked and plugins.libtpu() and _tpu_attached()
     gpus = _gpus() if {"cuda", "gpu"} & set(asked) and plugins.installed() and not tpu else 0
-    join(config.cluster, decide(config.cluster, os.environ, tpu, gpus), console)
+    start = decide(config.cluster, os.environ, tpu, gpus)
+    if runtime.cpu_devices:
+        _simulate(runtime.cpu_devices)
+    elif start.how == "single":
+        with suppress(RuntimeError):  # a notebook in which jax is at work already
+            _a_device_for_each_core(config)
+    join(config.cluster, start, console)
     agree_on_settings(config)
     return platform
 
@@ -94,6 +107,19 @@ def _simulate(devices: int) -> None:
             f"--config.runtime.cpu_devices={devices} comes too late: jax has started in this "
             f"process; legal: its own {len(jax.devices())} devices (0), or a fresh process"
         ) from None
+
+
+def _a_device_for_each_core(config: ConfigDict) -> None:
+    """Lets the CPU, where it is what runs, be as many devices as suit the network.
+
+    Raises:
+      RuntimeError: jax has started.
+    """
+    devices, flags = devices_for_cores(config, cores()), os.environ.get("XLA_FLAGS", "")
+    said = "xla_force_host_platform_device_count" in flags
+    if devices > 1 and not said and jax.config.values["jax_num_cpu_devices"] == _LEFT_TO_JAX:
+        jax.config.update("jax_num_cpu_devices", devices)
+        _split.set()
 
 
 def why_platform(runtime: ConfigDict) -> str:
@@ -159,4 +185,8 @@ def describe_devices(devices: list[jax.Device]) -> str:
     processes = jax.process_count()
     simulated = kind == "cpu" and len(devices) > processes
     note = " (simulated)" if simulated else ""
+    if simulated and processes == 1 and len(devices) <= cores():
+        note = (
+            f" ({len(devices)} of {cores()} cores)" if len(devices) < cores() else " (one a core)"
+        )
     return f"{len(devices)} x {kind}{note}" + (f" in {processes} processes" * (processes > 1))

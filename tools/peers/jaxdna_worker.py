@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from protocol import serve, timed_epochs, until
+from rich.console import Console
 
 from jaxdna.config import load_config
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import make_mesh
+from jaxdna.parallel.runtime import start_backend
 from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.dispatch import steps_in_calls
 from jaxdna.training.evaluation import Evaluator
@@ -64,12 +66,11 @@ def matmul_peak(size: float, seconds: float) -> dict[str, Any]:
 def main() -> None:
     """Serves the request of the command line."""
     request = json.loads(sys.argv[1])
-    jax.config.update("jax_platforms", "cpu")
     data = np.load(request["data"])
     changes = [*request["changes"], f"train.batch_size={request['batch']}"]
+    changes.append("runtime.platform=cpu")
     config = load_config(request["config"], changes)
-    if config.runtime.cpu_devices:
-        jax.config.update("jax_num_cpu_devices", config.runtime.cpu_devices)
+    start_backend(config, Console(quiet=True))
     split = Split(data["x"], data["y"])
     held_out = Split(data["x_validation"], data["y_validation"])
     training = Training(config, split)
