@@ -1,6 +1,10 @@
 """Prints what a bug report needs: versions, devices, and what would be started and why.
 
-jaxdna doctor
+With --check it also computes on the devices, for a minute or two: are their numbers right, and how
+fast are they? It exits with 1 where something is not as it must be.
+
+  jaxdna doctor
+  jaxdna doctor --check
 """
 
 import argparse
@@ -10,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from jaxdna.errors import UserError
+from jaxdna.errors import EXIT_FAULT, EXIT_OK, UserError, nearest
 
 # What is asked for beside `versions.PACKAGES`; what is not installed is left out.
 _MORE = (
@@ -24,12 +28,26 @@ _MORE = (
 )
 
 
+CHECKS = ("operations", "sums", "repeat", "checkpoint", "layouts", "rates", "speed")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb has no flags of its own."""
+    """Adds the verb's flags."""
+    parser.add_argument(
+        "--check", nargs="?", const=",".join(CHECKS), metavar="NAMES",
+        help="check the devices; =NAMES: only some of " + ", ".join(CHECKS),
+    )  # fmt: skip
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Looks around; returns what it saw, also where no device can be started."""
+def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Looks around, and checks; returns what it saw, also where no device can be started."""
+    names = arguments.check.split(",") if arguments.check is not None else []
+    for name in names:
+        if name not in CHECKS:
+            raise UserError(
+                f"--check={arguments.check}: '{name}' is not a check; {nearest(name, CHECKS)}"
+            )
+
     import jax
 
     from jaxdna.config import default_config, flat, override, validate
@@ -88,7 +106,48 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             console.print(f"warning   others can write to the folder of {what}: {how}")
         for name, value in settings.items():
             console.print(f"variable  {name}={value}")
-    return seen
+    if not names:
+        return seen, EXIT_OK
+    rows = _check(names, devices, arguments.json) if devices else []
+    seen["check"] = {"ok": bool(rows) and all(row["ok"] for row in rows), "rows": rows}
+    return seen, EXIT_OK if seen["check"]["ok"] else EXIT_FAULT
+
+
+def _check(names: list[str], devices: list[Any], json: bool) -> list[dict[str, Any]]:
+    from jaxdna.console import loud, make_console, results_console, table
+    from jaxdna.parallel.peers import one_fate
+    from jaxdna.study.check import check
+
+    notes, rows = make_console(), []
+    with one_fate():
+        for row in check(names, devices, notes.print):
+            rows.append(row)
+            notes.print(f"{row.name}: {_verdict(row)}, {row.seconds:.1f} s")
+    columns = ("check", "", "value", "limit", "unit", "seconds", "")
+    shown = [
+        (
+            row.name,
+            _verdict(row),
+            *map(_number, (row.value, row.limit)),
+            row.unit,
+            row.seconds,
+            row.note,
+        )
+        for row in rows
+    ]
+    results_console(json).print(table(f"Checks of {len(devices)} devices", columns, shown))
+    wrong = [row.name for row in rows if not row.ok]
+    if wrong:
+        loud(notes)(f"{len(wrong)} of {len(rows)} checks are not ok: {', '.join(wrong)}")
+    return [vars(row) for row in rows]
+
+
+def _verdict(row: Any) -> str:
+    return "ok" if row.ok else "NOT OK"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
 
 
 def _installed() -> str:

@@ -50,7 +50,7 @@ def _compare(config: Any, steps: int, notes: Any, console: Any) -> tuple[dict[st
     from jaxdna.data.batches import steps_per_epoch
     from jaxdna.data.registry import load_dataset
     from jaxdna.parallel.runtime import describe_devices, start_backend
-    from jaxdna.study.layouts import comparable, compare_layouts
+    from jaxdna.study.layouts import comparable, compare_layouts, mesh_words
 
     devices = start_backend(config, notes)
     notes.print(f"devices  {describe_devices(devices)}")
@@ -67,8 +67,7 @@ def _compare(config: Any, steps: int, notes: Any, console: Any) -> tuple[dict[st
     rows = []
     for row in compare_layouts(config, dataset, devices, steps):
         rows.append(row)
-        name = f"{_name(row.mesh)} ({row.strategy})"
-        notes.print(f"{name}: parameters within {_number(row[2])}, {_verdict(row)}")
+        notes.print(f"{row.name}: parameters within {_number(row[2])}, {_verdict(row)}")
     if not rows:
         raise UserError(
             f"--config.train.batch_size={config.train.batch_size} and the network divide by no "
@@ -79,7 +78,7 @@ def _compare(config: Any, steps: int, notes: Any, console: Any) -> tuple[dict[st
             f"Largest difference from one device after {steps} SGD steps",
             ("mesh", "strategy", "parameters", "loss", "relative", "training"),
             [
-                [_name(row.mesh), row.strategy, *map(_number, row[2:5]), _verdict(row)]
+                [mesh_words(row.mesh), row.strategy, *map(_number, row[2:5]), _verdict(row)]
                 for row in rows
             ],
         )
@@ -89,7 +88,7 @@ def _compare(config: Any, steps: int, notes: Any, console: Any) -> tuple[dict[st
     if different:
         loud(notes)(
             f"{len(different)} of {len(rows)} layouts differ from one device by more than "
-            f"rounding explains; the first is {_name(different[0].mesh)}"
+            f"rounding explains; the first is {mesh_words(different[0].mesh)}"
         )
     return found, EXIT_FAULT if different else EXIT_OK
 
@@ -100,10 +99,6 @@ def _verdict(row: Any) -> str:
 
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.1e}"
-
-
-def _name(mesh: dict[str, int]) -> str:
-    return " ".join(f"{axis}={size}" for axis, size in mesh.items()) or "one device"
 
 
 def _show(prepared: Any, console: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ VERBS = {
     "plan": "compile the step for a TPU slice that need not be there: memory, collectives, overlap",
     "launch": "run N local processes of a verb as one program: launch --processes=N -- train ...",
     "scale": "train on 1, 2, 4, ... devices and compare time, throughput and cost",
-    "doctor": "versions, devices, and what would be started and why",
+    "doctor": "versions, devices, what would be started and why; --check: are they right, and fast",
 }
 
 

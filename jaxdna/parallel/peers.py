@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxdna.errors import (
@@ -103,6 +104,16 @@ def meet() -> None:
     _wait_for_all()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("jaxdna")
+
+
+def largest(value: float) -> float:
+    """Returns the largest of what the processes give; NaN where one of them gives that.
+
+    In a single process that is `value`; of several all must ask, and get it in float32.
+    """
+    if jax.process_count() == 1:
+        return value
+    return float(np.max(multihost_utils.process_allgather(np.float32(value))))
 
 
 def _wait_for_all() -> None:

@@ -6,7 +6,7 @@ again from parameters that are off by `_ROUNDINGS` roundings, and what comes of 
 It holds sums in another order, and the units that rounding puts on the other side of a bend.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -47,6 +47,7 @@ class Difference(NamedTuple):
       max_rel_diff: largest difference as a share: of a parameter array's longest way from its
         start, of its largest gradient in the last step, or of the loss; None where not finite.
       same: whether rounding explains it.
+      bound: the share that rounding explains.
     """
 
     mesh: dict[str, int]
@@ -55,6 +56,12 @@ class Difference(NamedTuple):
     max_abs_diff_loss: float | None
     max_rel_diff: float | None
     same: bool
+    bound: float
+
+    @property
+    def name(self) -> str:
+        """Mesh and strategy in words."""
+        return f"{mesh_words(self.mesh)} ({self.strategy})"
 
 
 class Outcome(NamedTuple):
@@ -130,15 +137,22 @@ def train_steps(program: Program, dataset: Dataset, steps: int, off: float = 0.0
     state, losses, first = program.init(), [], 0
     if off:
         state = replace(state, params=_moved(state.params, off))
-    start = jax.tree.map(np.asarray, state.params)  # the state is donated
+    start = on_host(program, state.params)  # the state is donated
     for length in steps_in_calls(steps, program.most_steps):
         state, metrics = program.train_call(state, feed(first, length))
         losses.append(np.float64(metrics["loss"]) / np.float64(metrics["weight"]))
         first += length
-    params = jax.tree.map(np.asarray, state.params)
+    params = on_host(program, state.params)
     way = jax.tree.map(np.subtract, params, start)
     gradient = optax.tree_utils.tree_get(state.opt_state, "trace")
-    return Outcome(params, way, jax.tree.map(np.asarray, gradient), np.concatenate(losses))
+    return Outcome(params, way, on_host(program, gradient), np.concatenate(losses))
+
+
+def on_host(program: Program, params: Any) -> Any:
+    """Returns parameters, or what lies as they do, as NumPy's arrays in every process."""
+    if jax.process_count() > 1:  # each has a part of them
+        params = program.gather(params)
+    return jax.tree.map(np.asarray, params)
 
 
 def _moved(params: Any, off: float) -> Any:
@@ -212,7 +226,7 @@ def compare_layouts(
     Args:
       config: a whole configuration; of its mesh, strategy and gradient sum nothing is used.
       dataset: its data.
-      devices: all devices of this process.
+      devices: all devices of all processes, each of which must call.
       steps: how many steps; at most one epoch.
 
     Yields:
@@ -222,7 +236,8 @@ def compare_layouts(
       UserError: the steps cannot tell layouts apart; see `rounding_bound`.
     """
     config = comparable(config)
-    program = program_on(config, dataset.spec, devices[:1])
+    own = [device for device in devices if device.process_index == jax.process_index()]
+    program = program_on(config, dataset.spec, own[:1])
     alone = train_steps(program, dataset, steps)
     bound = rounding_bound(program, dataset, steps, alone)
     for program in legal_layouts(config, dataset, devices):
@@ -236,7 +251,13 @@ def compare_layouts(
             _finite(np.abs(alone.losses - other.losses).max()),
             _finite(share),
             bool(share <= bound),
+            bound,
         )
+
+
+def mesh_words(mesh: Mapping[str, int]) -> str:
+    """The axes of a mesh that are larger than 1, as `data=2 model=4`."""
+    return " ".join(f"{axis}={n}" for axis, n in mesh.items() if n > 1) or "one device"
 
 
 def _finite(number: float) -> float | None:

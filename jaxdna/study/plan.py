@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 from jaxdna.config import flat, validate
 from jaxdna.data.dataset import Spec
 from jaxdna.errors import UserError
+from jaxdna.parallel.machines import MACHINES, Machine
 from jaxdna.parallel.mesh import factorisations, granule, make_mesh
 from jaxdna.strategies.prepare import program_of
 from jaxdna.study.kernels import Kernel, bytes_moved, kernels
-from jaxdna.study.machines import MACHINES
 from jaxdna.study.roofline import roofline
 from jaxdna.study.schedule import Collective, collectives, overlap_fraction
 from jaxdna.training.program import Program
@@ -37,12 +37,15 @@ def check_one_program(strategy: str) -> None:
         )
 
 
-def plan(program: Program, price_per_hour: float | None = None) -> dict[str, Any]:
+def plan(
+    program: Program, price_per_hour: float | None = None, machine: Machine | None = None
+) -> dict[str, Any]:
     """Compiles the training step for the program's devices, which need not be there.
 
     Args:
       program: what `train` would run.
       price_per_hour: of one device.
+      machine: the rates of one device; those of its maker's data sheet if None.
 
     Returns:
       The object of `plan --json`, without the topology's name: devices, mesh, flops_per_step (per
@@ -58,6 +61,7 @@ def plan(program: Program, price_per_hour: float | None = None) -> dict[str, Any
     # One step without the loop round it: the loop's body is the same step.
     lowered = program.train_call.lower(program.abstract_state, program.abstract_batches(1))
     compiled = lowered.compile()
+    machine = machine or MACHINES.get(program.mesh.devices.flat[0].device_kind)
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     text = compiled.as_text()
@@ -85,25 +89,30 @@ def plan(program: Program, price_per_hour: float | None = None) -> dict[str, Any
         "libraries": dict(Counter(kernel.library for kernel in launched if kernel.library)),
         "collectives": [_row(collective) for collective in found],
         "overlapped": overlap_fraction(found, matmuls_only=True),
-        "roofline": _roofline(
-            program, launched, found, price_per_hour, footprint=bytes_of["peak"], flops=flops
+        "roofline": machine
+        and _roofline(
+            machine,
+            program,
+            launched,
+            found,
+            price_per_hour,
+            footprint=bytes_of["peak"],
+            flops=flops,
         ),
         "compile_seconds": round(seconds, 2),
     }
 
 
 def _roofline(
+    machine: Machine,
     program: Program,
     launched: list[Kernel],
     found: list[Collective],
     price_per_hour: float | None,
     **step: Any,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """The bound of a step, and what it means for a run of the config's epochs."""
     devices = list(program.mesh.devices.flat)
-    machine = MACHINES.get(devices[0].device_kind)
-    if machine is None:
-        return None
     train = program.config.train
     bound = roofline(
         machine,

@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from jaxdna.parallel.machines import Machine
 from jaxdna.study.kernels import Kernel
-from jaxdna.study.machines import Machine
 from jaxdna.study.schedule import Collective
 
 

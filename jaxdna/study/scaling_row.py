@@ -6,33 +6,24 @@ ends when stdin does: then whoever asked is no longer there.
 """
 
 import json
-import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from statistics import median
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from jaxdna.config import validate
 from jaxdna.console import make_console
-from jaxdna.data.dataset import Split
 from jaxdna.data.registry import load_dataset
 from jaxdna.errors import EXIT_PEER, JaxdnaError
 from jaxdna.parallel.gradient_sync import no_sync
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.parallel.runtime import start_backend
 from jaxdna.strategies.prepare import program_of
-from jaxdna.training.dispatch import few_ahead, steps_in_calls
-from jaxdna.training.program import Program, TrainCall
-from jaxdna.training.state import TrainState
-
-_LEAST_SECONDS = 0.5  # of one repeat: far above the noise of a clock or a wake-up
-_MOST_CALLS = 200
+from jaxdna.study.step_timer import step_timer
+from jaxdna.training.program import TrainCall
 
 
 def look(config: ConfigDict) -> dict[str, Any]:
@@ -64,7 +55,7 @@ def measure(config: ConfigDict, devices: int, repeats: int) -> dict[str, Any]:
     dataset = load_dataset(config)
     program = program_of(config.strategy).of(config, mesh, dataset.spec)
     start = time.perf_counter()
-    timers = [_timer(program, program.compiled, dataset.splits["train"])]
+    timers = [step_timer(program, program.compiled, dataset.splits["train"])]
     compile_seconds = time.perf_counter() - start
     if config.strategy == "spmd" and mesh.shape["data"] == mesh.size > 1:
         alone = program.call_with(no_sync(mesh))
@@ -72,7 +63,7 @@ def measure(config: ConfigDict, devices: int, repeats: int) -> dict[str, Any]:
         def without_exchange(steps: int) -> TrainCall:
             return alone.lower(program.abstract_state, program.abstract_batches(steps)).compile()
 
-        timers.append(_timer(program, without_exchange, dataset.splits["train"]))
+        timers.append(step_timer(program, without_exchange, dataset.splits["train"]))
     # In turn, so that a busy moment of the machine meets both.
     times = [[timer() for timer in timers] for _ in range(repeats)]
     program.close()
@@ -86,41 +77,6 @@ def measure(config: ConfigDict, devices: int, repeats: int) -> dict[str, Any]:
         "kind": visible[0].device_kind,
         "simulated": visible[0].platform == "cpu" and len(visible) > 1,
     }
-
-
-def _timer(
-    program: Program, compiled: Callable[[int], TrainCall], split: Split
-) -> Callable[[], float]:
-    """Compiles and warms up; returns a function that trains on and returns seconds per step.
-
-    Args:
-      program: what is trained.
-      compiled: its own `compiled`, or another one whose calls take the same.
-      split: the training split.
-    """
-    feed = program.feed(split)
-    calls = steps_in_calls(program.steps_per_epoch, program.most_steps)
-    length = calls[0]
-    call = compiled(length)
-    starts = [i * length for i, steps in enumerate(calls) if steps == length]
-    state: list[TrainState] = [program.init()]
-
-    def train(count: int) -> float:
-        def begun() -> Iterator[Any]:
-            for i in range(count):
-                batches = feed(starts[i % len(starts)], length)
-                state[0], metrics = call(state[0], batches)
-                yield metrics
-
-        start = time.perf_counter()
-        for metrics in few_ahead(begun()):
-            jax.block_until_ready(metrics)
-        return (time.perf_counter() - start) / count / length
-
-    train(1)
-    once = median(train(1) for _ in range(2)) * length
-    count = min(_MOST_CALLS, math.ceil(_LEAST_SECONDS / once))
-    return lambda: train(count)
 
 
 def main() -> int:

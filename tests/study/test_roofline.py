@@ -2,9 +2,9 @@
 
 import pytest
 
+from jaxdna.parallel.machines import Machine
 from jaxdna.study.hlo import Op, device_groups
 from jaxdna.study.kernels import Kernel
-from jaxdna.study.machines import Machine
 from jaxdna.study.roofline import link_seconds, roofline
 from jaxdna.study.schedule import Collective
 
