@@ -50,6 +50,8 @@ _IMAGES = {
 
 TASK_CHOICES = ("auto", "binary", "multiclass", "multilabel", "regression", "counts")
 STRAND_CHOICES = ("average", "forward", "max")
+ATTRIBUTION_METHODS = ("deeplift_shap", "integrated_gradients", "saliency", "ism")
+ATTRIBUTION_REFERENCES = ("dinucleotide_shuffle", "zeros", "background")
 
 DATA_SETS: dict[str, dict[str, Field]] = {
     "tal1": {

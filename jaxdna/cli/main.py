@@ -38,6 +38,7 @@ VERBS = {
     "evaluate": "score a trained model on the test split",
     "predict": "score sequences or variants with a trained model, one row each",
     "interpret": "filters as motifs, logos, matches and in-silico mutagenesis",
+    "attribute": "score each base: DeepLIFT/SHAP, gradients or mutagenesis",
     "export": "write a trained model as StableHLO and safetensors, for use without jaxdna",
     "simulate": "write the simulated data as FASTA, labels and provenance; or list the motifs",
     "layouts": "train some SGD steps on every layout of the visible devices and compare them",

@@ -27,7 +27,7 @@ class MotifScan(Layer):
         self.implementation = implementation
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Maps codes uint8 [batch, length] to float [batch, filters]."""
+        """Maps codes uint8 [batch, length], or their one-hot form, to float [batch, filters]."""
         # ReLU grows with its argument, so it may as well come after the max: on fewer numbers.
         best = motif_scan_on_mesh(x, self.kernel[...], self.bias[...], self.implementation)
         return nnx.relu(best)

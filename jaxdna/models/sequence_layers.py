@@ -50,7 +50,7 @@ class Stem(Layer):
         self.bias = nnx.Param(BIAS_INIT(rngs.params(), (filters,)))
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Maps codes uint8 [batch, length] to [batch, length, filters]."""
+        """Maps codes uint8 [batch, length], or their one-hot form, to [batch, length, filters]."""
         kernel = self.kernel[...]
         return nnx.relu(convolve_along(one_hot(x, kernel.dtype), kernel) + self.bias[...])
 

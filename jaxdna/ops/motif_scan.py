@@ -181,7 +181,9 @@ def motif_scan(
     without padding, in value and in gradient, ties included.
 
     Args:
-        codes: [batch, length] uint8, 0..3 for A C G T, 4 for unknown or padding, 5 for uniform.
+        codes: [batch, length] uint8, 0..3 for A C G T, 4 for unknown or padding, 5 for uniform; or
+            their one-hot form, [batch, length, 4] float, which is scanned plainly and has a
+            derivative of its own.
         kernel: [width, 4, filters] float, width at most length.
         bias: [filters] float.
         implementation: a name in `IMPLEMENTATIONS`; "auto" is the one that suits the platform
@@ -206,6 +208,8 @@ def motif_scan(
         raise ValueError(
             f"implementation={implementation!r}, expected one of {', '.join(IMPLEMENTATIONS)}"
         )
+    if jnp.issubdtype(codes.dtype, jnp.floating):
+        implementation = "plain"
     return IMPLEMENTATIONS[implementation](codes, kernel, bias).astype(dtype or kernel.dtype)
 
 

@@ -25,7 +25,9 @@ Gradient = Callable[[Params, Batch, jax.Array, jax.Array], tuple[Params, Metrics
 
 
 def complement_strand(codes: jax.Array) -> jax.Array:
-    """Returns the reverse complement of codes uint8 [..., length]."""
+    """Returns the reverse complement of codes uint8 [..., length] or one-hot [..., length, 4]."""
+    if jnp.issubdtype(codes.dtype, jnp.floating):
+        return codes[..., ::-1, ::-1]
     turned = codes[..., ::-1]
     return jnp.where(turned < 4, 3 - turned, turned)
 

@@ -13,9 +13,11 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import h5py
 import jax
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from jaxdna.analysis import interpretation
 from jaxdna.cli.main import main
@@ -603,3 +605,84 @@ def test_a_mistake_is_one_sentence_and_leaves_no_file(call, tmp_path, verb, flag
     assert words in sentence
     assert sentence.startswith("jaxdna: ")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_attribute_finds_the_embedded_sites_and_says_how_exact_it_is(call, trained, tmp_path):
+    folder, _ = trained
+    records = (folder / "sim" / "positives.fa").read_text().split(">")[1:201]
+    (tmp_path / "x.fa").write_text("".join(f">{record}" for record in records))
+    outputs = [f"--output={tmp_path}/x.{form}" for form in ("npz", "h5", "tsv.gz")]
+    told = call("attribute", f"--sequences={tmp_path}/x.fa", *outputs, "--json").splitlines()
+    counted = json.loads(told[-1])
+    assert (counted["sequences"], counted["answers"]) == (200, ["logit"])
+    assert counted["largest_delta"] <= 1e-5 and counted["beyond"] == 0
+    found = np.load(tmp_path / "x.npz")
+    assert found["ids"].tolist() == [record.split()[0] for record in records]
+    assert found["one_hot"].shape == found["hypothetical"].shape == (200, 4, 100)
+    np.testing.assert_allclose(
+        found["contributions"], (found["one_hot"] * found["hypothetical"]).sum(axis=1), atol=1e-6
+    )
+    total = found["contributions"].sum(axis=1, dtype=np.float64) - found["change"]
+    np.testing.assert_allclose(total, found["delta"], atol=1e-6)
+    with h5py.File(tmp_path / "x.h5") as file:  # as tfmodisco-lite reads it
+        assert (file["raw/seq"][:] == found["one_hot"]).all()
+        assert (file["shap/seq"][:] == found["hypothetical"]).all()
+        assert file["ids"].asstr()[7] == found["ids"][7]
+    lines = gzip.decompress((tmp_path / "x.tsv.gz").read_bytes()).decode().splitlines()
+    assert lines[0] == "id\tposition\tbase\tcontribution\tA\tC\tG\tT"
+    assert len(lines) == 1 + 200 * 100
+    name, place, base, own, *four = lines[1 + 3 * 100 + 42].split("\t")
+    assert (name, place) == (found["ids"][3], "43")
+    assert float(own) == float(four["ACGT".index(base)])
+    np.testing.assert_allclose(np.float64(four), found["hypothetical"][3, :, 42], rtol=1e-5)
+    sites = sites_of(folder / "sim" / "labels.tsv", found["ids"].tolist())
+    assert roc_auc_score(sites.ravel(), np.abs(found["contributions"]).ravel()) > 0.98
+    again = tmp_path / "again.npz"
+    call("attribute", f"--sequences={tmp_path}/x.fa", f"--output={again}")
+    assert (np.load(again)["hypothetical"] == found["hypothetical"]).all()
+
+
+def sites_of(path, names):
+    """Which bases of simulated sequences lie in an embedded site: bool [names, length]."""
+    inside = np.zeros((len(names), 100), bool)
+    for line in path.read_text().splitlines()[1:]:
+        name, *_, embedding = line.split("\t")
+        if name in names:
+            start, letters = re.fullmatch(r"pos-(\d+)_.*-([ACGT]+)", embedding).groups()
+            inside[names.index(name), int(start) : int(start) + len(letters)] = True
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--method=ism", "--references=zeros"],
+            "--references=zeros does not go with --method=ism",
+        ),
+        (["--bed=x.bed"], "--bed=x.bed needs --genome=G.fa"),
+        (["--genome=g.fa"], "--genome=g.fa needs --bed=X.bed or --variants=X.vcf"),
+        (["--sequences=x.fa", "--bed=x.bed"], "do not go together; legal: one of them"),
+        (["--shuffles=0"], "--shuffles=0 is not legal: it must be 1 or more"),
+        (["--answer=x"], "--answer=x is unknown; legal: "),
+        (["--output=x.txt"], "--output=x.txt has an unknown suffix; legal: .npz, .h5, .tsv"),
+        (["--output=a.npz", "--output=./a.npz"], "is one file twice"),
+        (
+            ["--output=/nowhere/a.npz", "--method=saliency"],
+            "--output=/nowhere/a.npz cannot be writ",
+        ),
+        (["--sequences=SHORT"], "shorter than a filter; legal: 15 bases"),
+        (["--sequences=SAME"], "every reference of sequence 'a' equals it"),
+    ],
+)
+def test_attribute_refuses_in_a_sentence_and_writes_nothing(call, tmp_path, flags, said):
+    (tmp_path / "short.fa").write_text(">a\nACGT\n")
+    (tmp_path / "same.fa").write_text(">a\n" + "A" * 100 + "\n")
+    files = {"SHORT": str(tmp_path / "short.fa"), "SAME": str(tmp_path / "same.fa")}
+    for word, path in files.items():
+        flags = [flag.replace(word, path) for flag in flags]
+    if not any(flag.startswith("--output") for flag in flags):
+        flags = [*flags, f"--output={tmp_path}/out.npz"]
+    before = set(tmp_path.iterdir())
+    assert said in call("attribute", *flags, code=2)
+    assert set(tmp_path.iterdir()) == before

@@ -1,0 +1,392 @@
+"""Which bases matter: a score of each base of a sequence for each answer of a network.
+
+A hypothetical score says what a base would add in a place, also one that is not there. That of the
+base that is there is its contribution. Of `ism` and `saliency` it is what the base adds to the mean
+of all four; of the other two it is a share of the difference between the sequence and its
+references, and the contributions add up to that difference. Scores are in the units of the task's
+additive columns: of a logit, say.
+
+Sources: saliency, Simonyan, Vedaldi and Zisserman 2013, arXiv 1312.6034, with the mean of the four
+taken off (Majdandzic et al. 2023, Genome Biology 24:109); integrated gradients, Sundararajan, Taly
+and Yan 2017, arXiv 1703.01365; DeepLIFT's mean over references, Lundberg and Lee 2017, arXiv
+1705.07874, section 4.2.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from numpy.typing import NDArray
+
+from jaxdna.analysis.deeplift import multipliers
+from jaxdna.analysis.mutagenesis import mutate
+from jaxdna.analysis.references import make_references
+from jaxdna.analysis.scorer import Scorer
+from jaxdna.analysis.scorers import make_scorer
+from jaxdna.data.sequences import UNKNOWN, Codes
+from jaxdna.errors import UserError
+from jaxdna.ops.one_hot import one_hot
+from jaxdna.parallel.mesh import AXES
+from jaxdna.parallel.sharding import replicated
+from jaxdna.runs.trained import Trained
+from jaxdna.training.dispatch import few_ahead
+from jaxdna.training.state import Params
+from jaxdna.training.step import STRANDS, complement_strand
+
+BOUND = 1e-5  # of the output's change: what contributions may miss it by
+_ROUNDINGS = 4  # of the output itself, which hardly changes where the network sees nothing
+_SAME_FORM = 1e-4  # of an output: by which codes and their one-hot form may differ
+# Bases of references that one device reads in one call: as many as fill it.
+_CALL_BASES = {"cpu": 2**15}
+_CALL_BASES_ON_ACCELERATORS = 2**20
+# Sequences whose references are drawn at once, whatever the devices: others would be drawn anew.
+_DRAWN = 32
+
+Output = Callable[[jax.Array], jax.Array]
+
+
+def _saliency(output: Output, sequence: jax.Array, references: jax.Array, steps: int) -> jax.Array:
+    gradient = jax.jacrev(output)(sequence)
+    return gradient - gradient.mean(axis=-1, keepdims=True)
+
+
+def _from(reference: jax.Array, slopes: jax.Array) -> jax.Array:
+    """What each base adds to a reference [length, 4] by slopes [outputs, length, 4]."""
+    return slopes - (slopes * reference).sum(axis=-1, keepdims=True)
+
+
+def _integrated_gradients(
+    output: Output, sequence: jax.Array, references: jax.Array, steps: int
+) -> jax.Array:
+    places, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
+    ways = jnp.asarray((places + 1) / 2, jnp.float32)
+
+    def of(reference: jax.Array) -> jax.Array:
+        path = reference + ways[:, None, None] * (sequence - reference)
+        slopes = jax.vmap(jax.jacrev(output))(path)
+        return _from(reference, jnp.tensordot(jnp.asarray(weights / 2, jnp.float32), slopes, 1))
+
+    return jax.vmap(of)(references).mean(axis=0)
+
+
+def _deeplift_shap(
+    output: Output, sequence: jax.Array, references: jax.Array, steps: int
+) -> jax.Array:
+    def of(reference: jax.Array) -> jax.Array:
+        return _from(reference, multipliers(output, sequence, reference))
+
+    return jax.vmap(of)(references).mean(axis=0)
+
+
+class Method(NamedTuple):
+    """A way to score bases by derivatives.
+
+    Attributes:
+      hypothetical: (output of one-hot [length, 4] -> [outputs], sequence [length, 4], references
+        [references, length, 4], steps) -> float [outputs, length, 4].
+      references: what it is compared with by default; nothing where that is nothing.
+    """
+
+    hypothetical: Callable[[Output, jax.Array, jax.Array, int], jax.Array]
+    references: str
+
+
+BY_DERIVATIVES = {
+    "saliency": Method(_saliency, ""),
+    "integrated_gradients": Method(_integrated_gradients, "background"),
+    "deeplift_shap": Method(_deeplift_shap, "dinucleotide_shuffle"),
+}
+METHODS = ("ism", *BY_DERIVATIVES)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How bases are scored.
+
+    Attributes:
+      method: one of `METHODS`.
+      references: a key of `references.KINDS`; the method's own if empty.
+      count: references of each sequence, where they are drawn.
+      steps: places on the way from a reference at which gradients are taken.
+      seed: of what is drawn.
+      answer: the name of the one answer to score; all if None.
+    """
+
+    method: str = "deeplift_shap"
+    references: str = ""
+    count: int = 20
+    steps: int = 64
+    seed: int = 0
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """Scores of some sequences.
+
+    Attributes:
+      ids: their names.
+      codes: uint8 [sequences, length].
+      answers: what is scored, as the task's additive columns are called.
+      hypothetical: float32 [sequences, answers, length, 4].
+      outputs: float32 [sequences, answers], of the sequences.
+      change: float32 [sequences, answers], the outputs less those of the references, in the mean;
+        NaN for methods without references.
+      size: float32 [sequences, answers], the mean size of that change.
+    """
+
+    ids: Sequence[str]
+    codes: Codes
+    answers: tuple[str, ...]
+    hypothetical: NDArray[np.float32]
+    outputs: NDArray[np.float32]
+    change: NDArray[np.float32]
+    size: NDArray[np.float32]
+
+    @property
+    def one_hot(self) -> NDArray[np.int8]:
+        """Returns int8 [sequences, length, 4]: zeros where there is no known base."""
+        return (self.codes[..., None] == np.arange(UNKNOWN)).astype(np.int8)
+
+    @cached_property
+    def contributions(self) -> NDArray[np.float32]:
+        """The scores of the bases that are there: float32 [sequences, answers, length]."""
+        return (self.hypothetical * self.one_hot[:, None]).sum(axis=-1)
+
+    @property
+    def delta(self) -> NDArray[np.float32]:
+        """What the contributions add up to, less the change: float32 [sequences, answers]."""
+        total = self.contributions.sum(axis=-1, dtype=np.float64)
+        return (total - self.change).astype(np.float32)
+
+    @property
+    def missed(self) -> NDArray[np.float32]:
+        """The size of `delta` as a share of `size`: float32 [sequences, answers]."""
+        missed = np.abs(self.delta) / np.maximum(self.size, np.finfo(np.float32).tiny)
+        return missed.astype(np.float32)
+
+    @property
+    def beyond(self) -> NDArray[np.bool_]:
+        """Where `delta` is beyond `BOUND`, and beyond rounding: bool [sequences, answers]."""
+        rounding = _ROUNDINGS * np.finfo(np.float32).eps * np.abs(self.outputs)
+        return np.abs(self.delta) > np.maximum(BOUND * self.size, rounding)
+
+    def part(self, rows: slice | NDArray) -> "Attributed":
+        """Returns some of the sequences."""
+        own = [getattr(self, name)[rows] for name in ("hypothetical", "outputs", "change", "size")]
+        ids = np.asarray(self.ids, dtype=object)[rows].tolist()
+        return Attributed(ids, self.codes[rows], self.answers, *own)
+
+
+def attribute(
+    trained: Trained,
+    blocks: Iterable[tuple[Sequence[str], Codes]],
+    settings: Settings,
+    strands: str | None = None,
+) -> Iterator[Attributed]:
+    """Yields scores of sequences in order, many at a time.
+
+    Args:
+      trained: the network.
+      blocks: names and uint8 [sequences, length], of one length in all blocks.
+      settings: how.
+      strands: how both strands make one answer; as it was trained if None.
+
+    Raises:
+      UserError: there is no such answer, all references of a sequence are as it is, or the network
+        or the method cannot do it.
+    """
+    task = trained.task
+    names = tuple(task.additive(np.zeros((0, task.outputs), np.float32)))
+    if settings.answer is not None and settings.answer not in (*task.names, *names):
+        raise UserError(
+            f"--answer={settings.answer} is unknown; legal: {', '.join(dict.fromkeys(task.names))}"
+        )
+    chosen = [
+        i for i, name in enumerate(names) if settings.answer in (None, name, *task.names[i : i + 1])
+    ]
+    if settings.method == "ism":
+        return _by_mutants(make_scorer(trained, strands), blocks, chosen, names)
+    strands = strands or trained.config.model.strands
+    return _Derivatives(trained, settings, strands, chosen, names).scores(blocks)
+
+
+def _by_mutants(
+    scorer: Scorer,
+    blocks: Iterable[tuple[Sequence[str], Codes]],
+    chosen: list[int],
+    names: Sequence[str],
+) -> Iterator[Attributed]:
+    """Scores by in-silico mutagenesis: every base in every place, exactly."""
+    answers = tuple(names[i] for i in chosen)
+    for ids, codes in blocks:
+        for name, row in zip(ids, codes, strict=True):
+            changes = mutate(scorer, row)[None, ..., chosen].transpose(0, 3, 1, 2)
+            places = np.array([row.size - scorer.width + 1])
+            columns = scorer.task.additive(scorer.outputs(row, np.zeros(1, np.int64), places))
+            outputs = np.stack(list(columns.values()), axis=1)[:, chosen].astype(np.float32)
+            centred = (changes - changes.mean(axis=-1, keepdims=True)).astype(np.float32)
+            none = np.full_like(outputs, np.nan)
+            yield Attributed([name], row[None], answers, centred, outputs, none, none)
+
+
+class _Derivatives:
+    """Scores by derivatives or differences of the network over one-hot values."""
+
+    def __init__(
+        self,
+        trained: Trained,
+        settings: Settings,
+        strands: str,
+        chosen: list[int],
+        names: Sequence[str],
+    ):
+        self.trained, self.settings, self.chosen = trained, settings, np.array(chosen)
+        self.method = BY_DERIVATIVES[settings.method]
+        self.kind = settings.references or self.method.references
+        self.answers = tuple(names[i] for i in chosen)
+        self.strands, task = strands, trained.task
+        ends = [task.additive(np.full((1, task.outputs), x, np.float32)) for x in (0, 1)]
+        low, high = (np.array(list(end.values()), np.float32)[chosen, 0] for end in ends)
+        self.shift, self.scale = low, high - low
+        bases = jax.ShapeDtypeStruct((1, trained.length, UNKNOWN), np.float32)
+        try:
+            jax.eval_shape(self._network, trained.params, bases)
+        except (IndexError, TypeError, ValueError) as error:
+            raise self._other_form("does not take") from error
+
+    def scores(self, blocks: Iterable[tuple[Sequence[str], Codes]]) -> Iterator[Attributed]:
+        return map(self._finish, few_ahead(map(self._submit, self._calls(blocks))))
+
+    def _calls(
+        self, blocks: Iterable[tuple[Sequence[str], Codes]]
+    ) -> Iterator[tuple[list[str], Codes, NDArray[np.float32]]]:
+        """Names, codes and references of the sequences of one call after the other."""
+        mesh, settings = self.trained.mesh, self.settings
+        platform = mesh.devices.flat[0].platform
+        bases = _CALL_BASES.get(platform, _CALL_BASES_ON_ACCELERATORS)
+        for number, (ids, codes) in enumerate(_of_size(blocks, _DRAWN)):
+            rng = np.random.default_rng([settings.seed, number])
+            each = np.zeros((len(ids), 0, codes.shape[1], 4), np.float32)
+            if self.kind:
+                each = make_references(self.kind, codes, settings.count, rng)
+                self._check(ids, codes, each)
+            work = settings.steps if settings.method == "integrated_gradients" else 1
+            rows = max(1, bases // (codes.shape[1] * max(1, each.shape[1]) * work)) * mesh.size
+            for first in range(0, len(ids), rows):
+                part = slice(first, first + rows)
+                yield ids[part], codes[part], _filled(each[part], min(rows, _DRAWN), mesh.size)
+
+    def _check(self, ids: Sequence[str], codes: Codes, references: NDArray[np.float32]) -> None:
+        own = (codes[..., None] == np.arange(UNKNOWN))[:, None]
+        known = (codes < UNKNOWN)[:, None, :, None]
+        differ = (known & (references != own)).any(axis=(2, 3)).any(axis=1)
+        if not differ.all():
+            name = ids[int(np.argmin(differ))]
+            others = [kind for kind in ("zeros", "background") if kind != self.kind]
+            raise UserError(
+                f"--references={self.kind}: every reference of sequence '{name}' equals it, so "
+                f"there is no difference to share out; legal: --references={' or '.join(others)}"
+            )
+
+    def _submit(self, call: tuple[list[str], Codes, NDArray[np.float32]]) -> Any:
+        ids, codes, references = call
+        rows = _filled(codes, len(references), 1)
+        by_row = NamedSharding(self.trained.mesh, P(AXES))
+        sent = jax.device_put((rows, references), by_row)
+        # Accelerators round the factors of float32 products otherwise.
+        with jax.default_matmul_precision("highest"):
+            return ids, codes, self._call(self._on_devices, *sent)
+
+    def _finish(self, job: Any) -> Attributed:
+        ids, codes, found = job
+        scores, own, seen, change, size = (np.asarray(x)[: len(ids)] for x in found)
+        if (np.abs(own - seen) > _SAME_FORM * np.maximum(np.abs(own), 1)).any():
+            raise self._other_form("answers otherwise to")
+        return Attributed(
+            ids,
+            codes,
+            self.answers,
+            scores * self.scale[:, None, None],
+            own * self.scale + self.shift,
+            change * self.scale,
+            size * np.abs(self.scale),
+        )
+
+    def _other_form(self, does: str) -> UserError:
+        return UserError(
+            f"--method={self.settings.method}: the network {does} bases in one-hot form; legal: "
+            "--method=ism, or a first layer that takes them, as by jaxdna.ops.one_hot"
+        )
+
+    def _network(self, params: Params, x: jax.Array) -> jax.Array:
+        """Maps codes [batch, length], or their one-hot form, to the answers [batch, answers]."""
+        network, task = self.trained.network(params), self.trained.task
+        if self.strands == "forward":
+            return network(x)[:, self.chosen]
+        # As one batch: half the program to compile.
+        both = network(jnp.concatenate([x, complement_strand(x)]))
+        forward, other = jnp.split(both, 2)
+        return STRANDS[self.strands](forward, task.turned(other))[:, self.chosen]
+
+    @cached_property
+    def _on_devices(self) -> Params:
+        return jax.device_put(self.trained.params, replicated(self.trained.mesh))
+
+    @cached_property
+    def _call(self) -> Any:
+        hypothetical, steps = self.method.hypothetical, self.settings.steps
+
+        def rows(params: Params, codes: jax.Array, references: jax.Array) -> tuple:
+            def output(sequence: jax.Array) -> jax.Array:
+                return self._network(params, sequence[None])[0]
+
+            bases = one_hot(codes)
+            scores = jax.vmap(lambda x, r: hypothetical(output, x, r, steps))(bases, references)
+            seen = jax.vmap(output)(bases)
+            changes = seen[:, None] - jax.vmap(jax.vmap(output))(references)
+            own = self._network(params, codes)
+            return scores, own, seen, changes.mean(axis=1), abs(changes).mean(axis=1)
+
+        # Each device its own rows with whole parameters, so that no layer meets the mesh.
+        by_row = P(AXES)
+        on_mesh = jax.shard_map(
+            rows,
+            mesh=self.trained.mesh,
+            in_specs=(P(), by_row, by_row),
+            out_specs=by_row,
+            check_vma=False,
+        )
+        return jax.jit(on_mesh)
+
+
+def _filled(rows: NDArray, least: int, multiple: int) -> NDArray:
+    """Adds empty rows, so that calls have one shape and every device its share."""
+    wanted = -(-max(len(rows), least) // multiple) * multiple
+    return np.concatenate([rows, np.zeros((wanted - len(rows), *rows.shape[1:]), rows.dtype)])
+
+
+def _of_size(
+    blocks: Iterable[tuple[Sequence[str], Codes]], size: int
+) -> Iterator[tuple[list[str], Codes]]:
+    """Yields the same sequences, `size` at a time."""
+    names: list[str] = []
+    held: list[Codes] = []
+    for ids, codes in blocks:
+        names += ids
+        held.append(codes)
+        if len(names) < size:
+            continue
+        joined = np.concatenate(held)
+        whole = len(names) // size * size
+        for first in range(0, whole, size):
+            yield names[first : first + size], joined[first : first + size]
+        names, held = names[whole:], [joined[whole:]]
+    if names:
+        yield names, np.concatenate(held)

@@ -1,0 +1,214 @@
+"""Scores each base of sequences: what it adds to each answer of a trained network.
+
+  jaxdna attribute --workdir=runs/tal1
+  jaxdna attribute --workdir=runs/tal1 --sequences=x.fa --output=x.h5 --output=x.tsv
+  jaxdna attribute --workdir=runs/tal1 --bed=peaks.bed --genome=g.fa --method=ism
+  jaxdna attribute --workdir=runs/tal1 --variants=x.vcf --genome=g.fa
+
+deeplift_shap and integrated_gradients share out the difference between a sequence and references;
+saliency is the gradient, and ism changes every base in turn. Sequences are read as in training.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from jaxdna.cli.common import add_workdir
+from jaxdna.errors import UserError
+from jaxdna.schema import ATTRIBUTION_METHODS, ATTRIBUTION_REFERENCES, STRAND_CHOICES
+
+_SOURCES = ("sequences", "bed", "variants")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's flags."""
+    add_workdir(parser)
+    parser.add_argument(
+        "--sequences", metavar="X.fa[.gz]", help="FASTA (default: the run's test split)"
+    )
+    parser.add_argument("--bed", metavar="X.bed", help="instead: windows around these intervals")
+    parser.add_argument("--variants", metavar="X.vcf[.gz]", help="instead: both alleles of each")
+    parser.add_argument("--genome", type=Path, metavar="G.fa", help="of --bed or --variants")
+    parser.add_argument(
+        "--method", choices=ATTRIBUTION_METHODS, default=ATTRIBUTION_METHODS[0],
+        help="default: deeplift_shap",
+    )  # fmt: skip
+    parser.add_argument(
+        "--references", choices=ATTRIBUTION_REFERENCES,
+        help="what sequences are compared with (default: dinucleotide_shuffle; background for "
+        "integrated_gradients)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shuffles", type=int, default=20, metavar="N", help="of each sequence (default: 20)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=64, metavar="N",
+        help="places at which integrated_gradients takes the gradient (default: 64)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the shuffles")
+    parser.add_argument("--answer", metavar="NAME", help="the answer to score (default: all)")
+    parser.add_argument("--strands", choices=STRAND_CHOICES, help="default: as it was trained")
+    parser.add_argument(
+        "--output", action="append", metavar="Y.npz",
+        help="NPZ, .h5 as tfmodisco-lite reads it, or .tsv[.gz]; may be given several times "
+        "(default: WORKDIR/attributions.npz)",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Attributes; returns what was counted."""
+    outputs = arguments.output or [str(arguments.workdir / "attributions.npz")]
+    _check(arguments, outputs)
+
+    from rich.progress import Progress, TextColumn
+
+    from jaxdna.analysis.attribution import BOUND, Settings, attribute
+    from jaxdna.analysis.attribution_files import FORMS, form_of
+    from jaxdna.cli.common import open_trained
+    from jaxdna.console import make_console, results_console
+
+    notes = make_console()
+    forms = {path: form_of(path) for path in outputs}
+    trained = open_trained(arguments)
+    settings = Settings(
+        arguments.method,
+        arguments.references or "",
+        arguments.shuffles,
+        arguments.steps,
+        arguments.seed,
+        arguments.answer,
+    )
+    begin = time.perf_counter()
+    blocks, total, found = _sequences(arguments, trained)
+    scored = attribute(trained, blocks, settings, arguments.strands)
+    # What is wrong with the first sequences shows before a file is begun.
+    first = next(scored, None)
+    if first is None:
+        raise UserError("there is no sequence to attribute; legal: one or more")
+    counts = _Counts()
+    columns = (*Progress.get_default_columns(), TextColumn("{task.completed:,} sequences"))
+    progress = Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal)
+    with progress, ExitStack() as opened:
+        writers = [opened.enter_context(FORMS[form](path)) for path, form in forms.items()]
+        task = progress.add_task("attributing", total=total)
+        for part in chain([first], scored):
+            counts.add(part)
+            for write in writers:
+                write(part)
+            progress.advance(task, len(part.ids))
+    seconds = time.perf_counter() - begin
+    for note in found():
+        notes.print(f"note     {note}")
+    if counts.beyond:
+        more = "; more --steps come nearer" if "gradients" in arguments.method else ""
+        notes.print(
+            f"note     the scores of {counts.beyond:,} of {counts.sequences:,} sequences miss the "
+            f"change of the output by more than {BOUND:.0e} of it{more}"
+        )
+    console = results_console(arguments.json)
+    console.print(
+        f"{counts.sequences:,} sequences of {first.codes.shape[1]:,} bases in {seconds:.1f} s by "
+        f"{arguments.method}, for {', '.join(first.answers)}"
+    )
+    if counts.compared:
+        console.print(
+            "the scores of a sequence add up to the change of its output, to "
+            f"{counts.largest:.1e} of that at most"
+        )
+    console.print(f"they are in {' and '.join(outputs)}")
+    return {
+        "sequences": counts.sequences,
+        "answers": list(first.answers),
+        "method": arguments.method,
+        "largest_delta": counts.largest if counts.compared else None,
+        "beyond": counts.beyond,
+        "seconds": round(seconds, 3),
+        "output": outputs[0] if len(outputs) == 1 else outputs,
+    }
+
+
+class _Counts:
+    """What is said of all sequences in the end.
+
+    Attributes:
+      sequences: how many there were.
+      compared: whether they were compared with references.
+      largest: of all deltas, as a share of the size of the output's change.
+      beyond: sequences whose delta is more than the bound.
+    """
+
+    def __init__(self) -> None:
+        self.sequences = self.beyond = 0
+        self.compared, self.largest = False, 0.0
+
+    def add(self, part: Any) -> None:
+        self.sequences += len(part.ids)
+        missed = part.missed
+        if (missed == missed).any():
+            self.compared = True
+            self.largest = max(self.largest, float(missed.max()))
+            self.beyond += int(part.beyond.any(axis=1).sum())
+
+
+def _check(arguments: argparse.Namespace, outputs: list[str]) -> None:
+    """Refuses flags that do not go together; touches nothing."""
+    given = [key for key in _SOURCES if getattr(arguments, key)]
+    if len(given) > 1:
+        named = " and ".join(f"--{key}={getattr(arguments, key)}" for key in given)
+        raise UserError(f"{named} do not go together; legal: one of them")
+    needs_genome = "bed" in given or "variants" in given
+    if needs_genome and not arguments.genome:
+        raise UserError(f"--{given[0]}={getattr(arguments, given[0])} needs --genome=G.fa")
+    if arguments.genome and not needs_genome:
+        raise UserError(f"--genome={arguments.genome} needs --bed=X.bed or --variants=X.vcf")
+    for key in ("shuffles", "steps"):
+        if getattr(arguments, key) < 1:
+            raise UserError(f"--{key}={getattr(arguments, key)} is not legal: it must be 1 or more")
+    if arguments.seed < 0:
+        raise UserError(f"--seed={arguments.seed} is not legal: it must be 0 or more")
+    if arguments.references and arguments.method in ("ism", "saliency"):
+        raise UserError(
+            f"--references={arguments.references} does not go with --method={arguments.method}, "
+            "which compares with nothing; legal with it: deeplift_shap, integrated_gradients"
+        )
+    if len({os.path.realpath(path) for path in outputs}) < len(outputs):
+        given_files = " ".join(f"--output={path}" for path in outputs)
+        raise UserError(f"{given_files} is one file twice; legal: files that differ")
+
+
+def _sequences(
+    arguments: argparse.Namespace, trained: Any
+) -> tuple[Any, int | None, Callable[[], list[str]]]:
+    """Returns the sequences, how many there are where that is known, and what to say of them."""
+    from jaxdna.analysis import attribution_inputs as inputs
+    from jaxdna.analysis.interpretation import test_sample
+    from jaxdna.data.genome import Genome
+    from jaxdna.data.sequence_stats import SequenceStats
+    from jaxdna.runs.run_folder import RunFolder
+
+    data = trained.config.data
+    if arguments.genome:
+        cache = trained.config.runtime.get("data_cache", "auto")
+        genome = Genome(arguments.genome, data.get("ambiguous", "zero"), cache)
+    if arguments.sequences:
+        stats = SequenceStats()
+        return inputs.fasta_blocks(trained, arguments.sequences, stats), None, stats.notes
+    if arguments.bed:
+        windows, notes = inputs.windows_of(trained, arguments.bed, genome)
+        return inputs.window_blocks(windows, genome), len(windows), lambda: notes
+    if arguments.variants:
+        skipped: list[str] = []
+        blocks = inputs.variant_blocks(trained, arguments.variants, genome, skipped.append)
+
+        def say() -> list[str]:
+            count = f"{len(skipped):,} alleles have no windows; of the first: "
+            return [f"{count}{skipped[0]}"] if skipped else []
+
+        return blocks, None, say
+    sample = test_sample(trained, RunFolder(arguments.workdir))
+    return iter([(sample.ids, sample.codes)]), len(sample.ids), list
