@@ -37,11 +37,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run-ready: $(BIN)/python pyproject.toml $(PINS)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) -e .
+	@echo "installing jaxdna with jax, flax and what they need into $(VENV), as $(PINS) pins them: about a minute"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) -e .
 	@touch $@
 
 $(VENV)/.dev-ready: $(BIN)/python pyproject.toml $(PINS)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) -e '.[dev]'
+	@echo "installing jaxdna with what tests and docs need into $(VENV), as $(PINS) pins them: some minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) -e '.[dev]'
 	@touch $@ $(VENV)/.run-ready
 
 clean: ## remove the environment and caches (run folders stay)

@@ -12,10 +12,11 @@ run.filters()[0].motif
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -30,12 +31,17 @@ from jaxdna.data.records import join
 from jaxdna.data.sequences import encode
 from jaxdna.errors import UserError, nearest
 from jaxdna.parallel.settings import own_settings
+from jaxdna.progress import counted, shown_on
 from jaxdna.runs.guard import Guard
 from jaxdna.runs.own_folder import own_folder
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained, load_trained
 from jaxdna.schema import STRAND_CHOICES
 from jaxdna.storage.places import Place, place_of
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_AT_ONCE = 10_000  # sequences given as letters that are scored together
 
 
 @own_settings()
@@ -83,11 +89,9 @@ def train(
         )
     folder = _folder(workdir or named)
     console = _console(quiet)
-    if guard:
-        summary = train_in(config, folder, guard, console, write_run_report)
-    else:
-        with Guard(config.watchdog, owns_process=False) as own:
-            summary = train_in(config, folder, own, console, write_run_report)
+    own = Guard(config.watchdog, owns_process=False)
+    with shown_on(lambda: console), nullcontext(guard) if guard else own as hearing:
+        summary = train_in(config, folder, hearing, console, write_run_report)
     if "folds" in summary:
         from jaxdna.analysis.report import folds_html
         from jaxdna.runs.cross_validation import fold_folder
@@ -121,6 +125,18 @@ def open_run(workdir: str | Path, overrides: Iterable[str] = (), *, quiet: bool 
     run = Run(_folder(workdir), overrides, quiet=quiet)
     run.folder.read_config()
     return run
+
+
+def _shown(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Wraps a method of a run: under jax settings of its own, and with its progress shown."""
+
+    @wraps(method)
+    def shown(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        run: Any = args[0]
+        with own_settings(), shown_on(lambda: run._console):
+            return method(*args, **kwargs)
+
+    return shown
 
 
 class Run:
@@ -164,7 +180,7 @@ class Run:
         return configs.validate(configs.override(leaves, self._overrides))
 
     @cached_property
-    @own_settings()
+    @_shown
     def model(self) -> Trained:
         """The best parameters, on all devices; for networks that read sequences.
 
@@ -179,7 +195,7 @@ class Run:
         self._console.print(f"devices  {describe_devices(devices)}")
         return load_trained(self.folder, config, devices, loud(self._console))
 
-    @own_settings()
+    @_shown
     def predict(
         self, sequences: str | Path | Iterable[str], strands: str | None = None
     ) -> NDArray[np.float32]:
@@ -214,10 +230,8 @@ class Run:
             pieces: Iterable[Piece] = read_fasta_pieces(sequences, ambiguous, most_bases=None)
         else:
             one = isinstance(sequences, str)
-            letters = [sequences] if one else list(sequences)
             hint = "; a file is given as a pathlib.Path" if one else ""
-            codes = [_encoded(i, text, ambiguous, hint) for i, text in enumerate(letters)]
-            pieces = [Piece(join([str(i) for i in range(len(codes))], codes), False, False)]
+            pieces = _pieces([sequences] if one else list(sequences), ambiguous, hint)
         lengths = Lengths(data.get("lengths", "error"), model.length)
         scored = score_records(pieces, make_scorer(model, strands), lengths)
         none = np.empty((0, model.task.outputs), np.float32)
@@ -225,7 +239,7 @@ class Run:
         answers = model.task.predicted(outputs).astype(np.float32)
         return answers[:, 0] if model.task.outputs == 1 else answers
 
-    @own_settings()
+    @_shown
     def evaluate(self, strands: str | None = None, **files: str | Path) -> dict[str, Any]:
         """Scores the best parameters on the test split, or on labelled files.
 
@@ -254,7 +268,7 @@ class Run:
         keys = self.folder.read_train_keys()
         return evaluate_files(self.model, paths, strands, self._console, inputs, keys)
 
-    @own_settings()
+    @_shown
     def filters(
         self, sequences: str | Path | None = None, motifs: str | Path | None = None
     ) -> list[Any]:
@@ -303,6 +317,14 @@ def _path(name: str, value: Any) -> Path:
 def _check_strands(strands: Any) -> None:
     if strands is not None and strands not in STRAND_CHOICES:
         raise UserError(f"strands={strands!r} is unknown; {nearest(str(strands), STRAND_CHOICES)}")
+
+
+def _pieces(sequences: list[Any], ambiguous: str, hint: str) -> Iterator[Piece]:
+    firsts = range(0, len(sequences), _AT_ONCE)
+    for first in counted("scoring", firsts, len(firsts)):
+        numbers = range(first, min(first + _AT_ONCE, len(sequences)))
+        codes = [_encoded(i, sequences[i], ambiguous, hint) for i in numbers]
+        yield Piece(join(list(map(str, numbers)), codes), False, False)
 
 
 def _encoded(number: int, letters: Any, ambiguous: str, hint: str) -> NDArray[np.uint8]:

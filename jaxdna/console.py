@@ -5,8 +5,10 @@ control characters in them are shown as they are, never obeyed. Emphasis is a st
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,16 +17,25 @@ from jaxdna.errors import visible
 
 class _Console(Console):
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(
-            *(visible(one) if isinstance(one, str) else one for one in objects), **options
-        )
+        super().print(*map(self._shown, objects), **options)
+
+    def _shown(self, one: Any) -> Any:
+        """Returns text with nothing to obey, and a table that is too wide without its lines."""
+        anywhere = self.options.update(max_width=1000)
+        if isinstance(one, Table) and one.__rich_measure__(self, anywhere).maximum > self.width:
+            one.box, one.padding, one.show_edge = box.SIMPLE_HEAD, (0, 0), False
+        return visible(one) if isinstance(one, str) else one
 
     def on_broken_pipe(self) -> None:
         raise
 
 
+@cache
 def make_console() -> Console:
-    """Returns the console for people: stderr, so that stdout stays free for results."""
+    """Returns the console for people: stderr, so that stdout stays free for results.
+
+    There is one, so that its notes go above its live line.
+    """
     return results_console(json=True)
 
 
@@ -45,7 +56,9 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
     """Returns a table whose first column is left-aligned and whose others are right-aligned."""
     made = Table(title=visible(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        made.add_column(visible(column), justify="left" if i == 0 else "right")
+        # What does not fit goes on in the next line: nothing is cut off.
+        justify: Literal["left", "right"] = "left" if i == 0 else "right"
+        made.add_column(visible(column), justify=justify, overflow="fold")
     for row in rows:
         made.add_row(*(_text(cell) for cell in row))
     return made

@@ -18,6 +18,7 @@ from jaxdna.analysis.windows import Windows
 from jaxdna.data.motifs import Motif
 from jaxdna.data.sequences import UNKNOWN, Codes, reverse_complement
 from jaxdna.models.layers import Dense
+from jaxdna.progress import counted
 from jaxdna.runs.trained import Trained
 
 _LEAST_SITES = 10  # fewer windows make no frequency matrix
@@ -88,7 +89,8 @@ def filter_motifs(
         made.append(FilterMotif(number, weight, influence, count, motif, core, (), output))
     made.sort(key=lambda one: -abs(one.influence))
     cores = [(one.number, one.core) for one in made if one.core and library][:most]
-    hits = {number: match_motif(core, library) for number, core in cores}
+    compared = counted("comparing with known motifs", cores, len(cores))
+    hits = {number: match_motif(core, library) for number, core in compared}
     return [replace(one, hits=hits.get(one.number, ())) for one in made]
 
 

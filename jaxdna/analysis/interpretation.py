@@ -1,7 +1,7 @@
 """The steps of `interpret`, and the files that it leaves."""
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from jaxdna.data.registry import load_dataset, simulation
 from jaxdna.data.sequences import Codes
 from jaxdna.data.streams import display
 from jaxdna.errors import UserError
+from jaxdna.progress import counted
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained
 from jaxdna.storage.files import Folder, writing
@@ -111,7 +112,6 @@ def interpret(
     library: Sequence[Motif],
     mutants: int,
     output: Folder,
-    track: Callable[[list[Codes]], Iterable[Codes]] = iter,
 ) -> dict[str, Any]:
     """Interprets a network and writes what it finds.
 
@@ -122,7 +122,6 @@ def interpret(
       library: known motifs.
       mutants: how many of the top-scoring sequences to mutate.
       output: the folder; made if absent.
-      track: hands on the sequences to mutate, and may show how far they are.
 
     Returns:
       `filters` (a dict each, the most influential first) and `embedded` (None for real sequences).
@@ -134,7 +133,7 @@ def interpret(
         output.make()
     if not trained.scan:
         with writing(output):
-            _mutate(trained, sample, mutants, output, track)
+            _mutate(trained, sample, mutants, output)
         return {"filters": [], "embedded": None, "sequences": len(sample.codes)}
     both = trained.config.model.strands != "forward"
     windows = find_windows(trained, sample.codes, both)
@@ -148,7 +147,7 @@ def interpret(
         write_logos(motifs, output)
         output.write("filters.tsv", _table(rows))
         if mutants:
-            _mutate(trained, sample, mutants, output, track)
+            _mutate(trained, sample, mutants, output)
     embedded = None
     if sample.starts is not None:
         length = sample.codes.shape[1]
@@ -183,13 +182,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "".join("\t".join(map(str, line)) + "\n" for line in lines)
 
 
-def _mutate(
-    trained: Trained,
-    sample: Sample,
-    mutants: int,
-    output: Folder,
-    track: Callable[[list[Codes]], Iterable[Codes]],
-) -> None:
+def _mutate(trained: Trained, sample: Sample, mutants: int, output: Folder) -> None:
     scorer, task = make_scorer(trained), trained.task
     count, length = sample.codes.shape
     starts = np.arange(count, dtype=np.int64) * length
@@ -200,7 +193,8 @@ def _mutate(
     strongest = outputs.max(axis=1)
     top = np.argsort(-strongest, kind="stable")[:mutants].tolist()
     mutated = []
-    for i, codes in zip(top, track([sample.codes[i] for i in top]), strict=True):
+    for i in counted("mutating", top, len(top)):
+        codes = sample.codes[i]
         given = length if sample.lengths is None else int(sample.lengths[i])
         # As `fit_length` pads and crops: padding is no position of the sequence.
         first, cropped = max(length - given, 0) // 2, max(given - length, 0) // 2

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jaxdna.analysis.filters import information
 from jaxdna.data.motifs import Motif
 from jaxdna.data.sequences import LETTERS
+from jaxdna.progress import counted
 from jaxdna.storage.files import Folder, picture
 
 COLOURS = {"A": "#109648", "C": "#255c99", "G": "#f7b32b", "T": "#d62839"}
@@ -74,7 +75,7 @@ def draw_letters(axes: Any, heights: NDArray[np.float64]) -> None:
 def write_logos(motifs: Sequence[Motif], output: Folder) -> None:
     """Writes logos/NAME.png and logos/NAME.svg for every motif."""
     output.make("logos")
-    for motif in motifs:
+    for motif in counted("drawing the logos", motifs, len(motifs)):
         figure = logo_figure(motif, motif.name)
         output.write(f"logos/{motif.name}.png", picture(figure, "png", dpi=150))
         # Without a date two runs write the same bytes.

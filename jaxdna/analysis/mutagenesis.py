@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.sequences import LETTERS, Codes, decode
 from jaxdna.errors import visible
+from jaxdna.progress import counted
 from jaxdna.storage.files import picture
 
 _AT_ONCE_BASES = 2**25  # of the mutants that are scored at once
@@ -31,7 +32,8 @@ def mutate(scorer: Scorer, codes: Codes, first: int = 0, stop: int | None = None
     """
     at = np.arange(first, codes.size if stop is None else stop)
     most = max(1, _AT_ONCE_BASES // (4 * codes.size))
-    parts = [_mutate(scorer, codes, at[i : i + most]) for i in range(0, at.size, most)]
+    firsts = counted("mutating", range(0, at.size, most), -(-at.size // most))
+    parts = [_mutate(scorer, codes, at[i : i + most]) for i in firsts]
     return np.concatenate([np.empty((0, 4, scorer.task.outputs), np.float32), *parts])
 
 

@@ -15,6 +15,7 @@ from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.sequences import Codes
 from jaxdna.parallel.mesh import AXES
 from jaxdna.parallel.sharding import replicated
+from jaxdna.progress import counted
 from jaxdna.runs.trained import Trained
 from jaxdna.training.state import Params
 from jaxdna.training.step import STRANDS, complement_strand
@@ -81,7 +82,8 @@ class WindowScorer(Scorer):
 
     def features(self, pending: Pending) -> NDArray[np.float32]:
         """Returns the outputs of each stretch: float32 [stretches, outputs]."""
-        rows = [np.asarray(result)[:count] for result, count in pending.results]
+        results = counted("scoring", pending.results, len(pending.results))
+        rows = [np.asarray(result)[:count] for result, count in results]
         if not rows:
             return np.empty((0, self.feature_count), np.float32)
         return np.concatenate(rows)[pending.index]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from jaxdna.data.sequences import ONE_HOT_ROWS, Codes, reverse_complement
 from jaxdna.ops.motif_scan import best_windows
+from jaxdna.progress import counted
 from jaxdna.runs.trained import Trained
 
 _BATCH = 64
@@ -51,10 +52,11 @@ def find_windows(trained: Trained, codes: Codes, both_strands: bool = True) -> W
     """
     first = trained.network(trained.params).names[0]
     kernel, bias = (np.asarray(trained.params[first][key]) for key in ("kernel", "bias"))
-    score, start = scan(codes, kernel)
+    strands = [codes, reverse_complement(codes)] if both_strands else [codes]
+    title = "looking for the filters' best windows"
+    (score, start), *others = [scan(one, kernel) for one in counted(title, strands, len(strands))]
     reverse = np.zeros(score.shape, dtype=bool)
-    if both_strands:
-        other, other_start = scan(reverse_complement(codes), kernel)
+    for other, other_start in others:
         reverse = other > score
         turned = codes.shape[1] - trained.width - other_start
         score, start = np.maximum(score, other), np.where(reverse, turned, start)
@@ -78,7 +80,7 @@ def scan(
     score = np.empty(start.shape, dtype=np.float64)
     by_base = np.einsum("cb,wbf->fwc", ONE_HOT_ROWS.astype(np.float64), kernel.astype(np.float64))
     width, positions = len(kernel), codes.shape[1] - len(kernel) + 1
-    for number, taps in enumerate(by_base):
+    for number, taps in counted("adding up", enumerate(by_base), len(by_base)):
         for rows in _chunks(np.flatnonzero(sure[:, number]), width):
             places = start[rows, number, None] + np.arange(width)
             score[rows, number] = _add_up(codes[rows[:, None], places], taps)

@@ -40,8 +40,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.mutate < 0:
         raise UserError(f"--mutate={arguments.mutate} is not legal: it must be 0 or more")
 
-    from rich.progress import track
-
     from jaxdna.analysis import interpretation
     from jaxdna.analysis.motif_match import LIKELY_E_VALUE, library_note
     from jaxdna.cli.common import open_trained
@@ -61,16 +59,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     mutants, drawn = min(arguments.mutate, len(sample.codes)), interpretation.MOST_DRAWN
     if mutants > drawn:
         notes.print(f"note     mutates {mutants:,} sequences; the heat-map has the first {drawn}")
-    found = interpretation.interpret(
-        trained,
-        sample,
-        known,
-        mutants,
-        output,
-        lambda sequences: track(
-            sequences, "mutating", console=notes, transient=True, disable=not notes.is_terminal
-        ),
-    )
+    found = interpretation.interpret(trained, sample, known, mutants, output)
     if not trained.scan:
         _say_mutated(found, mutants, output, notes)
         return found | {"output": str(output.path)}
@@ -85,7 +74,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         cells = (row["weight"], row["sites"], row["consensus"], row["resembles"], place, p_value)
         rows.append([f"filter{row['filter']}", *([row["output"]] if several else []), *cells])
     columns = ["", *(["output"] if several else []), "weight", "sites", "consensus"]
-    columns += ["resembles", "strand, offset", "p"]
+    columns += ["resembles", "strand,\noffset", "p"]
     console.print(table("Filters, the most influential first", columns, rows))
     if found["embedded"]:
         share, chance = found["embedded"]["found"], found["embedded"]["chance"]

@@ -27,6 +27,7 @@ from jaxdna.errors import (
     visible,
 )
 from jaxdna.parallel.settings import set_aside
+from jaxdna.progress import shown_on
 
 _FILES, _ENOUGH_FILES = 64, 1024  # of one process; one CPU device alone takes up to 40
 
@@ -190,7 +191,8 @@ def _answer(arguments: list[str]) -> int:
         return int(end.code or EXIT_OK)
     parsed.overrides, parsed.command = overrides, command
     try:
-        answer = module.run(parsed)
+        with shown_on(_stderr):
+            answer = module.run(parsed)
     except (JaxdnaError, KeyboardInterrupt) as error:
         return report(error)
     result, code = answer if isinstance(answer, tuple) else (answer, EXIT_OK)
@@ -199,6 +201,12 @@ def _answer(arguments: list[str]) -> int:
     if parsed.json and result is not None:
         print(json.dumps(result))
     return code
+
+
+def _stderr() -> Any:
+    from jaxdna.console import make_console
+
+    return make_console()
 
 
 def _require_files() -> None:

@@ -84,11 +84,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     scaling_report.write_files(files, rows, os.cpu_count())
 
     console = results_console(arguments.json)
-    console.width = max(console.width, 150)
+    if not console.is_terminal:
+        console.width = 150
     heads, *lines = scaling_report.report_table(rows)
-    title = f"Training on {rows[0].device_kind}, median of {arguments.repeats}"
     console.print(table("Training time of a run", heads, lines))
-    console.print(table(title, scaling_report.COLUMNS, map(scaling_report.cells, rows)))
+    title, heads, lines = scaling_report.short_table(rows)
+    console.print(table(f"{title}, median of {arguments.repeats}", heads, lines))
     for sentence in scaling_report.sentences(rows, os.cpu_count()):
         console.print(sentence)
     notes.print(f"table and picture are in {folder}: scaling.md, scaling.csv, scaling.png")

@@ -1,5 +1,6 @@
 """Bytes and lines of what the user names: a path, a gzip or bgzip file, or `-` for stdin."""
 
+import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from typing import IO
 
 from jaxdna.data.memory import require_memory
 from jaxdna.errors import UserError
+from jaxdna.progress import counted
 
 BLOCK_BYTES = 8 * 2**20
 _GZIP_READ_BYTES = 2**17  # a bgzip member is 64 KiB at most: what is left of a read is copied often
@@ -56,7 +58,8 @@ def read_blocks(path: str | Path, spare: int = STREAMED) -> Iterator[bytes]:
                         f"{display(path)} is {what}; legal: plain text, gzip or bgzip (convert it)"
                     )
             size = _GZIP_READ_BYTES if head.startswith(_GZIP) else BLOCK_BYTES
-            pieces = chain([head], iter(lambda: file.read(size), b""))
+            read = chain([head], iter(lambda: file.read(size), b""))
+            pieces = counted(f"reading {Path(display(path)).name}", read, _size(file), len)
             done = 0
             for block in _regroup(_gunzip(pieces, path) if head.startswith(_GZIP) else pieces):
                 if not done:
@@ -122,6 +125,14 @@ def read_lines(path: str | Path, spare: int = _KEPT) -> Iterator[tuple[int, str]
         raise UserError(f"{display(path)} is empty; give a file with at least one row")
     if carry:
         yield number + 1, carry.rstrip(b"\r").decode("utf-8", "replace")
+
+
+def _size(file: IO[bytes]) -> int | None:
+    """Returns the bytes of a file; None for what has no size, such as a pipe."""
+    try:
+        return os.fstat(file.fileno()).st_size or None
+    except OSError:  # stdin is no file of the system where a program has replaced it
+        return None
 
 
 def display(path: str | Path) -> str:

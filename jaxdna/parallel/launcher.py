@@ -24,6 +24,7 @@ from jaxdna.errors import (
 )
 
 _POLL_SECONDS = 0.1
+_CHATTER = "[Gloo] "  # who is connected: for the log, and no result
 _TAIL_LINES = 15
 # How a process ends that another one has left: told so by it, or aborted by jax.
 _AFTER_ANOTHER = (EXIT_PEER, -signal.SIGABRT)
@@ -158,7 +159,8 @@ def launch(
         return Ended(0, bool(heard))
     code = children[first].returncode
     code = 128 - code if code < 0 else code
-    tail = paths[first].read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+    lines = paths[first].read_text(errors="replace").splitlines()
+    tail = [line for line in lines if not line.startswith(_CHATTER)][-_TAIL_LINES:]
     print(
         f"jaxdna: process {first} of {processes} failed first, with exit code {code}; "
         f"its log {paths[first]} ends:",
@@ -215,10 +217,15 @@ def _relays(
 def _relay(
     source: IO[bytes], log: IO[bytes], ours: IO[bytes] | None, full: list[StorageError]
 ) -> None:
-    """Copies to a log and to one of our streams; adds to `full` what keeps results from stdout."""
+    """Copies to a log and, but for chatter, to one of our streams.
+
+    What keeps results from stdout is added to `full`.
+    """
     sinks = [sink for sink in (log, ours) if sink]
     for line in source:
         for sink in tuple(sinks):
+            if sink is ours and line.startswith(_CHATTER.encode()):
+                continue
             try:
                 sink.write(line)
                 sink.flush()

@@ -1,12 +1,8 @@
-"""What a person sees of a run: one live line, and tables of its scores."""
+"""What a person sees of a run: the scores of an epoch, and tables of those of the run."""
 
-import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxdna.console import figures, table
@@ -14,46 +10,15 @@ from jaxdna.tasks.kinds import KINDS
 from jaxdna.tasks.task import Task
 
 
-class EpochProgress:
-    """A live line on a terminal, one plain line per epoch elsewhere."""
-
-    def __init__(self, console: Console, epochs: int, first_epoch: int, task: Task):
-        """Prepares the line; `with` shows it."""
-        self._followed = task.followed[0]
-        self._heading = task.scored[self._followed]
-        self._console = console
-        self._epochs = epochs
-        self._bar = Progress(
-            TextColumn("epoch"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = self._bar.add_task("", total=epochs, completed=first_epoch, note="")
-
-    @property
-    def shown(self) -> AbstractContextManager[Any]:
-        """Shows the live line while the context is open; nothing where there is no terminal."""
-        return self._bar if self._console.is_terminal else nullcontext()
-
-    def update(self, row: dict[str, Any], improved: bool) -> None:
-        """Shows the metrics of an epoch."""
-        value = row[f"val_{self._followed}"] or 0
-        form = ".2%" if self._followed == "accuracy" else ".4f"
-        note = (
-            f"train {row['train_loss']:.4f}  validation {row['val_loss']:.4f}  "
-            f"{self._heading} {value:{form}}" + ("  best so far" if improved else "")
-        )
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=row["epoch"], note=note)
-        elif not self._console.quiet:
-            print(
-                f"epoch {row['epoch']}/{self._epochs}  {note}  {row['seconds']:.2f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+def epoch_note(task: Task, row: dict[str, Any], improved: bool) -> str:
+    """Returns what the line of the epochs says of one: its scores, short enough for 80 columns."""
+    followed = task.followed[0]
+    value = row[f"val_{followed}"] or 0
+    form = ".2%" if followed == "accuracy" else ".4f"
+    return (
+        f"train {row['train_loss']:.4f}  val {row['val_loss']:.4f}  {followed} {value:{form}}"
+        + ("  best" if improved else "      ")  # as wide as before: the line does not jump
+    )
 
 
 def results(summary: dict[str, Any]) -> Table:

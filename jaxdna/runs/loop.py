@@ -17,8 +17,9 @@ from jaxdna.console import loud
 from jaxdna.errors import EXIT_PREEMPTED, NotFiniteError, Preempted
 from jaxdna.models.network import parameter_count
 from jaxdna.parallel.peers import meet
+from jaxdna.progress import counted, progress_line
 from jaxdna.runs.curves import TensorBoard, draw_curves
-from jaxdna.runs.display import EpochProgress
+from jaxdna.runs.display import epoch_note
 from jaxdna.runs.guard import Guard, StopRequested
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.stopwatch import Stopwatch
@@ -140,9 +141,9 @@ def _train(
         evaluator.outputs(run.state.params)
 
     board = TensorBoard(folder.files, progress.epoch + 1, folder.writes)
-    line = EpochProgress(console, config.train.epochs, progress.epoch, program.task)
+    epochs = progress_line("epoch", config.train.epochs, progress.epoch, lasting=True)
     seen, seconds = _examples_seen(progress, prepared), run.watch.seconds["train"]
-    with closing(program), line.shown:
+    with closing(program), epochs as line:
         while progress.epoch < config.train.epochs and not stopping.stop:
             start = time.perf_counter()
             try:
@@ -166,7 +167,7 @@ def _train(
             progress.end_epoch(row)
             folder.append_metrics(row)
             board.write(row)
-            line.update(row, improved)
+            line.advance(epoch_note(program.task, row, improved))
             last = progress.epoch == config.train.epochs or stopping.stop
             if last or progress.epoch % config.checkpoint.every_epochs == 0:
                 _save(run, checkpoints, guard)
@@ -279,7 +280,7 @@ def _train_epoch(
             yield metrics
 
     guard.enter("step")
-    for metrics in few_ahead(begun()):
+    for metrics in counted("training", few_ahead(begun()), len(calls)):
         guard.enter("step")
         sums = {k: np.asarray(v, np.float64) for k, v in metrics.items()}
         _check_finite(sums["loss"], before + progress.epoch_step)

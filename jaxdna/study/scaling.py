@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from jaxdna.config import flat, validate
 from jaxdna.errors import EXIT_USER, JaxdnaError, UserError
 from jaxdna.parallel.mesh import batch_shards, check_across, check_batch, resolve_axes
+from jaxdna.progress import counted
 from jaxdna.storage.files import Folder, writing
 from jaxdna.strategies.pipeline import check_microbatches
 from jaxdna.versions import versions
@@ -174,7 +175,7 @@ def measure_all(
       MeasurementError: a process has failed.
     """
     kept = _read(folder)
-    for part in parts:
+    for part in counted("measuring", parts, len(parts)):
         request = part.request(repeats)
         if platforms[part.name] == "cpu":
             request["config"]["runtime.cpu_devices"] = part.devices

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from jaxdna.storage.files import Folder, picture, writing
 from jaxdna.study.scaling import Row, place
@@ -40,6 +40,26 @@ def cells(row: Row) -> list[str]:
         "-" if row.communication is None else f"{row.communication:.0%}",
         "-" if row.cost is None else f"{row.cost:.4g}",
     ]
+
+
+def short_table(rows: Sequence[Row]) -> tuple[str, list[str], list[list[str]]]:
+    """Returns the table for a terminal: its title, headings and lines.
+
+    The title has what is the same in all rows; that devices are simulated stands in `sentences`.
+    """
+    lines = [cells(replace(row, simulated=False)) for row in rows]
+    same = {
+        name: lines[0][i]
+        for i, name in enumerate(COLUMNS)
+        if name in ("config", "scaling") and len({line[i] for line in lines}) == 1
+    }
+    empty = {name for i, name in enumerate(COLUMNS) if all(line[i] == "-" for line in lines)}
+    kept = [i for i, name in enumerate(COLUMNS) if name not in same.keys() | empty]
+    of = " of " + same["config"] if "config" in same else ""
+    scaling = f", {same['scaling']} scaling" if "scaling" in same else ""
+    heads = [COLUMNS[i].replace("communication", "communi-\ncation") for i in kept]
+    title = f"Training{of} on {rows[0].device_kind}{scaling}"
+    return title, heads, [[line[i] for i in kept] for line in lines]
 
 
 def report_table(rows: Sequence[Row]) -> list[list[str]]:

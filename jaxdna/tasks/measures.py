@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxdna.progress import counted
+
 RESAMPLES = 1000
 _CHUNK = 4_000_000  # weights in memory at once
 _FEW = 100_000  # of them at once through the sums, which hold a dozen arrays of that size
@@ -50,7 +52,9 @@ def bootstrap(
     rng = np.random.default_rng([seed, 0xB007])
     drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in values}
     rows = max(1, _CHUNK // count)
-    for first in range(0, resamples, rows):
+    for first in counted(
+        "measuring 95 % intervals", range(0, resamples, rows), -(-resamples // rows)
+    ):
         weights = np.zeros((min(rows, resamples - first), count))
         for members in strata:
             shares = np.full(members.size, 1 / members.size)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import batch_shards
+from jaxdna.progress import counted
 from jaxdna.training.dispatch import few_ahead
 from jaxdna.training.feed import evaluation_batches, fits
 from jaxdna.training.program import Program
@@ -65,8 +66,9 @@ class Evaluator:
           params: of the network.
           wait: is given the list of arrays to wait for, and may raise.
         """
-        computed = []
-        for outputs in few_ahead(self._program.predict_call(params, x) for x in self._calls()):
+        computed, calls = [], -(-len(self._split) // (self._batch * self._batches))
+        begun = (self._program.predict_call(params, x) for x in self._calls())
+        for outputs in counted("evaluating", few_ahead(begun), calls):
             wait([outputs])
             computed.append(np.asarray(outputs))
         stacked = np.concatenate(computed)

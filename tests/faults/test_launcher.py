@@ -50,13 +50,15 @@ def until_epoch_2(launcher):
     raise AssertionError("the launch has ended")
 
 
-def test_fault_02_one_ctrl_c_in_a_terminal_saves_all_processes(runner, tmp_path):
+def test_fault_02_one_ctrl_c_in_a_terminal_saves_all_processes(runner, tmp_path, capfd):
     """A terminal sends SIGINT to every process of the foreground group."""
     with launched(runner, tmp_path / "run") as launcher:
         until_epoch_2(launcher)
         os.killpg(launcher.pid, signal.SIGINT)
         errors = launcher.stderr.read()
         assert launcher.wait() == 78, errors
+    log = (tmp_path / "run.logs" / "process-0.log").read_text()
+    assert "[Gloo] Rank 0 is connected" in log and "[Gloo]" not in capfd.readouterr().out + errors
     assert "interrupted again" not in errors
     assert re.search(r"stopped by SIGINT after step \d+; the state is saved", errors)
     assert positions(DiskFolder(tmp_path / "run" / "checkpoints"))

@@ -50,7 +50,7 @@ def test_fault_02_a_terminal_that_is_closed_lets_the_run_save(runner, tmp_path):
         try:
             os.close(theirs)
             shown = b""
-            while b"best so far" not in shown:
+            while b"  best" not in shown:
                 shown += os.read(ours, 4096)
             os.close(ours)
             assert process.wait(60) == 78
