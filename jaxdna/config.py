@@ -166,6 +166,11 @@ def _check_together(leaves: Mapping[str, Any]) -> None:
                 f"--config.{key}={leaves[key]} needs --config.strategy=spmd; with strategy="
                 f"{leaves['strategy']} the only legal value is {legal}"
             )
+    if leaves["strategy"] == "parameter_server" and leaves["runtime.profile"]:
+        raise UserError(
+            f"--config.runtime.profile={leaves['runtime.profile']} cannot trace strategy="
+            "parameter_server, whose workers are other processes; legal: spmd, pipeline"
+        )
     if leaves["strategy"] == "pipeline":
         _check_pipeline(leaves)
     elif leaves["mesh.stage"] != 1:

@@ -32,6 +32,12 @@ def _are_seconds(text: str) -> bool:
         return False
 
 
+def _are_steps(text: str) -> bool:
+    first, _, stop = text.partition(":")
+    digits = all(part.isascii() and part.isdigit() and len(part) < 16 for part in (first, stop))
+    return text == "" or (digits and int(first) < int(stop))
+
+
 def _identity(fields: Mapping[str, Field]) -> dict[str, Field]:
     return {key: replace(field, identity=True) for key, field in fields.items()}
 
@@ -335,6 +341,12 @@ _SETTINGS = {
     ),
     "runtime.compilation_cache": text(
         "auto", "folder for compiled programs; `auto` is the user's cache folder, `off` none"
+    ),
+    "runtime.profile": Field(
+        "",
+        "steps to trace for XProf, counted from 0 over the whole run; empty: none",
+        "START:STOP, two whole numbers of which the first is smaller (STOP is not traced)",
+        _are_steps,
     ),
     "watchdog.start": seconds(900, "to find the devices and load the data"),
     "watchdog.compile": seconds(3600, "to compile all programs"),

@@ -116,6 +116,7 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
 def _check(names: list[str], devices: list[Any], json: bool) -> list[dict[str, Any]]:
     from jaxdna.console import loud, make_console, results_console, table
     from jaxdna.parallel.peers import one_fate
+    from jaxdna.parallel.runtime import describe_devices
     from jaxdna.study.check import check
 
     notes, rows = make_console(), []
@@ -123,19 +124,14 @@ def _check(names: list[str], devices: list[Any], json: bool) -> list[dict[str, A
         for row in check(names, devices, notes.print):
             rows.append(row)
             notes.print(f"{row.name}: {_verdict(row)}, {row.seconds:.1f} s")
-    columns = ("check", "", "value", "limit", "unit", "seconds", "")
     shown = [
-        (
-            row.name,
-            _verdict(row),
-            *map(_number, (row.value, row.limit)),
-            row.unit,
-            row.seconds,
-            row.note,
-        )
+        (row.name, _verdict(row), _number(row.value, row.unit), _number(row.limit), row.note)
         for row in rows
     ]
-    results_console(json).print(table(f"Checks of {len(devices)} devices", columns, shown))
+    columns = ("check", "", "found", "at most", "")
+    made = table(f"Checks of {describe_devices(devices)}", columns, shown)
+    made.columns[-1].justify = "left"
+    results_console(json).print(made)
     wrong = [row.name for row in rows if not row.ok]
     if wrong:
         loud(notes)(f"{len(wrong)} of {len(rows)} checks are not ok: {', '.join(wrong)}")
@@ -146,8 +142,10 @@ def _verdict(row: Any) -> str:
     return "ok" if row.ok else "NOT OK"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _number(value: float | None, unit: str = "") -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
 
 
 def _installed() -> str:

@@ -5,7 +5,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ with _without("boto3", "google.cloud.storage"):
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.proto.summary_pb2 import Summary
     from tensorboardX.record_writer import masked_crc32c
-    from tensorboardX.summary import histogram_raw, scalar
+    from tensorboardX.summary import histogram_raw, scalar, text
 
 
 def draw_curves(
@@ -86,6 +86,9 @@ def draw_quantity(
     axes.legend(frameon=False)
 
 
+_NOT_SHOWN = ("epoch", "step", "seconds")
+
+
 class TensorBoard:
     """Event files with the same tags for train and validation, so that both share a plot.
 
@@ -93,12 +96,15 @@ class TensorBoard:
     tracebacks on a full disk nobody can catch.
     """
 
-    def __init__(self, run: Folder, first_epoch: int, writes: bool = True):
+    def __init__(
+        self, run: Folder, first_epoch: int, settings: Mapping[str, Any], writes: bool = True
+    ):
         """Opens the files; events from `first_epoch` on that a crash left behind are purged.
 
         Args:
           run: the run folder; the files go into its `tensorboard`.
           first_epoch: the first epoch that is going to be written.
+          settings: the configuration by dotted keys, shown as a text.
           writes: false where another process writes them; all calls do nothing then.
 
         Raises:
@@ -114,9 +120,11 @@ class TensorBoard:
             begin = Event(wall_time=now, file_version="brain.Event:2")
             start = _event(first_epoch, session_log=SessionLog(status=SessionLog.START))
             self._add(split, [begin, start])
+        if writes:
+            self._add("train", [_event(first_epoch, summary=text("settings", _as_table(settings)))])
 
     def write(self, row: dict[str, Any]) -> None:
-        """Adds the metrics of one epoch, as in metrics.jsonl."""
+        """Adds the metrics of one epoch: a row of metrics.jsonl, and more beside."""
         epoch = row["epoch"]
         events: dict[str, list[Event]] = {split: [] for split in self._files}
         for key, value in row.items() if events else ():
@@ -124,14 +132,21 @@ class TensorBoard:
                 if key.startswith(prefix) and value is not None:
                     shown = scalar(key.removeprefix(prefix), value)
                     events[split].append(_event(epoch, summary=shown))
-            if not key.startswith(("train_", "val_")) and key not in ("epoch", "step", "seconds"):
-                own = _counts(key, value) if isinstance(value, list) else scalar(key, value)
-                events["train"].append(_event(epoch, summary=own))
+            own = not key.startswith(("train_", "val_")) and key not in _NOT_SHOWN
+            if own and value is not None:
+                shown = _counts(key, value) if isinstance(value, list) else scalar(key, value)
+                events["train"].append(_event(epoch, summary=shown))
         for split, added in events.items():
             self._add(split, added)
 
     def _add(self, split: str, events: list[Event]) -> None:
         self._run.append(self._files[split], b"".join(map(_record, events)))
+
+
+def _as_table(settings: Mapping[str, Any]) -> str:
+    """Markdown, as TensorBoard shows it."""
+    rows = (f"| `{key}` | `{value}` |" for key, value in sorted(settings.items()))
+    return "\n".join(["| key | value |", "| --- | --- |", *rows])
 
 
 def _event(epoch: int, **content: Any) -> Event:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from jaxdna.config import flat
 from jaxdna.console import loud
 from jaxdna.errors import EXIT_PREEMPTED, NotFiniteError, Preempted
 from jaxdna.models.network import parameter_count
@@ -21,7 +22,9 @@ from jaxdna.progress import counted, progress_line
 from jaxdna.runs.curves import TensorBoard, draw_curves
 from jaxdna.runs.display import epoch_note
 from jaxdna.runs.guard import Guard, StopRequested
+from jaxdna.runs.profile import Profiler
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.runs.speed import NO_SPEED, speed_of
 from jaxdna.runs.stopwatch import Stopwatch
 from jaxdna.strategies.prepare import Prepared
 from jaxdna.tasks.verdict import LEARNT_NOTHING, UNTESTED, with_caveats
@@ -29,6 +32,7 @@ from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.dispatch import calls_left, few_ahead
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.evaluation import Evaluator
+from jaxdna.training.optimizer import learning_rate
 from jaxdna.training.program import Program, TrainCall
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
@@ -140,15 +144,18 @@ def _train(
         meet()
         evaluator.outputs(run.state.params)
 
-    board = TensorBoard(folder.files, progress.epoch + 1, folder.writes)
+    profiler = Profiler(program, folder.files, folder.writes, console.print)
+    board = TensorBoard(folder.files, progress.epoch + 1, flat(config), folder.writes)
+    speed, rate = speed_of(program), learning_rate(config, program.steps_per_epoch)
     epochs = progress_line("epoch", config.train.epochs, progress.epoch, lasting=True)
     seen, seconds = _examples_seen(progress, prepared), run.watch.seconds["train"]
-    with closing(program), epochs as line:
+    with closing(program), closing(profiler), epochs as line:
         while progress.epoch < config.train.epochs and not stopping.stop:
             start = time.perf_counter()
+            before = _examples_seen(progress, prepared), run.watch.seconds["train"]
             try:
                 with run.watch.on("train"):
-                    _train_epoch(run, program, compiled, feed, checkpoints, guard)
+                    _train_epoch(run, program, compiled, feed, checkpoints, guard, profiler)
                 with run.watch.on("eval"):
                     guard.enter("evaluation")
                     validated = evaluator.scores(run.state.params, guard.wait)
@@ -161,12 +168,14 @@ def _train(
                     f"the validation loss is {row['val_loss']} at step {row['step']}; the last "
                     "checkpoint is intact; try a smaller --config.optimizer.learning_rate"
                 )
+            now = _examples_seen(progress, prepared), run.watch.seconds["train"]
             improved = stopping.update(row["epoch"], row)
             if improved:
                 run.best = _copy(run.state.params)
             progress.end_epoch(row)
             folder.append_metrics(row)
-            board.write(row)
+            shown = speed(now[0] - before[0], now[1] - before[1])
+            board.write(row | shown | {"learning_rate": float(rate(row["step"] - 1))})
             line.advance(epoch_note(program.task, row, improved))
             last = progress.epoch == config.train.epochs or stopping.stop
             if last or progress.epoch % config.checkpoint.every_epochs == 0:
@@ -178,8 +187,7 @@ def _train(
     guard.enter("evaluation")
     summary = _summarise(run, prepared, folder, guard)
     trained = _examples_seen(progress, prepared) - seen
-    if trained:
-        summary["samples_per_second"] = round(trained / (run.watch.seconds["train"] - seconds))
+    summary |= speed(trained, run.watch.seconds["train"] - seconds)
     with guard.undivided(code):
         folder.write_summary(summary)
     for note in program.task.notes():
@@ -259,6 +267,7 @@ def _train_epoch(
     feed: Callable[[int, int], Any],
     checkpoints: Checkpoints,
     guard: Guard,
+    profiler: Profiler,
 ) -> None:
     """Runs the calls that the epoch has left, or those before a stop; the run is at their end.
 
@@ -275,8 +284,11 @@ def _train_epoch(
             checkpoints.check()
             if guard.stops_here():
                 return
-            run.state, metrics = compiled[steps](run.state, feed(step, steps))
+            profiler.before(step, steps, run.state)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                run.state, metrics = compiled[steps](run.state, feed(step, steps))
             step += steps
+            profiler.after(step, run.state)
             yield metrics
 
     guard.enter("step")
@@ -338,7 +350,7 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
         "data": dataset.describe,
         **task.test_summary(targets, outputs),
         "ceiling": ceiling,
-        "samples_per_second": None,
+        **NO_SPEED,
         "seconds": run.watch.read(),
         "mesh": dict(prepared.mesh.shape),
         "devices": prepared.mesh.size,

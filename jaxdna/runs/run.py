@@ -16,6 +16,7 @@ from jaxdna.runs.common_folder import check_common
 from jaxdna.runs.cross_validation import cross_validate
 from jaxdna.runs.guard import Guard
 from jaxdna.runs.loop import Draw, train
+from jaxdna.runs.profile import traced_steps
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage.places import Place
 from jaxdna.storage.run_lock import RENEW_SECONDS
@@ -112,6 +113,7 @@ def _train_one(
         prepared = prepare(config, console, joined)
         show(prepared, console)
         prepared.program.check()
+        traced_steps(prepared.program)  # a mistake ends the run before anything is written
         folder.check_data(prepared.dataset)
         folder.open(prepared.program.config)
         folder.record_data(prepared.dataset)

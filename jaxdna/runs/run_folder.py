@@ -28,7 +28,8 @@ _METRICS, _TEST, _SUMMARY = "metrics.jsonl", "test.tsv", "summary.json"
 # What training writes; none of it may be a link.
 _WRITTEN = (
     _LOCK, ".saved", "checkpoints", _CONFIG, "curves.png", _DATA, _METRICS, "report.html", _SUMMARY,
-    "tensorboard", "tensorboard/train", "tensorboard/validation", _TEST, _KEYS,
+    "tensorboard", "tensorboard/plugins", "tensorboard/plugins/profile",
+    "tensorboard/train", "tensorboard/validation", _TEST, _KEYS,
 )  # fmt: skip
 _MOST_CONFIG_BYTES = 2**20
 _MOST_SUMMARY_BYTES = 2**20

@@ -48,7 +48,13 @@ def test_leaves_the_files_and_keys_of_the_contract(finished):
     assert set(summary) >= {
         "params", "params_sha256", "best_epoch", "epochs", "stopped_early", "test", "ceiling",
         "samples_per_second", "seconds", "mesh", "devices", "processes", "versions",
+        "flops_per_second", "mfu",
     }  # fmt: skip
+    assert summary["mfu"] is None  # no data sheet says what a CPU reaches
+    flops = 3 * (2 * (120 - 15 + 1) * 15 * 4 * 16 + 2 * 16)  # of an example
+    assert summary["flops_per_second"] == pytest.approx(
+        flops * summary["samples_per_second"], rel=1e-3
+    )
     assert set(summary["test"]) == {"loss", "accuracy", "auroc", "auprc"}
     assert set(summary["ceiling"]) == {"accuracy", "auroc", "loss"}
     assert set(summary["seconds"]) == {"total", "compile", "train", "eval", "checkpoint"}
@@ -101,6 +107,13 @@ def test_tensorboard_events_hold_the_curves(finished):
         for quantity in ("loss", "accuracy"):
             expected = {row["epoch"]: np.float32(row[f"{prefix}_{quantity}"]) for row in rows}
             assert {step: value for tag, step, value in values if tag == quantity} == expected
+        if split == "train":
+            rates = [value for tag, _, value in values if tag == "learning_rate"]
+            assert rates[-1] < rates[1] < rates[0] and 0.9 * 0.02 < rates[0] < 0.02
+            for tag in ("samples_per_second", "flops_per_second"):
+                assert [step for found, step, _ in values if found == tag] == [*range(1, 7)]
+            assert b"| `optimizer.learning_rate` | `0.02` |" in path.read_bytes()
+            assert not any(tag == "mfu" for tag, _, _ in values)
 
 
 def scalars(data):
