@@ -310,7 +310,7 @@ def _folder(workdir: Any) -> Place:
 
 def _path(name: str, value: Any) -> Path:
     if not isinstance(value, str | Path):
-        raise UserError(f"{name}={value!r} is not a path; legal: a text or a pathlib.Path")
+        raise UserError(f"{name}={value!r} is not a path; legal: a string or a pathlib.Path")
     return Path(value)
 
 
@@ -329,7 +329,7 @@ def _pieces(sequences: list[Any], ambiguous: str, hint: str) -> Iterator[Piece]:
 
 def _encoded(number: int, letters: Any, ambiguous: str, hint: str) -> NDArray[np.uint8]:
     if not isinstance(letters, str | bytes):
-        raise UserError(f"sequence {number}: {letters!r} has no letters; legal: a text of bases")
+        raise UserError(f"sequence {number}: {letters!r} has no letters; give a string of bases")
     try:
         return encode(letters, ambiguous)
     except UserError as error:

@@ -157,7 +157,7 @@ def _check_together(leaves: Mapping[str, Any]) -> None:
     # Other data say what they ask once they are read.
     if images and leaves["train.early_stopping.metric"] == "val_pearson":
         raise UserError(
-            "--config.train.early_stopping.metric=val_pearson is for numbers, and "
+            "--config.train.early_stopping.metric=val_pearson is for numbers, but "
             f"{leaves['data.name']} has classes; legal with it: val_loss, val_accuracy, val_auroc"
         )
     for key, legal in _SPMD_ONLY.items():
@@ -198,8 +198,8 @@ def _check_pipeline(leaves: Mapping[str, Any]) -> None:
         )
     if leaves["pipeline.schedule"] == "spectrain" and leaves["optimizer.name"] == "sgd":
         raise UserError(
-            "--config.pipeline.schedule=spectrain predicts weights from momentum, which "
-            "--config.optimizer.name=sgd has none of; legal: adam, momentum"
+            "--config.pipeline.schedule=spectrain predicts weights from momentum, but "
+            "--config.optimizer.name=sgd has none; legal: adam, momentum"
         )
 
 

@@ -52,7 +52,7 @@ def run_config_file(spec: str) -> ConfigDict:
         if _takes_variant(get_config):
             config = get_config(variant)
         elif variant:
-            raise UserError(f"--config={spec}: get_config takes no variant; legal: --config={name}")
+            raise UserError(f"--config={spec}: get_config takes no variant; give --config={name}")
         else:
             config = get_config()
     except UserError:
@@ -86,7 +86,7 @@ def _path_of(spec: str) -> Path:
     shipped = shipped_configs()
     if name not in shipped:
         raise UserError(
-            f"--config={spec} names no file and none of jaxdna's own configs; "
+            f"--config={spec} is neither a file nor one of jaxdna's configs; "
             f"{nearest(path.stem, shipped)}"
         )
     return shipped[name]

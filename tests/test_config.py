@@ -105,7 +105,7 @@ def test_get_config_may_do_without_a_variant(tmp_path, signature, variants):
     for variant in variants:
         assert load_config(f"{path}:{variant}").data.name == "tal1"
     if len(variants) == 1:
-        with pytest.raises(UserError, match=r"takes no variant; legal: --config=.*mine\.py$"):
+        with pytest.raises(UserError, match=r"takes no variant; give --config=.*mine\.py$"):
             load_config(f"{path}:v")
 
 

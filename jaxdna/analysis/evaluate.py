@@ -59,7 +59,7 @@ def evaluate_test_split(
     task, targets = dataset.task, dataset.splits["test"].y
     if not len(targets):
         raise UserError(
-            f"--workdir={folder.path} has no test split; legal: labelled files, such as "
+            f"--workdir={folder.path} has no test split; give labelled files, such as "
             "--positives=A.fa --negatives=B.fa"
         )
     outputs = Evaluator(prepared.program, dataset.splits["test"]).outputs(best)
@@ -117,7 +117,7 @@ def evaluate_files(
     if "positives" in files and len(read) == 2 and len(set(digests.values())) == 1:
         raise UserError(
             f"--positives={files['positives']} and --negatives={files['negatives']} hold the same "
-            "bytes; legal: bound sequences in one and unbound ones in the other"
+            "bytes; give bound sequences in one and unbound ones in the other"
         )
     trained_on = {one["sha256"] for one in inputs}
     known = [path for path, digest in digests.items() if digest in trained_on]
@@ -128,8 +128,7 @@ def evaluate_files(
         known, count = scored.trained_on, int(scored.seen.sum())
         in_training = {"examples": count, "share": round(count / max(1, len(labels)), 6)}
         what = (
-            f"{count:,} of the {len(labels):,} scored sequences, themselves or their reverse "
-            "complement,"
+            f"{count:,} of the {len(labels):,} scored sequences, or on their reverse complements,"
         )
     if known:
         loud(console)(
@@ -140,8 +139,8 @@ def evaluate_files(
         console.print(f"note     {note}")
     if trained.task.classes and len(np.unique(labels)) < 2:
         raise UserError(
-            f"{' and '.join(files.values())} have {len(labels)} scored sequences of one class; "
-            "legal: both classes"
+            f"{' and '.join(files.values())} have {len(labels)} scored sequences of only one "
+            "class; give sequences of both"
         )
     return {
         "params": parameter_count(trained.params),

@@ -22,7 +22,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _README = """# {name}
 
 `model.stablehlo` is the whole model: letters in, {outputs} out, for any number of sequences of
-{lengths}. {treatment}It needs jax and flatbuffers alone, and runs on {platforms}:
+{lengths}. {treatment}It needs only jax and flatbuffers, and runs on {platforms}:
 
 ```python
 import jax, numpy as np
@@ -57,9 +57,9 @@ _TREATMENT = {  # of lengths, as in training: what the README says, and a line o
     ),
 }
 _STRANDS_NOTE = {
-    "average": "the model's is the mean of this and that of the reverse complement",
-    "max": "the model's is the larger of this and that of the reverse complement",
-    "forward": "the model looks at this strand only",
+    "average": "the model's output is the mean of this one and that of the reverse complement",
+    "max": "the model's output is the larger of this one and that of the reverse complement",
+    "forward": "the model reads only this strand",
 }
 
 
@@ -87,7 +87,7 @@ def write_export(trained: Trained, folder: Folder, name: str) -> list[str]:
     readme = _README.format(
         name=name,
         outputs="logits" if task.target_dtype == "int32" else "outputs",
-        lengths=f"any length from {trained.width} bases on (one call for each length)"
+        lengths=f"any length of {trained.width} bases or more (one call for each length)"
         if trained.scan
         else f"{trained.length} bases",
         platforms=", ".join(PLATFORMS),
@@ -169,7 +169,7 @@ def stablehlo(trained: Trained) -> bytes:
         (batch,), length = export.symbolic_shape("batch"), trained.length
     argument = jax.ShapeDtypeStruct((batch, length), jnp.uint8)
     if importlib.util.find_spec("flatbuffers") is None:
-        raise UserError("StableHLO files need flatbuffers; legal: pip install jaxdna[export]")
+        raise UserError("StableHLO files need flatbuffers; run pip install 'jaxdna[export]'")
     return bytes(export.export(jax.jit(model), platforms=PLATFORMS)(argument).serialize())
 
 

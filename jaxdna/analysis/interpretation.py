@@ -77,8 +77,8 @@ def read_sample(trained: Trained, path: str) -> Sample:
         length = {"pad": max, "center_crop": min}[policy](length, trained.length)
     if not trained.scan and length != trained.length:
         raise UserError(
-            f"{display(path)} has sequences of {length} bases, and the network reads "
-            f"{trained.length}; legal: sequences of that length"
+            f"{display(path)} has sequences of {length} bases, but the network reads "
+            f"{trained.length}; give sequences of that length"
         )
     fitted = fit_length(records, length, policy, path)
     return Sample(ids[:_MOST], fitted, lengths=records.lengths)

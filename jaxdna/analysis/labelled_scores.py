@@ -124,8 +124,8 @@ class _Reader:
 def _two_classes(reader: _Reader, positives: str, negatives: str) -> list[_Part]:
     if reader.task.kind != Binary.kind:
         raise UserError(
-            f"--positives={positives} and --negatives={negatives} are two classes, and this "
-            f"model's task is {reader.task.kind}; legal: --table, or --sequences and --labels"
+            f"--positives={positives} and --negatives={negatives} are two classes, but this "
+            f"model's task is {reader.task.kind}; give --table, or --sequences and --labels"
         )
     parts = []
     for path, label in ((positives, 1), (negatives, 0)):
@@ -153,7 +153,7 @@ def _labelled_fasta(reader: _Reader, sequences: str, labels: str) -> list[_Part]
     if missing:
         raise UserError(
             f"--labels={labels} has no label for '{missing[0]}' ({len(missing)} of "
-            f"{len(ids)} records of {display(sequences)}); legal: one row for each record"
+            f"{len(ids)} records of {display(sequences)}); give one row for each record"
         )
     known = np.array([targets_of[name] for name in ids])
     return [_Part(sequences, reader.targets(known, labels), outputs, seen)]
@@ -201,7 +201,7 @@ def read_labels(
     columns = next(lines)[1].split("\t")
     if not {"id", *wanted} <= set(columns):
         names = f"{'columns id and' if len(wanted) == 1 else 'columns id,'} {', '.join(wanted)}"
-        raise UserError(f"{path}, line 1 has no {names}; legal: a header with all of them")
+        raise UserError(f"{path}, line 1 has no {names}; give a header with all of them")
     name_column, places = columns.index("id"), [columns.index(name) for name in wanted]
     found: dict[str, list[float | str]] = {}
     for number, line in lines:

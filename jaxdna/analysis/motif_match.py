@@ -66,7 +66,9 @@ def match_motif(
       UserError: the library is empty.
     """
     if not library:
-        raise UserError("there is no motif to compare with; legal: a motif file with one or more")
+        raise UserError(
+            "there is no motif to compare with; give a motif file with at least one motif"
+        )
     forward = [motif.probabilities for motif in library]
     columns = np.concatenate([*forward, *(rows[::-1, ::-1] for rows in forward)])
     scores = _integer_scores(query.probabilities, columns)
@@ -105,8 +107,8 @@ def library_note(library: Sequence[Motif]) -> str:
     if len(library) >= FEW_TARGETS:
         return ""
     return (
-        f"p-values come from the columns of only {len(library)} motifs and depend on which these "
-        f"are; a library of {FEW_TARGETS} or more makes them reliable"
+        f"p-values come from the columns of only {len(library)} motifs and depend on which motifs "
+        f"those are; a library of {FEW_TARGETS} or more makes them reliable"
     )
 
 

@@ -71,8 +71,9 @@ def predict_sequences(
         _check_window(windows.size, scorer)
         if lengths.policy == "pad" and windows.size < trained.length:
             console.print(
-                f"note     windows are scored without padding, and training padded to "
-                f"{trained.length} bases: --window={trained.length} is what the model knows"
+                f"note     windows are scored without padding, but training padded sequences to "
+                f"{trained.length} bases: --window={trained.length} gives windows like those that "
+                "it was trained on"
             )
     if form != "tsv":
         _check_track(track, task, output, form)
@@ -215,11 +216,11 @@ def _check_track(track: str | None, task: Task, output: str, form: str) -> None:
         raise UserError(f"--track={track} is unknown; legal: {legal}")
     if task.outputs > 1 and not track:
         raise UserError(
-            f"--output={output} holds one value for each position, and the network has "
-            f"{task.outputs} answers; legal: one of them with --track: {legal}"
+            f"--output={output} holds one value for each position, but the network has "
+            f"{task.outputs} answers; choose one with --track: {legal}"
         )
     if form == "bed" and task.target_dtype != "int32":
         raise UserError(
-            f"--output={output} holds probabilities, and the network answers in numbers; "
+            f"--output={output} holds probabilities, but the network answers in numbers; "
             "legal: .bedGraph or .bw"
         )

@@ -86,5 +86,5 @@ class Scorer(ABC):
     def misfit(self, bases: int) -> str:
         """Returns why a stretch of so many bases cannot be scored."""
         if self.whole:
-            return f"{bases} bases, and the network reads {self.width}"
+            return f"{bases} bases, but the network reads {self.width}"
         return f"{bases} bases, shorter than a filter of {self.width}"

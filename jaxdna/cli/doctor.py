@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
         console.print(f"processes {seen['processes']}")
         console.print(f"cache     {seen['compilation_cache'] or 'off'}")
         for what, how in seen["others_can_write"].items():
-            console.print(f"warning   others can write to the folder of {what}: {how}")
+            console.print(f"warning   other users can write to the folder of {what}: {how}")
         for name, value in settings.items():
             console.print(f"variable  {name}={value}")
     if not names:

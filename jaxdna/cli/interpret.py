@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     output = output_folder(arguments, "interpret")
     mutants, drawn = min(arguments.mutate, len(sample.codes)), interpretation.MOST_DRAWN
     if mutants > drawn:
-        notes.print(f"note     mutates {mutants:,} sequences; the heat-map has the first {drawn}")
+        notes.print(
+            f"note     mutating {mutants:,} sequences; the heat map shows the first {drawn}"
+        )
     found = interpretation.interpret(trained, sample, known, mutants, output)
     if not trained.scan:
         _say_mutated(found, mutants, output, notes)
@@ -86,7 +88,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         f"compared with {len(known):,} known motifs: {arguments.motifs or LIBRARY}; a filter is "
         f"named only where {LIKELY_E_VALUE:g} of them or fewer would match as well by chance"
     )
-    console.print(f"tables, motif files, logos and the heat-map are in {output.path}")
+    console.print(f"tables, motif files, logos and the heat map are in {output.path}")
     return found | {"output": str(output.path)}
 
 
@@ -96,4 +98,7 @@ def _say_mutated(found: dict[str, Any], mutants: int, output: Any, console: Any)
         "what each base does is shown by mutagenesis"
     )
     if mutants:
-        console.print(f"{mutants} of {found['sequences']:,} sequences are mutated in {output.path}")
+        console.print(
+            f"{mutants} of {found['sequences']:,} sequences are mutated; the results are in "
+            f"{output.path}"
+        )

@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if arguments.show:
         if config.strategy != "spmd":
             raise UserError(
-                f"--config.strategy={config.strategy} is not what --show draws; `jaxdna train` "
-                "prints who holds what before it trains; legal: spmd"
+                f"--config.strategy={config.strategy} cannot be drawn by --show; legal: spmd "
+                "(`jaxdna train` prints which device holds what before it trains)"
             )
         return _show(prepare(config, notes), console), EXIT_OK
     return _compare(config, arguments.steps, notes, console)

@@ -215,7 +215,7 @@ def _require_files() -> None:
     if hard != resource.RLIM_INFINITY and hard < _FILES:
         raise UserError(
             f"this process may open {hard} files (ulimit -n), and a run needs {_FILES} or more; "
-            "legal: ulimit -n 1024"
+            "run `ulimit -n 1024` first"
         )
     wanted = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(_ENOUGH_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

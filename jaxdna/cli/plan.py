@@ -110,7 +110,7 @@ def _print_one(planned: dict[str, Any], console: Any) -> None:
     rows = [
         ["devices", f"{planned['devices']} ({planned['topology']})"],
         ["mesh", _mesh(planned["mesh"])],
-        ["operations a step and device", f"{planned['flops_per_step']:.3e}"],
+        ["operations per step and device", f"{planned['flops_per_step']:.3e}"],
         *([f"memory: {part}", _size(size)] for part, size in planned["bytes"].items()),
         ["collective bytes overlapped", f"{planned['overlapped']:.0%}"],
         ["kernels a step", planned["kernels"]],

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _check(arguments: argparse.Namespace, outputs: list[str]) -> None:
     """Refuses flags that do not go together; touches nothing."""
     if bool(arguments.sequences) == bool(arguments.variants):
-        raise UserError("one of --sequences=X.fa and --variants=X.vcf is needed, and only one")
+        raise UserError("give either --sequences=X.fa or --variants=X.vcf")
     if arguments.variants and not arguments.genome:
         raise UserError(f"--variants={arguments.variants} needs --genome=G.fa")
     if arguments.genome and not arguments.variants:
@@ -86,7 +86,9 @@ def _check(arguments: argparse.Namespace, outputs: list[str]) -> None:
     if arguments.sites != "center" and not arguments.variants:
         raise UserError(f"--sites={arguments.sites} needs --variants=X.vcf")
     if arguments.window is not None and arguments.variants:
-        raise UserError("--window goes with --sequences; variants have the model's length")
+        raise UserError(
+            "--window goes with --sequences; windows around variants always have the model's length"
+        )
     if arguments.stride is not None and (
         arguments.window is None or not 1 <= arguments.stride <= arguments.window
     ):
@@ -95,8 +97,8 @@ def _check(arguments: argparse.Namespace, outputs: list[str]) -> None:
         )
     given = " ".join(f"--output={path}" for path in outputs)
     if len(outputs) > 1 and not arguments.variants:
-        raise UserError(f"{given}: several files need --variants; legal: one --output")
+        raise UserError(f"{given}: only --variants takes several; give one --output")
     if len({os.path.realpath(path) for path in outputs}) < len(outputs):
-        raise UserError(f"{given} is one file twice; legal: files that differ")
+        raise UserError(f"{given} is the same file twice; give different files")
     if arguments.json and "-" in outputs:
-        raise UserError("--json and the rows would both go to stdout; legal: --output=Y.tsv")
+        raise UserError("--json and the rows would both go to stdout; give --output=Y.tsv")

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     parts = scaling.parts_of(configs, devices, modes)
     if (folder / "config.json").exists():
         raise UserError(
-            f"--workdir={folder} holds a run of `jaxdna train`; give a folder for the study alone"
+            f"--workdir={folder} holds a run of `jaxdna train`; give another folder for the study"
         )
     files = folder_at(folder)
     try:
@@ -107,8 +107,8 @@ def named_configs(specs: Sequence[str], overrides: Sequence[str]) -> dict[str, C
         name = run_name(spec)
         if name in configs:
             raise UserError(
-                f"--config={spec} is the second with the name {name}; give each once, and other "
-                "files other names"
+                f"--config={spec} is the second with the name {name}; give each config once, and "
+                "files of different names"
             )
         configs[name] = load_config(spec, overrides)
     return configs

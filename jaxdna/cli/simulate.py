@@ -49,7 +49,7 @@ def _simulate(arguments: argparse.Namespace, console: Any) -> dict[str, Any]:
     config = load_config(arguments.config, arguments.overrides)
     if config.data.name != "tal1":
         raise UserError(
-            f"--config={arguments.config} describes no simulated data "
+            f"--config={arguments.config} does not describe simulated data "
             f"(data.name={config.data.name}); give one such as configs/tal1.py"
         )
     folder = arguments.output

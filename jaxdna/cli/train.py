@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _closing_notes(summary: dict[str, Any], workdir: Place, console: Any) -> None:
-    stop = "stopped early after" if summary["stopped_early"] else "ran all of"
+    stop = "stopped early after" if summary["stopped_early"] else "ran all"
     seconds, speed = summary["seconds"], summary["samples_per_second"]
     console.print(
         f"{stop} {summary['epochs']} epochs; kept the parameters of epoch {summary['best_epoch']}"
@@ -75,4 +75,4 @@ def _closing_notes(summary: dict[str, Any], workdir: Place, console: Any) -> Non
     if verdict or hint:
         motif = summary.get("motif", "") if summary["left_plateau"] else ""
         console.print(f"{verdict or LEARNT_NOTHING}{hint} {motif}".rstrip(), style="bold")
-    console.print(f"look at {workdir / 'report.html'}; all else is in {workdir}")
+    console.print(f"see {workdir / 'report.html'}; everything else is in {workdir}")

@@ -37,8 +37,8 @@ class Duplicates:
         notes = []
         if self.across:
             notes.append(
-                f"{self.across} sequences are in two splits, themselves or their reverse "
-                f"complement ({shown}): the score may be too good"
+                f"{self.across} sequences, or their reverse complements, are in two splits "
+                f"({shown}): the score may be too good"
             )
         if self.conflicting:
             notes.append(f"{self.conflicting} sequences have a copy in another class ({shown})")

@@ -33,8 +33,8 @@ def deep_cnn(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.R
         if length < 1:
             raise UserError(
                 f"--config.model.filters={config.filters} with pool={config.pool} has "
-                f"{len(filters)} blocks, and sequences of {example_shape[0]} bases have room for "
-                f"{block - 1}"
+                f"{len(filters)} blocks, but sequences of {example_shape[0]} bases have room for "
+                f"only {block - 1}"
             )
         # Later blocks see wider stretches of the sequence with fewer taps.
         width = config.width if block == 1 else config.inner_width

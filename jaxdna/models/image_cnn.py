@@ -34,7 +34,7 @@ def image_cnn(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.
         height, width = (height - lost) // _POOL, (width - lost) // _POOL
         if min(height, width) < 1:
             raise UserError(
-                f"--config.model.filters={config.filters} has {len(filters)} blocks, and an image "
+                f"--config.model.filters={config.filters} has {len(filters)} blocks, but an image "
                 f"of {example_shape[0]} x {example_shape[1]} has room for {block}"
             )
         first, second = f"conv{2 * block + 1}", f"conv{2 * block + 2}"

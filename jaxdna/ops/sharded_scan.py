@@ -31,7 +31,7 @@ def check_length(length: int, width: int, seq: int) -> None:
     legal = [n for n in divisors(length) if length // n >= width]
     if seq not in legal and seq > 1:
         reason = (
-            f"leaves {length // seq} positions a device, fewer than the {width} of a filter"
+            f"leaves {length // seq} positions per device, fewer than the {width} of a filter"
             if length % seq == 0
             else f"does not divide the length {length}"
         )

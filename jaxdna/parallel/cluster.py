@@ -169,9 +169,9 @@ def _let_gloo_use(address: str) -> None:
 
 def _nobody_came(who: str, where: str, cluster: ConfigDict) -> None:
     error = PeerError(
-        f"{who}waited {cluster.start_seconds} s for the other processes{where} and not all came; "
-        "is every one of them running, with the same coordinator, and does no firewall close its "
-        "port?"
+        f"{who}waited {cluster.start_seconds} s for the other processes{where}, but not all of "
+        "them joined; are they all running, with the same coordinator, and does the firewall "
+        "leave its port open?"
     )
     os._exit(report(error))
 

@@ -272,7 +272,7 @@ def make_sync(config: ConfigDict, mesh: Mesh) -> Callable[[Gradient], Gradient]:
     others = [f"mesh.{axis}={n}" for axis, n in mesh.shape.items() if axis != "data" and n > 1]
     if others:
         raise UserError(
-            f"--config.gradient_sync.method={method} is for data parallelism alone, and "
+            f"--config.gradient_sync.method={method} works with data parallelism only, not with "
             f"{' '.join(others)}; legal with these: auto"
         )
     devices = list(mesh.devices.flat)
@@ -280,7 +280,7 @@ def make_sync(config: ConfigDict, mesh: Mesh) -> Callable[[Gradient], Gradient]:
     if method == "hierarchical" and hosts == 1:
         legal = [n for n in divisors(mesh.shape["data"]) if n > 1]
         raise UserError(
-            "--config.gradient_sync.method=hierarchical needs to know the hosts: "
-            f"--config.mesh.dcn.data one of {', '.join(map(str, legal)) or '(one device has none)'}"
+            "--config.gradient_sync.method=hierarchical needs to know the hosts; legal for "
+            f"--config.mesh.dcn.data: {', '.join(map(str, legal)) or '(one device has none)'}"
         )
     return explicit_sync(mesh, method, bucket_mb, hosts if method == "hierarchical" else 1)

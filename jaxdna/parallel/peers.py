@@ -88,7 +88,7 @@ def one_fate() -> Iterator[None]:
             raise
         if re.search(_PEER_LOST, str(error)):
             time.sleep(2 * _LOOK_SECONDS)  # meanwhile the thread may hear why, and end this process
-            error = PeerError(f"a connection to another process is lost ({one_line(error)})")
+            error = PeerError(f"the connection to another process was lost ({one_line(error)})")
         ended.set()
         _fail(error)
     finally:

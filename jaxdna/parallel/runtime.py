@@ -55,7 +55,7 @@ def start_backend(config: ConfigDict, console: Console) -> list[jax.Device]:
         ) from error
     if runtime.require_accelerator and devices[0].platform == "cpu":
         raise UserError(
-            "--config.runtime.require_accelerator=true, and jax finds only the CPU; install "
+            "--config.runtime.require_accelerator=true, but jax finds only the CPU; install "
             "jaxdna[tpu], [cuda12] or [cuda13] for the devices of this machine, or drop the flag"
         )
     if _split.is_set() and devices[0].platform == "cpu" and not runtime.cpu_devices:
@@ -104,8 +104,8 @@ def _simulate(devices: int) -> None:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError:  # a notebook in which jax is at work already
         raise UserError(
-            f"--config.runtime.cpu_devices={devices} comes too late: jax has started in this "
-            f"process; legal: its own {len(jax.devices())} devices (0), or a fresh process"
+            f"--config.runtime.cpu_devices={devices} comes too late: jax has already started in "
+            f"this process; legal: its own {len(jax.devices())} devices (0), or a new process"
         ) from None
 
 

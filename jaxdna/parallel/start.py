@@ -228,7 +228,7 @@ def share_of_gpus(
     if not each or (local + 1) * each > visible:
         raise UserError(
             f"{here} processes on this host see the same GPUs ({visible}); "
-            f"legal: at most {visible} a host (--ntasks-per-node), or --gpus-per-task=1"
+            f"legal: at most {visible} per host (--ntasks-per-node), or --gpus-per-task=1"
         )
     return tuple(range(local * each, (local + 1) * each))
 
@@ -261,12 +261,12 @@ _OTHERS = (
 def _not_read(environment: Mapping[str, str]) -> str:
     tasks = _number(environment, "SLURM_NTASKS") or 1
     if tasks > 1:
-        return f"SLURM_NTASKS={tasks}, and this is a single process; `srun jaxdna` starts them all"
+        return f"SLURM_NTASKS={tasks}, but this is a single process; `srun jaxdna` starts them all"
     for whose, count, rank, address in _OTHERS:
         several = count is None or (_number(environment, count) or 1) > 1
         if several and _number(environment, rank) is not None:
             return (
-                f"{rank} of {whose} is not read, and this is a single process; to join the others "
+                f"{rank} of {whose} is not read, so this is a single process; to join the others "
                 f"set JAX_COORDINATOR_ADDRESS={address} "
                 f"JAX_NUM_PROCESSES={f'${count}' if count else 'COMPLETIONS'} "
                 f"JAX_PROCESS_ID=${rank}"

@@ -30,8 +30,8 @@ def check_common(folder: Folder) -> None:
         if folder.sees(name):
             return None
         return (
-            f"--workdir={folder.path}: process {own_id()} on {socket.gethostname()} does not find "
-            f"there what process 0 on {host} has written to {theirs}; give a folder on a disk that "
+            f"--workdir={folder.path}: process {own_id()} on {socket.gethostname()} cannot see "
+            f"what process 0 on {host} has written to {theirs}; give a folder on a disk that "
             "all hosts share"
         )
 

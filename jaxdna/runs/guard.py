@@ -226,7 +226,10 @@ class Guard:
             return
         self.requested = number.name
         if done:
-            _say(f"{number.name}: all is saved, and this process ends (Ctrl-C again: at once)")
+            _say(
+                f"{number.name}: everything is saved, and this process is ending (Ctrl-C again: "
+                "at once)"
+            )
             return
         if self._reached:
             os.kill(os.getpid(), signal.SIGTERM)  # what jax hears

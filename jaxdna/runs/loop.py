@@ -111,7 +111,7 @@ def train(
                 summary["motif"] = motif
                 folder.write_summary(summary)
         except Exception as error:  # the run is finished, whatever becomes of its pictures
-            loud(console)(f"the report cannot be drawn ({error}); the run itself is finished")
+            loud(console)(f"the report could not be drawn ({error}); the run itself is finished")
         folder.check_kept()
     return summary
 

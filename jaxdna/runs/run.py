@@ -95,7 +95,8 @@ def _train_one(
     longer = [line for line in changes if line.startswith(("train.", "optimizer."))]
     if summary is not None and not longer:
         console.print(
-            f"{folder.path} is a finished run: nothing to train (to train anew: --workdir)"
+            f"{folder.path} holds a finished run: nothing to train (to train again, give another "
+            "--workdir)"
         )
         return summary
     with one_fate(), ExitStack() as stack:

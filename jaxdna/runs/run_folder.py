@@ -111,7 +111,7 @@ class RunFolder:
             return []
         if _CONFIG not in found:
             raise UserError(
-                f"--workdir={self.path} holds other files and no run; give a new or empty folder"
+                f"--workdir={self.path} holds files but no run; give a new or empty folder"
             )
         before = self.read_config()
         before.runtime.compilation_cache = config.runtime.compilation_cache
@@ -119,7 +119,7 @@ class RunFolder:
         if breaking:
             raise AnotherRun(
                 f"--workdir={self.path} belongs to another run ({'; '.join(breaking)}); "
-                "give another folder, or the settings that it was begun with"
+                "give another folder, or the settings that it was started with"
             )
         return harmless
 
@@ -219,8 +219,8 @@ class RunFolder:
                 same = now.path in (source["path"], source.get("absolute"))
                 if same and now.sha256 != source["sha256"]:
                     raise UserError(
-                        f"{now.path} has changed since --workdir={self.path} was begun; "
-                        "give another folder, or the file that it was begun with"
+                        f"{now.path} has changed since --workdir={self.path} was started; give "
+                        "another folder, or the file that it was started with"
                     )
 
     def record_data(self, dataset: Dataset) -> None:
@@ -289,7 +289,7 @@ class RunFolder:
         config = self.read_config()
         if config.data.get("folds") and config.data.fold == -1:
             raise UserError(
-                f"--workdir={self.path} is a cross-validation; legal: the folder of one fold, "
+                f"--workdir={self.path} is a cross-validation; give the folder of one fold, "
                 f"{self.path / 'fold0'} to {self.path / f'fold{config.data.folds - 1}'}"
             )
         for source in (self.read_data() or {}).get("inputs", []):

@@ -81,22 +81,22 @@ def load_trained(
     """
     if (joined := jax.process_count()) > 1:
         raise UserError(
-            f"{joined} processes have joined, but sequences are scored in one; legal: one process, "
-            "whose devices share the work"
+            f"{joined} processes have joined, but sequences are scored in one; start a single "
+            "process, whose devices share the work"
         )
     record = folder.read_data() or {}
     shape = record.get("example_shape") or [config.data.get("length")]
     if len(shape) != 1:
         raise UserError(
-            f"--workdir={folder.path} holds a {config.model.name} for {config.data.name}; "
-            "legal: a run whose network reads sequences (model.name=motif_cnn)"
+            f"--workdir={folder.path} holds a {config.model.name} for {config.data.name}; give a "
+            "run whose network reads sequences (model.name=motif_cnn)"
         )
     length = shape[0]
     named = config.data.get("length") or length
     if not length:
         raise UserError(
             f"--workdir={folder.path}: its data.json, which says how long the sequences are, is "
-            "missing or damaged; legal: an unaltered run folder"
+            "missing or damaged; give an unaltered run folder"
         )
     if length > _MOST_BASES or length != named:
         other = f", and its config.json {named:,}" if named != length else ""

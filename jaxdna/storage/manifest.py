@@ -51,7 +51,7 @@ def damage(folder: Folder, name: str = "") -> str | None:
                 return f"{file} does not belong to it"
             size, expected = found[file], declared[file]["bytes"]
             if size != expected:
-                return f"{file} has {size:,} bytes and not {expected:,}"
+                return f"{file} has {size:,} bytes instead of {expected:,}"
         for file, size in found.items():
             if _digest(folder, _below(name, file), size) != declared[file]["xxh3_128"]:
                 return f"the digest of {file} is not the one it was written with"

@@ -40,7 +40,7 @@ def cut_at(boundaries: str, names: Sequence[str], stages: int) -> list[tuple[str
         starts.append(names.index(text) if text in names else int(text))
     if len(starts) != stages:
         raise UserError(
-            f"{flag} makes {len(starts)} stages, and --config.mesh.stage={stages}; "
+            f"{flag} makes {len(starts)} stages, but --config.mesh.stage={stages}; "
             f"give {stages - 1} of {', '.join(names[1:])}"
         )
     if any(a >= b for a, b in pairwise(starts)):

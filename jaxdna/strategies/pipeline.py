@@ -60,7 +60,7 @@ class PipelineProgram(Program):
         names = nnx.eval_shape(build).names
         if jax.process_count() > 1:
             raise UserError(
-                f"--config.strategy=pipeline runs in one process, and there are "
+                f"--config.strategy=pipeline runs in one process, but there are "
                 f"{jax.process_count()}; legal here: spmd"
             )
         check_stages(stages, names)

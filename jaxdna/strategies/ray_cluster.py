@@ -129,7 +129,7 @@ def this_node() -> NodeAffinitySchedulingStrategy:
 
 def _not_let_in(address: str) -> UserError:
     return UserError(
-        f"--config.parameter_server.address={address} answers and does not let this process join; "
+        f"--config.parameter_server.address={address} answers, but does not let this process join; "
         "put the head's token (`ray get-auth-token` there) into ~/.ray/auth_token here"
     )
 

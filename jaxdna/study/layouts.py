@@ -203,7 +203,7 @@ def rounding_bound(program: Program, dataset: Dataset, steps: int, alone: Outcom
     config = program.config
     rate = f"--config.optimizer.learning_rate={config.optimizer.learning_rate:g}"
     if not np.isfinite(share_apart(alone, alone)):
-        raise UserError(f"{rate} makes the loss infinite in {steps} steps; legal: a smaller one")
+        raise UserError(f"{rate} makes the loss infinite in {steps} steps; give a smaller one")
     off = _ROUNDINGS * _UNIT[config.train.precision]
     # Moved both ways: a unit close to its bend is then once on either side.
     others = [train_steps(program, dataset, steps, sign * off) for sign in (1, -1)]

@@ -221,7 +221,7 @@ def ask(request: dict[str, Any]) -> Answer:
         # Where XLA aborts, its reason stands above a list of stack frames.
         cause = next((line for line in said if re.match(r"F\d{4} ", line)), said[-1])
         raise MeasurementError(
-            f"the process that measures ended with {done.returncode} ({cause}); what was "
+            f"the measuring process ended with {done.returncode} ({cause}); what was "
             "measured before is kept, and the same command continues"
         )
     return json.loads(done.stdout.splitlines()[-1])

@@ -43,7 +43,7 @@ def meaning(weights: Sequence[float]) -> str:
     else:
         back = "for those of the training data subtract ln of each class's weight from its logit"
     return (
-        f"train.class_weight=balanced: an example weighs {shown}, so probabilities are those of "
+        f"train.class_weight=balanced: an example weighs {shown}, so probabilities are those for "
         f"classes of equal size; {back}. The loss of training and validation is weighted, the test "
         "loss is not"
     )

@@ -101,7 +101,7 @@ class _Classes(Task):
         sizes = np.bincount(targets, minlength=len(self.classes))
         if not sizes.all():
             raise UserError(
-                f"{where}: class {self.classes[int(np.argmin(sizes))]} has no example; legal: "
+                f"{where}: class {self.classes[int(np.argmin(sizes))]} has no example; give "
                 f"examples of each of the {len(sizes)} classes"
             )
 
@@ -118,8 +118,8 @@ class _Classes(Task):
         largest = self.classes[int(np.argmax(chance["examples"]))]
         best = f"; at best {ceiling['accuracy']:.1%}" if ceiling else ""
         said = (
-            f"{scores['accuracy']:.1%} of {sum(chance['examples']):,} test examples are called "
-            f"right (always saying {largest}: {chance['accuracy']:.1%}{best})"
+            f"{scores['accuracy']:.1%} of {sum(chance['examples']):,} test examples are classified "
+            f"correctly (always saying {largest}: {chance['accuracy']:.1%}{best})"
         )
         if scores["auroc"] is None:
             return said + "."

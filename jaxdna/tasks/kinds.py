@@ -30,7 +30,7 @@ def task_of(record: Mapping[str, Any]) -> Task:
         if not task.names or not all(isinstance(name, str) for name in task.names):
             raise ValueError("its outputs have no names")
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"it tells of no task ({error})") from error
+        raise ValueError(f"it describes no task ({error})") from error
     return task
 
 

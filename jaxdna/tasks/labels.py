@@ -76,7 +76,7 @@ class Multilabel(Task):
         return (
             f"AUROC is {area} on {chance['examples']:,} test examples, the mean over "
             f"{self.outputs} labels (chance 0.5), and {scores['accuracy']:.1%} of the labels are "
-            f"called right (always saying the commoner: {chance['accuracy']:.1%})."
+            f"predicted correctly (always saying the more common one: {chance['accuracy']:.1%})."
         )
 
     def measures(self, targets: NDArray, outputs: NDArray) -> dict[str, Measure] | None:
@@ -111,6 +111,6 @@ class Multilabel(Task):
         for name, column in zip(self.names, targets.T, strict=True):
             if len(np.unique(column)) < 2:
                 raise UserError(
-                    f"{where}: label {name} is {column[0]} in all {len(column)} examples; legal: "
-                    "labels that some examples have and others have not"
+                    f"{where}: label {name} is {column[0]} in all {len(column)} examples; give "
+                    "labels that some examples have and others do not"
                 )

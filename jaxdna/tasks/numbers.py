@@ -182,8 +182,7 @@ class Regression(_Numbers):
         for name, one, spread in zip(names, mean, scale, strict=True):
             if not spread > 1e-7 * abs(one):
                 raise UserError(
-                    f"{where}: {name} is {one:g} in all training examples; legal: numbers that "
-                    "differ"
+                    f"{where}: {name} is {one:g} in all training examples; give numbers that differ"
                 )
         return cls(tuple(names), swaps, tuple(mean.tolist()), tuple(scale.tolist()))
 

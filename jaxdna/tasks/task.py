@@ -185,7 +185,7 @@ class Task(ABC):
             wrong = int((~np.isfinite(targets)).reshape(len(targets), -1).any(axis=1).sum())
             raise UserError(
                 f"{where}: {wrong} of {len(targets)} examples have a target that is NaN or "
-                "infinite; legal: finite numbers, so leave those examples out"
+                "infinite; leave those examples out"
             )
 
     def check_metric(self, metric: str) -> None:

@@ -157,9 +157,9 @@ class Checkpoints:
         if found is None:
             if self._run.exists(_SAVED):
                 raise NoCheckpointError(
-                    f"{self._folder.path} has held checkpoints and holds none; bring them back "
-                    f"from a copy, or, to train anew, remove {self._run.path} or give another "
-                    "--workdir"
+                    f"{self._folder.path} held checkpoints before, but holds none now; restore "
+                    f"them from a copy, or, to train from scratch, remove {self._run.path} or "
+                    "give another --workdir"
                 )
             return None
         newest, restored = found
@@ -186,7 +186,7 @@ class Checkpoints:
     def _leave_mark(self, position: Position) -> None:
         """Beside the folder: whoever removes that leaves it."""
         if not self._run.exists(_SAVED):
-            rule = "without any checkpoint this run does not start anew"
+            rule = "without any checkpoint this run does not start from scratch"
             self._run.write(_SAVED, f"{name_of(position)} is saved: {rule}\n")
 
     def _tidy(self) -> None:

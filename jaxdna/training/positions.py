@@ -76,8 +76,8 @@ def newest_intact(
             "the disk or file server, and the same command resumes"
         )
     raise NoCheckpointError(
-        f"no checkpoint in {folder.path} is intact ({found}); bring the folder back from a "
-        "copy, or train anew with another --workdir"
+        f"no checkpoint in {folder.path} is intact ({found}); restore the folder from a copy, or "
+        "train from scratch with another --workdir"
     )
 
 

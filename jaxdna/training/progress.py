@@ -64,7 +64,7 @@ class Progress:
         progress = cls(stopping, **value)
         for i, row in enumerate(progress.rows):
             if not is_row(row) or row["epoch"] != i + 1:
-                raise ValueError("its rows of metrics are none")
+                raise ValueError("its rows are not metrics")
         if not len(progress.rows) == progress.epoch >= 0 <= progress.epoch_step:
             raise ValueError("its counts do not fit together")
         if not all(map(_is_number, (*progress.sums.values(), *progress.seconds.values()))):

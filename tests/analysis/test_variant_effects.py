@@ -205,10 +205,10 @@ def test_what_does_not_fit_is_one_sentence(capsys):
         output_format("y.vcf", False)
     for flags, words in (
         (["--sequences=x.fa", "--sites=all"], "--sites=all needs --variants"),
-        (["--sequences=x.fa", "--output=y", "--output=z"], "several files need --variants"),
+        (["--sequences=x.fa", "--output=y", "--output=z"], "only --variants takes several"),
         (
             ["--variants=x", "--genome=g", "--output=y.tsv", "--output=./y.tsv"],
-            "--output=y.tsv --output=./y.tsv is one file twice",
+            "--output=y.tsv --output=./y.tsv is the same file twice",
         ),
     ):
         assert main(["predict", "--workdir=none", *flags]) == 2

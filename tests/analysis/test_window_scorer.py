@@ -99,7 +99,7 @@ def test_records_are_scored_as_training_saw_them(tmp_path, lengths, task, device
             assert outputs[i] == pytest.approx(plain(codes, task), abs=1e-6)
         else:
             assert np.isnan(outputs[i]).all()
-            assert notes[i] == f"{rows[i].size} bases, and the network reads 20"
+            assert notes[i] == f"{rows[i].size} bases, but the network reads 20"
 
 
 def test_rows_show_every_class_or_number(tmp_path):
@@ -114,7 +114,7 @@ def test_rows_show_every_class_or_number(tmp_path):
     shares = np.array(first.split("\t")[2:5], float)
     assert shares.sum() == pytest.approx(1, abs=1e-5)
     assert first.split("\t")[1] == CLASSES.names[shares.argmax()]
-    assert second == "r1\tNA\tNA\tNA\tNA\t9 bases, and the network reads 20"
+    assert second == "r1\tNA\tNA\tNA\tNA\t9 bases, but the network reads 20"
     assert header(STRANDED) == "id\tplus\tminus\tboth\tnote\n"
 
 

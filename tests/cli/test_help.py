@@ -65,7 +65,7 @@ def test_files_stand_for_their_config_and_an_unknown_config_is_one_sentence(show
     assert "\n  optimizer.learning_rate=0.001 " in shown("train", "--help")
     assert main(["plan", "--help", "--config=tal2"]) == 2
     assert capsys.readouterr().err == (
-        "jaxdna: --config=tal2 names no file and none of jaxdna's own configs; "
+        "jaxdna: --config=tal2 is neither a file nor one of jaxdna's configs; "
         "did you mean 'tal1'?\n"
     )
 

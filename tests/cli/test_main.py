@@ -99,8 +99,8 @@ def test_few_open_files_are_refused_and_more_are_taken_where_they_may_be():
     few = run(32, 32)
     assert few.stdout == "2 32 32\n"
     assert few.stderr == (
-        "jaxdna: this process may open 32 files (ulimit -n), and a run needs 64 or more; legal: "
-        "ulimit -n 1024\n"
+        "jaxdna: this process may open 32 files (ulimit -n), and a run needs 64 or more; run "
+        "`ulimit -n 1024` first\n"
     )
     assert run(32, 200).stdout.splitlines()[-1].split()[1:] == ["200", "200"]
 
@@ -154,13 +154,13 @@ def test_overrides_are_taken_in_both_spellings():
     [
         (["trian"], "did you mean 'train'"),
         (["train"], "--config"),
-        (["train", "--config=nowhere.py"], "names no file"),
+        (["train", "--config=nowhere.py"], "is neither a file"),
         (["train", "--config=configs/tal1.py", "--config.train.batch_size=0"], "1 or more"),
         (["train", "--config=configs/tal1.py", "--config.train.batch_size=12801"], "12800 train"),
         (["train", "--config=configs/tal1.py", "--config.mesh.data=3"], "mesh.data=3"),
         (["train", "--config=configs/tal1.py", "--config.data.motif=nix"], "data.motif=nix"),
         (["train", "--config=configs/tal1.py", "--workdir=pyproject.toml"], "is a file"),
-        (["train", "--config=configs/tal1.py", "--workdir=jaxdna"], "holds other files"),
+        (["train", "--config=configs/tal1.py", "--workdir=jaxdna"], "holds files but no run"),
         (["train", "--config=configs/tal1.py", "--colour=red"], "--colour"),
         (["train", "--config=configs/tal1.py", "--config.runtime.require_accelerator=true"], "CPU"),
         (["train", "--config=configs/tal1.py", "--config.runtime.platform=rocm"], "platform=rocm"),
@@ -196,7 +196,7 @@ def test_doctor_prints_what_a_bug_report_needs_also_where_no_device_starts(jaxdn
     assert broken.returncode == 0, broken.stderr
     said = " ".join(broken.stdout.split())
     assert "platform=rocm cannot be started" in said
-    assert "warning others can write to the folder of converted sequences: " in said
+    assert "warning other users can write to the folder of converted sequences: " in said
     assert "jaxlib" in broken.stdout
 
 

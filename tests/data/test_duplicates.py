@@ -62,7 +62,7 @@ def test_leaks_and_conflicts_are_counted():
     assert (found.repeated, found.across, found.conflicting) == (3, 2, 2)
     assert sorted(found.examples) == [(0, 2), (1, 3)]
     notes = found.notes(list(given.ids))
-    assert "2 sequences are in two splits" in notes[0]
+    assert "2 sequences, or their reverse complements, are in two splits" in notes[0]
     assert "another class" in notes[1]
 
 

@@ -270,7 +270,7 @@ def test_a_leak_is_seen_on_both_strands_whatever_is_padded_or_cropped(files, bas
     )
     assert leaks > 10
     (note,) = (note for note in data.notes if "in two splits" in note)
-    assert note.startswith(f"{leaks} sequences are in two splits")
+    assert note.startswith(f"{leaks} sequences, or their reverse complements, are in two splits")
 
 
 def test_a_leak_is_seen_where_only_what_is_cropped_is_the_same(files):
@@ -404,7 +404,7 @@ def test_files_of_the_test_are_the_test_split_and_nothing_else_is(files):
         "tn",
     )
     notes = " ".join(load(files, **TWO, **tests, lengths="pad").notes)
-    assert "2 sequences are in two splits, themselves or their reverse complement" in notes
+    assert "2 sequences, or their reverse complements, are in two splits" in notes
 
 
 def test_deepbind_s_tables_of_bound_sequences_get_shuffled_ones(files):
@@ -422,7 +422,7 @@ def test_deepbind_s_tables_of_bound_sequences_get_shuffled_ones(files):
     test = found.splits["test"]
     assert sorted(map(decode, test.x)) == sorted([*tested, bound[0]])
     assert [test.y[list(map(decode, test.x)).index(text)] for text in tested[:2]] == [0, 1]
-    assert "2 sequences are in two splits" in " ".join(found.notes)
+    assert "2 sequences, or their reverse complements, are in two splits" in " ".join(found.notes)
     split = {name: dict(zip(found.ids(name), found.splits[name].y, strict=True)) for name in SPLITS}
     kept = split["train"] | split["validation"]
     assert len(kept) == 80
@@ -454,7 +454,7 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         (TWO | {"test_table": "t.tsv"}, "needs --config.data.table"),
         (
             TWO | {"lengths": "pad", "test_positives": "p.fa", "test_negatives": "g.fa"},
-            "p.fa hold the same bytes; legal: bound",
+            "p.fa hold the same bytes; give bound",
         ),
         (
             {"table": "t.tsv", "lengths": "pad", "folds": 3, "test_table": "t2.tsv"},

@@ -282,7 +282,10 @@ def test_fault_06_lost_checkpoints_are_77_and_never_a_start_from_zero(
     before = (workdir / "metrics.jsonl").read_bytes()
     for _ in range(2):
         output = runner.finish(workdir, code=77)
-        assert f"{workdir}/checkpoints has held checkpoints and holds none; bring them" in output
+        assert (
+            f"{workdir}/checkpoints held checkpoints before, but holds none now; restore them"
+            in output
+        )
         assert "Traceback" not in output
     assert (workdir / "metrics.jsonl").read_bytes() == before
 

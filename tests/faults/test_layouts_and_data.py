@@ -188,8 +188,8 @@ def flip_a_bit(content):
         ("codes.npy", flip_a_bit, "the digest of codes.npy is not the one"),  # another base
         ("codes.npy", lambda content: content[:-1] + b"\x63", "the digest of codes.npy"),  # none
         ("codes.npy", lambda content: content.replace(b"|u1", b"|i1"), "the digest of codes.npy"),
-        ("columns.npz", lambda content: content[:9], "columns.npz has 9 bytes and not"),
-        ("store.json", lambda content: b"[]", "store.json has 2 bytes and not"),
+        ("columns.npz", lambda content: content[:9], "columns.npz has 9 bytes instead of"),
+        ("store.json", lambda content: b"[]", "store.json has 2 bytes instead of"),
         ("ids.txt", None, "ids.txt is missing"),
     ],
 )

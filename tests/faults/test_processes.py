@@ -142,8 +142,9 @@ def test_fault_11_an_error_on_one_process_ends_the_others_with_its_cause(runner,
     # From its sentence to the other's, which each writes when it ends.
     assert jobs[1 - victim].last_wrote - jobs[victim].last_wrote < 2
     assert (
-        f"another process failed first: process {victim}: --config.runtime.require_accelerator="
-        "true, and jax finds only the CPU" in jobs[1 - victim].output
+        f"another process failed first: process {victim}: "
+        "--config.runtime.require_accelerator=true, but jax finds only the CPU"
+        in jobs[1 - victim].output
     )
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 

@@ -21,7 +21,7 @@ def test_fault_25_after_a_power_cut_a_finished_run_is_finished(runner, finished,
         disk.start_again()
         finished.assert_same(workdir)
         said = " ".join(runner.finish(workdir).split())  # a long path breaks the line anywhere
-        assert "is a finished run: nothing to train" in said
+        assert "holds a finished run: nothing to train" in said
         (workdir / "summary.json").unlink()
         assert "resuming after epoch 8" in runner.finish(workdir)
         finished.assert_same(workdir)

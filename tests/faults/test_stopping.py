@@ -157,7 +157,7 @@ def test_fault_28_signals_while_the_report_is_drawn_leave_a_finished_run(
     workdir = tmp_path / "run"
     code, said = insisted(workdir, number, lambda _: (workdir / "summary.json").exists())
     assert code == 0, said
-    assert "all is saved, and this process ends" in said
+    assert "everything is saved, and this process is ending" in said
     finished.assert_same(workdir)
     assert (
         workdir / "report.html"

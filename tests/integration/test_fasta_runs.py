@@ -78,7 +78,7 @@ def test_cross_validation_trains_each_fold_and_pools(run, from_fasta, tmp_path):
     assert not re.search(r"https?://(?!www\.w3\.org)|<script|@import", page)
 
     again, same = run(*command)
-    assert again.stderr.count("is a finished run") == 3
+    assert again.stderr.count("holds a finished run") == 3
     assert same == summary
     done, _ = run("evaluate", f"--workdir={folder}", code=2)
     assert f"{folder}/fold0 to {folder}/fold2" in done.stderr
@@ -180,11 +180,11 @@ def test_two_files_of_twenty_sequences_train_and_a_second_try_has_a_name_of_its_
     assert folder == "runs/fasta-2"
     assert "runs/fasta holds a run with other settings, so this one is in runs/fasta-2" in said
     np.testing.assert_allclose(first, second, rtol=1e-4)
-    assert "runs/fasta is a finished run" in logits()[1]
+    assert "runs/fasta holds a finished run" in logits()[1]
     folder, said, untested = logits("--config.data.test_fraction=0")
     assert (folder, untested) == ("runs/fasta-3", [])
     summary = json.loads(Path(folder, "summary.json").read_text())
     assert set(summary["test"].values()) == {None} and "loss" in summary["test"]
     assert "what the filters look for" in Path(folder, "report.html").read_text().lower()
     assert main(["evaluate", f"--workdir={folder}", off[0]]) == 2
-    assert "runs/fasta-3 has no test split; legal: labelled files" in capsys.readouterr().err
+    assert "runs/fasta-3 has no test split; give labelled files" in capsys.readouterr().err

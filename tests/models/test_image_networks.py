@@ -96,5 +96,5 @@ def test_sizes_are_configuration_and_too_many_blocks_are_refused():
     convolutions = 27 * 8 + 8 + 72 * 8 + 8
     assert parameter_count(params) == convolutions + 1800 * 16 + 16 + 16 * 8 + 8 + 8 * 10 + 10
     config = load_config("configs/cifar10.py", ["model.filters=8,8,8,8"])
-    with pytest.raises(UserError, match="has 4 blocks, and an image of 32 x 32 has room for 3"):
+    with pytest.raises(UserError, match="has 4 blocks, but an image of 32 x 32 has room for 3"):
         build_network(config, 10, (32, 32, 3))

@@ -190,7 +190,7 @@ class Counting(nnx.Module):
 
 
 def test_what_cannot_be_built_is_said(monkeypatch):
-    with pytest.raises(UserError, match="3 blocks, and sequences of 40 bases have room for 2"):
+    with pytest.raises(UserError, match="3 blocks, but sequences of 40 bases have room for only 2"):
         build_network(config_of("deep_cnn", pool=5, filters="8,8,8"), 1, (40,))
     with pytest.raises(UserError, match="heads=3 does not divide"):
         build_network(config_of("attention", heads=3), 1, (40,))

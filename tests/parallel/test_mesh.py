@@ -64,7 +64,7 @@ def test_lengths_that_do_not_divide_or_leave_less_than_a_filter_are_refused():
     check_length(500, 15, 20)
     with pytest.raises(UserError, match=r"seq=8 does not divide the length 500; .* 4, 5, 10$"):
         check_length(500, 15, 8)
-    with pytest.raises(UserError, match=r"leaves 10 positions a device, fewer than the 15"):
+    with pytest.raises(UserError, match=r"leaves 10 positions per device, fewer than the 15"):
         check_length(500, 15, 50)
 
 
@@ -87,7 +87,10 @@ def test_hosts_that_do_not_divide_an_axis_are_refused(overrides, words):
     ("overrides", "words"),
     [
         (["gradient_sync.method=ring", "mesh.model=2"], r"method=ring .*mesh\.model=2; .*: auto"),
-        (["gradient_sync.method=hierarchical"], r"hosts: --config\.mesh\.dcn\.data one of 2, 4, 8"),
+        (
+            ["gradient_sync.method=hierarchical"],
+            r"hosts; legal for --config\.mesh\.dcn\.data: 2, 4, 8",
+        ),
     ],
 )
 def test_explicit_sums_that_do_not_fit_the_mesh_are_refused(overrides, words):

@@ -195,13 +195,13 @@ def test_what_contradicts_itself_or_is_left_out_is_refused(flags, environment, w
     [
         (
             {"MASTER_ADDR": "a", "WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "1"},
-            "RANK of torchrun is not read, and this is a single process; to join the others set "
+            "RANK of torchrun is not read, so this is a single process; to join the others set "
             "JAX_COORDINATOR_ADDRESS=$MASTER_ADDR:PORT JAX_NUM_PROCESSES=$WORLD_SIZE "
             "JAX_PROCESS_ID=$RANK",
         ),
         ({"JOB_COMPLETION_INDEX": "1"}, "JAX_PROCESS_ID=$JOB_COMPLETION_INDEX"),
         ({"PMI_SIZE": "2", "PMI_RANK": "0"}, "JAX_PROCESS_ID=$PMI_RANK"),
-        (INTERACTIVE, "SLURM_NTASKS=2, and this is a single process; `srun jaxdna` starts"),
+        (INTERACTIVE, "SLURM_NTASKS=2, but this is a single process; `srun jaxdna` starts"),
         ({"WORLD_SIZE": "1", "RANK": "0"}, ""),
         ({}, ""),
     ],

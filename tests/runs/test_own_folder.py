@@ -48,5 +48,5 @@ def test_a_run_with_other_settings_has_the_next_free_name(tmp_path):
     assert found(seed=1, **{"runtime.cpu_devices": 2}) == "fasta-2"
     (tmp_path / "fasta-3").mkdir()
     (tmp_path / "fasta-3" / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="fasta-3 holds other files and no run"):
+    with pytest.raises(UserError, match="fasta-3 holds files but no run"):
         found(seed=2)

@@ -362,7 +362,7 @@ def test_another_cluster_is_joined_with_its_token_and_not_without(jaxdna, tmp_pa
             done = jaxdna(*train, f"--workdir={tmp_path}/stranger_s")
             assert done.returncode == 2, done.stderr
             last = done.stderr.splitlines()[-1]
-            assert f"address={address} answers and does not let this process join" in last
+            assert f"address={address} answers, but does not let this process join" in last
         finally:
             head.terminate()
 

@@ -350,7 +350,7 @@ def test_cuts():
     assert balanced([5, 1, 1, 1], 3) == [1, 2]
     for boundaries, words in {
         "e": "'e' is not a layer",
-        "b": "makes 2 stages, and --config.mesh.stage=3",
+        "b": "makes 2 stages, but --config.mesh.stage=3",
         "c,b": "must rise",
         "0,1": "must rise",
         "4,1": "'4' is not a layer",
@@ -403,7 +403,7 @@ class Big(Layer):
         (["pipeline.schedule=zigzag"], "one of sequential, gpipe, 1f1b, pipedream, 2bw, spectrain"),
         (
             ["pipeline.schedule=spectrain", "optimizer.name=sgd"],
-            "has none of; legal: adam, momentum",
+            "has none; legal: adam, momentum",
         ),
         (["pipeline.boundaries=hidden"], "'hidden' is not a layer"),
         (["strategy=spmd"], "mesh.stage=2 needs --config.strategy=pipeline"),

@@ -146,7 +146,7 @@ def test_the_sweep_chooses_mesh_and_strategy_whatever_the_config_says_and_tells(
     [
         (["--show", "--config.mesh.data=-1", "--config.mesh.seq=-1"], "only one axis"),
         (["--show", "--config.mesh.data=1", "--config.mesh.seq=8"], "does not divide the length"),
-        (["--show", "--config.strategy=pipeline"], "strategy=pipeline is not what --show draws"),
+        (["--show", "--config.strategy=pipeline"], "strategy=pipeline cannot be drawn by --show"),
         (["--steps=0"], "--steps=0 is not legal"),
         (
             ["--config.train.batch_size=5", "--config.model.filters=3", "--steps=1"],

@@ -167,7 +167,7 @@ def test_validation_is_weighted_as_training_is_and_the_test_is_not(tmp_path, cap
         row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
         found[way] = row, json.loads((folder / "summary.json").read_text())
     said = capfd.readouterr()
-    assert "probabilities are those of classes of equal size" in " ".join(
+    assert "probabilities are those for classes of equal size" in " ".join(
         (said.out + said.err).split()
     )
     # The network stays where it began, so both runs have the same logits.

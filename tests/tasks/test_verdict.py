@@ -68,7 +68,8 @@ def test_a_run_that_has_learnt_is_told_beside_chance_the_ceiling_and_what_may_be
     y = labels(200, 300)
     found = of_classes(2).verdict(True, y, y, logits(0.9, y), {"accuracy": 0.951, "auroc": 0.987})
     assert found == (
-        "54.0% of 500 test examples are called right (always saying unbound: 60.0%; at best 95.1%)"
+        "54.0% of 500 test examples are classified correctly (always saying unbound: 60.0%; at "
+        "best 95.1%)"
         ", and AUROC is 0.900 (chance 0.5; at best 0.987)."
     )
     assert with_caveats(found, ["2 leak", "GC tells"]) == f"{found} But 2 leak; and GC tells."
