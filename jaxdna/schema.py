@@ -177,7 +177,7 @@ MODELS: dict[str, dict[str, Field]] = {
         "strands": _STRANDS,
         "scan": choice(
             "auto",
-            ("auto", "convolution", "matmul", "pallas_tpu", "plain"),
+            ("auto", "convolution", "matmul", "pallas_gpu", "pallas_tpu", "plain"),
             "how the filters are computed; auto: as suits the devices",
         ),
     },

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdna.ops import motif_scan_matmul, motif_scan_pallas
+from jaxdna.ops import motif_scan_gpu, motif_scan_matmul, motif_scan_pallas
 from jaxdna.ops.one_hot import one_hot
 from jaxdna.ops.packed_windows import unpack
 
@@ -149,12 +149,40 @@ def _pallas_backward(residuals: Residuals, gradient: Array) -> tuple[None, Array
 _pallas.defvjp(_pallas_forward, _pallas_backward)
 
 
+# So it does on GPUs. There the derivative has the batch last: sums along it are not transposed.
+
+
+@jax.custom_vjp
+def _pallas_gpu(codes: Array, kernel: Array, bias: Array) -> Array:
+    return _pallas_gpu_forward(codes, kernel, bias)[0]
+
+
+def _pallas_gpu_forward(codes: Array, kernel: Array, bias: Array) -> tuple[Array, Residuals]:
+    best, windows, tied = motif_scan_gpu.search(codes, kernel)
+    return best.T + bias, (codes, kernel, bias, windows, tied)
+
+
+def _pallas_gpu_backward(residuals: Residuals, gradient: Array) -> tuple[None, Array, Array]:
+    codes, kernel, bias, windows, tied = residuals
+    by_filter = lax.optimization_barrier(gradient.T)
+    alone = motif_scan_gpu.winners_gradient(windows, by_filter, kernel.shape[0])
+    # Sums of the same numbers in the same order are one kernel.
+    of_tied = jnp.sum(jnp.where(tied, jnp.abs(by_filter), 0), axis=1)
+    d_kernel = _shared_if_tied(codes, kernel, by_filter.T, alone, jnp.any(of_tied > 0))
+    return None, d_kernel.astype(kernel.dtype), jnp.sum(by_filter, axis=1).astype(bias.dtype)
+
+
+_pallas_gpu.defvjp(_pallas_gpu_forward, _pallas_gpu_backward)
+
+
 def _suits_the_mesh(codes: Array, kernel: Array, bias: Array) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
-    on_tpu = mesh.abstract_device is not None and mesh.abstract_device.platform == "tpu"
+    device = mesh.abstract_device
     whole = mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names)
-    if on_tpu and whole and motif_scan_pallas.fits(codes, kernel):
+    if device and whole and device.platform == "tpu" and motif_scan_pallas.fits(codes, kernel):
         return _pallas(codes, kernel, bias)
+    if device and whole and motif_scan_gpu.suits(device, kernel):
+        return _pallas_gpu(codes, kernel, bias)
     return _fused(_platform_search, codes, kernel, bias)
 
 
@@ -163,6 +191,7 @@ IMPLEMENTATIONS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "convolution": partial(_fused, _convolution_search),
     "matmul": partial(_fused, motif_scan_matmul.search),
     "pallas_tpu": _pallas,
+    "pallas_gpu": _pallas_gpu,
     "auto": _suits_the_mesh,
 }
 
@@ -188,8 +217,8 @@ def motif_scan(
         bias: [filters] float.
         implementation: a name in `IMPLEMENTATIONS`; "auto" is the one that suits the platform
             the program is compiled for, which need not be the platform that compiles it. On TPUs
-            that is the kernel where the mesh is known and each device sees its own part, else
-            the convolution.
+            and the GPUs of `motif_scan_gpu.KINDS` that is the kernel, where it fits, the mesh is
+            known and each device sees its own part; else the convolution.
         dtype: of the result; the kernel's if None. With float32 a score is not rounded before it
             is compared with others.
 

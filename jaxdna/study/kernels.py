@@ -1,6 +1,7 @@
 """The kernels of a compiled program: what each computes, and moves from and to main memory."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -12,10 +13,16 @@ _FREE = frozenset({"parameter", "constant", "bitcast", "tuple", "get-tuple-eleme
 # They change at most the layout. A fusion of one operand inside of a fusion does the same.
 _SAME_VALUE = frozenset({"bitcast", "copy"})
 
+_SLICES = frozenset({"slice", "dynamic-slice"})
+
 # A memory on the chip, as TPU programs mark it in a layout: {2,1,0:T(4,128)S(1)}.
 _ARRAY = re.compile(r"\b[a-z]\w*\[[\d,<= ]*\](?:\{[^}]*\})?")
 _ON_CHIP = re.compile(r"S\([1-9]\d*\)")
 
+
+# A Triton kernel's grid, and the operations of one of its blocks where its author says them.
+_GRID = re.compile(r"\bgrid_[xyz] = (\d+)")
+_OF_BLOCK = re.compile(r"flops_of_block\\22: \\22(\d+)")
 
 # One operation for each entry of the result; what only moves or renames data has none.
 _ARITHMETIC = frozenset({
@@ -99,6 +106,9 @@ def _flops(module: hlo.Module, op: hlo.Op) -> int:
         return sum(map(hlo.entries, op.operand_shapes[:1]))
     if op.opcode in ("fusion", "call", "conditional"):
         return sum(_flops(module, o) for name in op.called for o in module.computations[name])
+    if found := _OF_BLOCK.search(op.attributes):
+        blocks = math.prod(int(size) for size in _GRID.findall(op.attributes))
+        return blocks * int(found.group(1))
     return module.matmul_flops(op)
 
 
@@ -117,12 +127,12 @@ def _read(module: hlo.Module, op: hlo.Op) -> int:
 
 
 def _slices(inside: Sequence[hlo.Op], name: str) -> int | None:
-    """Bytes that the dynamic slices of a value take; None where anything else uses it."""
+    """Bytes that the slices of a value take; None where anything else uses it."""
     total = 0
     for user in inside:
         if name not in user.operands:
             continue
-        if user.opcode == "dynamic-slice" and user.operands[0] == name:
+        if user.opcode in _SLICES and user.operands[0] == name:
             total += hlo.size_in_bytes(user.shape)
         elif user.opcode in _SAME_VALUE or (user.opcode == "fusion" and len(user.operands) == 1):
             further = _slices(inside, user.name)

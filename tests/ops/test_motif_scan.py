@@ -61,6 +61,7 @@ SHAPES = {
     "more than a block": {"batch": 130, "length": 24, "width": 11, "filters": 9},
     "real length": {"batch": 4, "length": 500},
     "bases only": {"batch": 8, "length": 101, "letters": 4},
+    "many filters": {"batch": 2, "width": 17, "filters": 70},
 }
 
 
@@ -147,6 +148,15 @@ def test_members_by_vmap_equal_members_one_by_one(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_makes_its_filter_s_scores_so(name, wrong):
+    codes, kernel, bias, _ = draw(batch=2, length=20, filters=3, letters=4)
+    kernel[4, 1, 2] = wrong
+    best = motif_scan(codes, kernel, bias, implementation=name)
+    assert np.isfinite(best[:, :2]).all() and not np.isfinite(best[:, 2]).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_sequences_shorter_than_the_filters_are_refused(name):
     codes, kernel, bias, _ = draw(length=14)
     with pytest.raises(ValueError, match="14 are shorter than filters of 15"):
@@ -157,6 +167,27 @@ def test_an_unknown_implementation_is_refused():
     codes, kernel, bias, _ = draw()
     with pytest.raises(ValueError, match="'fast', expected one of plain"):
         motif_scan(codes, kernel, bias, implementation="fast")
+
+
+@pytest.mark.parametrize("sizes", [{"seq": 8}, {"data": 2, "seq": 2, "model": 2}])
+@pytest.mark.parametrize("name", ["auto", "pallas_gpu"])
+def test_value_and_gradient_on_a_mesh_equal_numpy(name, sizes):
+    devices = np.reshape(jax.devices(), [sizes.get(axis, 1) for axis in AXES])
+    mesh = jax.sharding.Mesh(devices, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+    codes, kernel, bias, weight = draw(batch=4, length=160, filters=6)
+
+    def objective(kernel, bias):
+        best = motif_scan_on_mesh(codes, kernel, bias, name)
+        return jnp.sum(weight * best), best
+
+    with jax.set_mesh(mesh):
+        (d_kernel, d_bias), best = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))(
+            kernel, bias
+        )
+    expected = numpy_scan(codes, kernel, bias, weight)
+    assert_close(best, expected[0], 61)
+    assert_close(d_kernel, expected[1], codes.size)
+    assert_close(d_bias, expected[2], codes.shape[0])
 
 
 @pytest.mark.parametrize("seq", [2, 8])

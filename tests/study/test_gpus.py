@@ -1,13 +1,19 @@
 """The training step compiled for GPUs that are not there, and what is read from it."""
 
 import importlib.util
+import re
 from functools import cache
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxdna.config import load_config
 from jaxdna.data.registry import spec_of
+from jaxdna.ops import motif_scan_gpu
+from jaxdna.ops.motif_scan import motif_scan
 from jaxdna.parallel.mesh import granule
+from jaxdna.study.gpus import GPUS
 from jaxdna.study.kernels import kernels
 from jaxdna.study.plan import plan, program_on
 from jaxdna.study.topology import topology
@@ -85,6 +91,46 @@ def test_every_way_to_share_the_work_compiles(name, flags, kinds):
     found = planned(name, "tal1", *flags)
     assert found["devices"] == 8
     assert kinds <= {row["kind"] for row in found["collectives"]}
+
+
+ROWS = 128
+
+
+@pytest.mark.parametrize("name", ["a6000:1", "h100:1"])
+def test_the_motif_scan_is_one_kernel_whose_scores_never_reach_the_memory(name):
+    flags = [f"train.batch_size={ROWS}"]
+    kernel = planned(name, "tal1", "data.reverse_complement=False", *flags)
+    assert kernel["libraries"] == {"__gpu$xla.gpu.triton": 1}
+    products = 2 * ROWS * 486 * 15 * 4 * 16
+    assert products < kernel["flops_per_step"] < 1.05 * products
+    # The scores of all windows alone would be 128 x 486 x 16 numbers.
+    assert kernel["bytes_moved_per_step"] < 2.7 * (ROWS * 500 + 993 * 4)
+    convolution = planned(
+        name, "tal1", "data.reverse_complement=False", "model.scan=convolution", *flags
+    )
+    assert convolution["bytes_moved_per_step"] > 70 * kernel["bytes_moved_per_step"]
+
+
+def test_on_a_mesh_each_gpu_scans_its_own_part_of_batch_filters_and_positions():
+    devices = topology("a6000:4").devices
+    loaded = load_config("configs/tal1.py", ["mesh.data=1", "mesh.seq=2", "mesh.model=2"])
+    text = program_on(loaded, spec_of(loaded), devices).compiled(1).as_text()
+    shapes = r"= \(f32\[(\d+),(\d+)\].*operand_layout_constraints={u8\[(\d+),(\d+)\]"
+    found = re.findall(shapes, text)
+    assert found == [("8", "32", "32", str(250 + 14))]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "width"), [*((gpu, 15) for gpu in GPUS), ("a6000", motif_scan_gpu.MOST_WIDTH)]
+)
+def test_every_gpu_of_a_plan_takes_the_kernel_up_to_the_widest_filters(gpu, width):
+    mesh = jax.sharding.Mesh(topology(f"{gpu}:1").devices, "data")
+    whole = jax.NamedSharding(mesh, jax.P())
+    shapes = ((4, 100), jnp.uint8), ((width, 4, 16), jnp.float32), ((16,), jnp.float32)
+    arguments = [jax.ShapeDtypeStruct(*shape, sharding=whole) for shape in shapes]
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        text = jax.jit(motif_scan).lower(*arguments).compile().as_text()
+    assert text.count("__gpu$xla.gpu.triton") == 1
 
 
 def test_hosts_are_told_apart():
