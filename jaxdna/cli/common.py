@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxdna.errors import UserError
 from jaxdna.storage.files import Folder, folder_at
-from jaxdna.storage.places import place_of
+from jaxdna.storage.places import Place, place_of
 
 OWN_SEQUENCES = {  # keys of the config `fasta` that are flags
     "positives": ("A.fa", "FASTA of bound sequences"),
@@ -102,6 +102,15 @@ def open_trained(arguments: argparse.Namespace) -> Any:
     from jaxdna.api import open_run
 
     return open_run(arguments.workdir, arguments.overrides).model
+
+
+def add_output(parser: argparse.ArgumentParser, name: str) -> None:
+    """Adds `--output`, a folder; see `output_folder`."""
+
+    def place(text: str) -> Place:
+        return place_of(text, "--output")
+
+    parser.add_argument("--output", type=place, metavar="DIR", help=f"default: WORKDIR/{name}")
 
 
 def output_folder(arguments: argparse.Namespace, name: str) -> Folder:

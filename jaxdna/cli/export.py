@@ -7,16 +7,15 @@ flatbuffers alone), model.safetensors (the weights) and README.md with a short e
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from jaxdna.cli.common import add_workdir, output_folder
+from jaxdna.cli.common import add_output, add_workdir, output_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_workdir(parser)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: WORKDIR/export")
+    add_output(parser, "export")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,10 +8,9 @@ mutagenesis.tsv and mutagenesis.png.
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from jaxdna.cli.common import add_workdir, output_folder
+from jaxdna.cli.common import add_output, add_workdir, output_folder
 from jaxdna.errors import UserError
 
 
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mutate", type=int, default=3, metavar="N", help="sequences to mutate, the top-scoring"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: WORKDIR/interpret")
+    add_output(parser, "interpret")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

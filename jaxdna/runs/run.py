@@ -18,8 +18,8 @@ from jaxdna.runs.guard import Guard
 from jaxdna.runs.loop import Draw, train
 from jaxdna.runs.profile import traced_steps
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.storage.locks import RENEW_SECONDS
 from jaxdna.storage.places import Place
-from jaxdna.storage.run_lock import RENEW_SECONDS
 from jaxdna.strategies.prepare import prepare, show
 
 

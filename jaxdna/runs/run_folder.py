@@ -16,7 +16,8 @@ from jaxdna import config as configs
 from jaxdna.data.dataset import Dataset
 from jaxdna.errors import AnotherRun, JaxdnaError, UserError
 from jaxdna.runs.records import data_record, is_data, is_summary
-from jaxdna.storage.files import UNFINISHED, Lock, folder_at
+from jaxdna.storage.files import UNFINISHED, folder_at
+from jaxdna.storage.locks import Lock
 from jaxdna.storage.manifest import read_small_json
 from jaxdna.storage.places import Place
 from jaxdna.tasks.task import Task
@@ -272,7 +273,11 @@ class RunFolder:
                 f"--workdir={self.path} is not a run folder (no config.json); `jaxdna train` makes "
                 "one"
             ) from None
-        except (OSError, ValueError, AttributeError, UserError) as error:
+        except OSError as error:
+            raise UserError(
+                f"{self.path / _CONFIG} cannot be read ({error.strerror}); give another folder"
+            ) from None
+        except (ValueError, AttributeError, UserError) as error:
             raise UserError(
                 f"{self.path / _CONFIG} is damaged ({error}); train into a new folder"
             ) from None

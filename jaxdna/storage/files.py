@@ -1,7 +1,7 @@
-"""The one way into a folder, wherever it is: files that are whole or absent.
+"""The one way into a folder, on a disk or in a bucket: files that are whole or absent.
 
-Everything that jaxdna reads and writes in a run folder goes through a `Folder`; `folder_at` chooses
-its form.
+Everything that jaxdna reads and writes in a run folder goes through a `Folder`. Its two forms are
+`disk.DiskFolder` and `bucket.BucketFolder`; `folder_at` alone tells them apart.
 """
 
 import io
@@ -9,41 +9,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from jaxdna.errors import StorageError, UserError
-from jaxdna.storage.places import Place
+from jaxdna.storage.locks import Lock
+from jaxdna.storage.places import Place, Url
 
 UNFINISHED = ".unfinished"  # ends the names of what is still being written
-Note = Callable[[str], None]
 
 
 class FolderLost(StorageError):
     """The folder is not at its path any more."""
-
-
-class Lock(Protocol):
-    """Keeps other jobs out of a folder; `take`, then `renew` every few seconds, then `release`."""
-
-    def take(self, note: Note) -> None:
-        """Takes the lock.
-
-        Args:
-          note: is told where a lock is watched, or a dead one is taken over.
-
-        Raises:
-          UserError: another job holds it.
-          OSError: it cannot be written.
-        """
-
-    def check(self) -> None:
-        """Raises UserError where the lock was taken, and is another job's now, or nobody's."""
-
-    def renew(self) -> None:
-        """Shows that the holder lives; errors are for others to report."""
-
-    def release(self) -> None:
-        """Gives it back, unless it is another's."""
 
 
 class Folder(ABC):
@@ -187,9 +163,13 @@ def folder_at(place: Place, root: Place | None = None) -> Folder:
       place: of the folder.
       root: the folder above it below which no symbolic link is followed; `place` itself if None.
     """
+    if isinstance(place, Url):
+        from jaxdna.storage.bucket import BucketFolder
+
+        return BucketFolder(place)
     from jaxdna.storage.disk import DiskFolder
 
-    return DiskFolder(place, root)
+    return DiskFolder(place, root if isinstance(root, Path) else None)
 
 
 @contextmanager

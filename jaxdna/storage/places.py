@@ -1,29 +1,64 @@
-"""Where a folder can be."""
+"""Where a folder or a file can be: on a disk, or in an object store under a URL."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from jaxdna.errors import UserError
+from jaxdna.errors import UserError, nearest
 
-Place = Path
+STORES = ("gs", "s3")  # those whose writes can have a precondition, and that Orbax writes to
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+
+
+class Url(PurePosixPath):
+    """A place in an object store, `gs://bucket/folder`; names are computed, nothing is touched."""
+
+    def __str__(self) -> str:
+        return super().__str__().replace(":/", "://", 1)
+
+    def absolute(self) -> "Url":
+        """Returns itself."""
+        return self
+
+    def resolve(self) -> "Url":
+        """Returns itself: a store has no links."""
+        return self
+
+
+Place = Path | Url
 
 
 def place_of(text: str | Path, flag: str = "--workdir") -> Place:
     """Returns the folder that `text` names.
 
     Args:
-      text: a path; not one that `Path` has made of a URL.
+      text: a path, or a URL; also one that `Path` has taken a slash from.
       flag: where it was given.
 
     Raises:
-      UserError: it is a URL.
+      UserError: the URL has an unknown scheme, or names no folder in a bucket.
     """
-    if _SCHEME.match(str(text)):
-        raise UserError(f"{flag}={text} is a URL; legal: a folder on a disk")
-    return Path(text)
+    found = _SCHEME.match(str(text))
+    if not found:
+        return Path(text)
+    scheme, url = found[1], Url(text)
+    if scheme not in STORES:
+        shown = f"{scheme}://{str(text)[found.end() :]}"
+        raise UserError(
+            f"{flag}={shown}: the scheme {scheme}:// is unknown; {nearest(scheme, STORES)}; "
+            "legal: a folder on a disk, gs://BUCKET/FOLDER or s3://BUCKET/FOLDER"
+        )
+    if len(url.parts) < 3:
+        raise UserError(
+            f"{flag}={url} names no folder in a bucket; legal: {scheme}://BUCKET/FOLDER, such as "
+            f"{url if len(url.parts) > 1 else scheme + '://bucket'}/runs/a"
+        )
+    return url
 
 
 def beside(place: Place, suffix: str) -> Path:
-    """Returns the folder beside a run folder for what belongs to the run and is not of it."""
-    return place.with_name(place.name + suffix)
+    """Returns a folder on this host's disk for what belongs to a run and is not of it.
+
+    It is beside the run folder where that is on a disk, and in `runs` where it is not.
+    """
+    name = place.name + suffix
+    return place.with_name(name) if isinstance(place, Path) else Path("runs") / name

@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxdna.errors import UserError
-from jaxdna.storage.files import UNFINISHED, Lock, Note
+from jaxdna.storage.files import UNFINISHED
 from jaxdna.storage.handles import is_at, kernel_lock
+from jaxdna.storage.locks import WATCH_SECONDS, Lock, Note, in_use, lost, taking_over, watching
 
-RENEW_SECONDS = 5.0
-_WATCH_SECONDS = 20.0  # four renewals: a busy file server may delay some
 _MOST_BYTES = 10_000
 
 
@@ -78,14 +77,9 @@ class RunLock(Lock):
     def check(self) -> None:
         """Raises UserError where the lock was taken, and is another job's now, or nobody's."""
         if self._handle is not None:
-            found = _read_path(self._path)
-            if _value(found).get("token") != self._mine["token"]:
-                holder = f" to {_name(found)}" if found else ""
-                raise UserError(
-                    f"--workdir={self._path.parent}: this job has lost the folder's lock{holder}, "
-                    "and writes nothing more; was it stopped for a while, or was the file "
-                    f"{self._path.name} removed? What was saved before is intact"
-                )
+            found = _value(_read_path(self._path))
+            if found.get("token") != self._mine["token"]:
+                raise lost(self._path.parent, self._path.name, found)
 
     def renew(self) -> None:
         """Shows to other machines that the holder lives; a full disk is for others to report."""
@@ -109,30 +103,24 @@ class RunLock(Lock):
         """Locks the open file; False where it is not the file at our path any more."""
         decided = kernel_lock(handle)
         if decided is False:
-            raise self._refusal(_read_path(self._path) or _read(handle))
+            raise in_use(self._path.parent, _value(_read_path(self._path) or _read(handle)))
         if not is_at(handle, self._path):  # its holder removes it when it is done
             return False
         before = _read(handle)
         if not before:
             return True
         if decided is None or _value(before).get("boot") != self._mine["boot"]:
-            note(f"the run folder is locked by {_name(before)}; watching whether it still runs")
-            deadline = time.monotonic() + _WATCH_SECONDS
+            note(watching(_value(before)))
+            deadline = time.monotonic() + WATCH_SECONDS
             while time.monotonic() < deadline:
                 time.sleep(0.5)
                 now = _read_path(self._path)
                 if not now:  # released, or the folder is gone
                     return False
                 if now != before:
-                    raise self._refusal(now)
-        note(f"taking over the run folder from {_name(before)}, which has died")
+                    raise in_use(self._path.parent, _value(now))
+        note(taking_over(_value(before)))
         return True
-
-    def _refusal(self, content: bytes) -> UserError:
-        return UserError(
-            f"--workdir={self._path.parent} is in use by {_name(content)}; "
-            "wait for it, stop it, or give another folder"
-        )
 
     def _replace(self) -> None:
         """Puts a file of our own, with the kernel's lock on it, into the place of the one there."""
@@ -182,12 +170,3 @@ def _value(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _name(content: bytes) -> str:
-    """The holder, in words; of what comes from the file not more than a line can hold."""
-    value = _value(content)
-    if not value:
-        return "another job"
-    host, pid, started = (str(value.get(key, "?"))[:80] for key in ("host", "pid", "started"))
-    return f"process {pid} on {host}, started {started}"
