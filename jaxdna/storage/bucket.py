@@ -1,8 +1,8 @@
 """A folder in a bucket: objects are whole or absent by themselves, and nothing has another name.
 
 So a folder in it is whole when its manifest is there, which is written last. Requests that a store
-answers with "too many" or "not now" are made again by gcsfs and s3fs, later each time; each ends
-within a limit.
+answers with "too many" or "not now" are made again by gcsfs, later each time; each ends within a
+limit.
 """
 
 import errno
@@ -24,7 +24,7 @@ from jaxdna.storage.manifest import NAME as MANIFEST
 from jaxdna.storage.manifest import write_manifest
 from jaxdna.storage.places import Url
 
-_LIBRARIES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # of a scheme: its module and our extra
+_LIBRARIES = {"gs": ("gcsfs", "gcs")}  # of a scheme: its module and our extra
 _FIRST_SECONDS = 6.0  # for the first answer, so that a wrong name is known soon
 _SECONDS = 120.0  # for any other: one object goes or comes, with all repetitions
 _PAUSE_SECONDS = 2.0  # between two uploads of a file that grows; stores take about one a second
@@ -80,19 +80,19 @@ class BucketFolder(Folder):
         """
         names = [self._key(one) for one in name] if isinstance(name, list) else self._key(name)
         store, limit = self._store, self._limit
-        with self._as_os_errors(limit):
+        with self._as_os_errors(str(names), limit):
             answer = getattr(store, call)(names, *arguments, timeout=limit, **options)
         self._limit = _SECONDS
         return answer
 
     @contextmanager
-    def _as_os_errors(self, limit: float) -> Iterator[None]:
+    def _as_os_errors(self, name: str, limit: float) -> Iterator[None]:
         """Every library has errors of its own, and half of the system's have no sentence."""
         try:
             yield
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             self._limit = _SECONDS  # it is an answer
-            raise FileNotFoundError(errno.ENOENT, "it is not there", str(error)) from None
+            raise FileNotFoundError(errno.ENOENT, "it is not there", name) from None
         except FileExistsError:
             raise
         except TimeoutError:
@@ -158,7 +158,7 @@ class BucketFolder(Folder):
     def _uploaded(self, name: str) -> None:
         """Waits for the last upload of a file that grows."""
         if name in self._uploads:
-            with self._as_os_errors(_SECONDS):
+            with self._as_os_errors(name, _SECONDS):
                 self._uploads.pop(name)[2].result(_SECONDS)
 
     def _settle(self) -> None:

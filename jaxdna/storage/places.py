@@ -3,9 +3,9 @@
 import re
 from pathlib import Path, PurePosixPath
 
-from jaxdna.errors import UserError, nearest
+from jaxdna.errors import UserError
 
-STORES = ("gs", "s3")  # those whose writes can have a precondition, and that Orbax writes to
+STORES = ("gs",)  # those whose writes can have a precondition, and that Orbax writes to
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 
 
@@ -44,8 +44,8 @@ def place_of(text: str | Path, flag: str = "--workdir") -> Place:
     if scheme not in STORES:
         shown = f"{scheme}://{str(text)[found.end() :]}"
         raise UserError(
-            f"{flag}={shown}: the scheme {scheme}:// is unknown; {nearest(scheme, STORES)}; "
-            "legal: a folder on a disk, gs://BUCKET/FOLDER or s3://BUCKET/FOLDER"
+            f"{flag}={shown}: the scheme {scheme}:// is unknown; legal: a folder on a "
+            "disk, or gs://BUCKET/FOLDER"
         )
     if len(url.parts) < 3:
         raise UserError(

@@ -1,5 +1,6 @@
 """Rows 2, 9 to 12, 15, 21, 22 and 29 of the table of faults: several processes of one run."""
 
+import json
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from tests.faults.conftest import (
     pair,
     sha,
 )
+from tools.object_store import Fault, ObjectStore
 
 LONG = ["--config.train.epochs=100000"]
 
@@ -46,6 +48,33 @@ def undisturbed(runner, tmp_path_factory):
     codes, _ = seconds_until_all_end(jobs)
     assert codes == [0, 0], [job.output for job in jobs]
     return Finished(workdir, sha(workdir))
+
+
+def test_fault_01_two_processes_on_a_bucket_are_killed_and_the_rerun_has_the_same_bits(
+    runner, undisturbed
+):
+    workdir = "gs://bkt/runs/pair"
+    with ObjectStore() as store:
+
+        def saved():
+            found = store.objects("runs/pair/checkpoints/")
+            return [name for name in found if name.endswith("/manifest.json")]
+
+        store.faults[:] = [Fault("POST /upload", seconds=0.1)]  # so that it is not over at once
+        jobs = pair(runner, workdir, *TWELVE, environment=store.environment)
+        assert jobs[0].until(lambda job: len(saved()) >= 2)
+        for job in jobs:
+            job.send(signal.SIGKILL)
+        codes, _ = seconds_until_all_end(jobs)
+        assert codes == [-signal.SIGKILL] * 2
+        store.faults.clear()
+        jobs = pair(runner, workdir, *TWELVE, environment=store.environment)
+        codes = [job.end(300) for job in jobs]  # the first 20 s they watch the dead job's lock
+        assert codes == [0, 0], [job.output for job in jobs]
+        assert "watching whether it still runs" in jobs[0].output
+        assert "resuming after epoch" in jobs[1].output
+        summary = json.loads(store.objects("runs/pair/summary.json")["runs/pair/summary.json"])
+        assert summary["params_sha256"] == undisturbed.sha
 
 
 def stopped_at(jobs):

@@ -215,7 +215,7 @@ def test_nothing_above_the_folder_is_listed(folder, store):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("gcs://bkt/run", r"--workdir=gcs://bkt/run: the scheme gcs:// is unknown; did you mean"),
+        ("gcs://bkt/run", r"--workdir=gcs://bkt/run: the scheme gcs:// is unknown; legal: a"),
         ("http://host/run", "the scheme http:// is unknown"),
         ("gs://bkt", "--workdir=gs://bkt names no folder in a bucket; legal: gs://BUCKET/FOLDER"),
         ("gs://", "names no folder in a bucket"),
