@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -36,8 +36,11 @@ from jaxdna.runs.guard import Guard
 from jaxdna.runs.own_folder import own_folder
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained, load_trained
-from jaxdna.schema import STRAND_CHOICES
+from jaxdna.schema import ATTRIBUTION_METHODS, ATTRIBUTION_REFERENCES, STRAND_CHOICES
 from jaxdna.storage.places import Place, Url, place_of
+
+if TYPE_CHECKING:
+    from jaxdna.analysis.attribution import Attributed
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -217,27 +220,69 @@ class Run:
         from jaxdna.analysis.predictions import Lengths, score_records
         from jaxdna.analysis.scorers import make_scorer
 
-        _check_strands(strands)
-        if not isinstance(sequences, Iterable | Path) or isinstance(sequences, bytes | Mapping):
-            raise UserError(
-                f"sequences={sequences!r} are not sequences; legal: letters of one or a list of "
-                "them, or the pathlib.Path of a FASTA file"
-            )
+        _check_choice("strands", strands, STRAND_CHOICES)
+        _check_sequences(sequences)
         model = self.model
         data = model.config.data
-        ambiguous = data.get("ambiguous", "zero")
-        if isinstance(sequences, Path):
-            pieces: Iterable[Piece] = read_fasta_pieces(sequences, ambiguous, most_bases=None)
-        else:
-            one = isinstance(sequences, str)
-            hint = "; a file is given as a pathlib.Path" if one else ""
-            pieces = _pieces([sequences] if one else list(sequences), ambiguous, hint)
+        pieces = _pieces(sequences, data.get("ambiguous", "zero"))
         lengths = Lengths(data.get("lengths", "error"), model.length)
         scored = score_records(pieces, make_scorer(model, strands), lengths)
         none = np.empty((0, model.task.outputs), np.float32)
         outputs = np.concatenate([none, *(rows.outputs for rows in scored)])
         answers = model.task.predicted(outputs).astype(np.float32)
         return answers[:, 0] if model.task.outputs == 1 else answers
+
+    @_shown
+    def attribute(
+        self,
+        sequences: str | Path | Iterable[str],
+        method: str = "deeplift_shap",
+        *,
+        references: str | None = None,
+        shuffles: int = 20,
+        steps: int = 64,
+        seed: int = 0,
+        answer: str | None = None,
+        strands: str | None = None,
+    ) -> "Attributed":
+        """Returns what each base adds to what the network answers; a notebook shows logos.
+
+        Args:
+          sequences: letters of one sequence or of many, of one length; or the `Path` of a FASTA
+            file. Lengths and ambiguous letters are treated as in training.
+          method: `deeplift_shap`, `integrated_gradients`, `saliency` or `ism`.
+          references: `dinucleotide_shuffle`, `zeros` or `background`; the method's own if None.
+          shuffles: of each sequence, where these are the references.
+          steps: places at which `integrated_gradients` takes the gradient.
+          seed: of the shuffles.
+          answer: the name of the one to score; all if None.
+          strands: `average`, `forward` or `max`; as it was trained if None.
+
+        Returns:
+          A `jaxdna.analysis.attribution.Attributed`: `contributions` float32 [sequences, answers,
+          length], `hypothetical` float32 [sequences, answers, length, 4], `delta`, `plot()`.
+
+        Raises:
+          UserError: a letter is not a nucleotide, a sequence has a length that is not mended, or
+            the method does not go with the network or the sequences.
+        """
+        from jaxdna.analysis.attribution import Attributed, Settings, make_attributor
+        from jaxdna.analysis.attribution_inputs import fitted_blocks
+
+        _check_choice("strands", strands, STRAND_CHOICES)
+        _check_choice("method", method, ATTRIBUTION_METHODS)
+        _check_choice("references", references, ATTRIBUTION_REFERENCES)
+        _check_sequences(sequences)
+        model = self.model
+        pieces = _pieces(sequences, model.config.data.get("ambiguous", "zero"))
+        records = (piece.records for piece in pieces)
+        where = str(sequences) if isinstance(sequences, Path) else "sequences"
+        settings = Settings(method, references or "", shuffles, steps, seed, answer)
+        blocks = fitted_blocks(model, records, where)
+        parts = list(make_attributor(model, settings, strands)(blocks))
+        if not parts:
+            raise UserError("there is no sequence to attribute; legal: one or more")
+        return Attributed.joined(parts)
 
     @_shown
     def evaluate(self, strands: str | None = None, **files: str | Path) -> dict[str, Any]:
@@ -259,7 +304,7 @@ class Run:
         """
         from jaxdna.analysis.evaluate import check_files, evaluate_files, evaluate_test_split
 
-        _check_strands(strands)
+        _check_choice("strands", strands, STRAND_CHOICES)
         if not files:
             return evaluate_test_split(self.folder, self.config, strands, self._console)
         check_files(files)
@@ -314,12 +359,29 @@ def _path(name: str, value: Any) -> Path:
     return Path(value)
 
 
-def _check_strands(strands: Any) -> None:
-    if strands is not None and strands not in STRAND_CHOICES:
-        raise UserError(f"strands={strands!r} is unknown; {nearest(str(strands), STRAND_CHOICES)}")
+def _check_choice(name: str, value: Any, legal: tuple[str, ...]) -> None:
+    if value is not None and value not in legal:
+        raise UserError(f"{name}={value!r} is unknown; {nearest(str(value), legal)}")
 
 
-def _pieces(sequences: list[Any], ambiguous: str, hint: str) -> Iterator[Piece]:
+def _check_sequences(sequences: Any) -> None:
+    if not isinstance(sequences, Iterable | Path) or isinstance(sequences, bytes | Mapping):
+        raise UserError(
+            f"sequences={sequences!r} are not sequences; legal: letters of one or a list of "
+            "them, or the pathlib.Path of a FASTA file"
+        )
+
+
+def _pieces(sequences: Any, ambiguous: str) -> Iterable[Piece]:
+    """Returns letters, or the records of a file."""
+    if isinstance(sequences, Path):
+        return read_fasta_pieces(sequences, ambiguous, most_bases=None)
+    one = isinstance(sequences, str)
+    hint = "; a file is given as a pathlib.Path" if one else ""
+    return _pieces_of([sequences] if one else list(sequences), ambiguous, hint)
+
+
+def _pieces_of(sequences: list[Any], ambiguous: str, hint: str) -> Iterator[Piece]:
     firsts = range(0, len(sequences), _AT_ONCE)
     for first in counted("scoring", firsts, len(firsts)):
         numbers = range(first, min(first + _AT_ONCE, len(sequences)))

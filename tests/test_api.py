@@ -1,5 +1,6 @@
 """What `import jaxdna` offers, as a notebook uses it."""
 
+import base64
 import csv
 import json
 import os
@@ -109,6 +110,21 @@ def test_predict_takes_one_sequence_and_none_and_names_the_wrong_one(run):
         run.predict([letters, "AC!T"])
 
 
+def test_attribute_scores_letters_and_files_alike_and_shows_logos(run, tmp_path):
+    letters = ["ACGTTGACCAGATGGTT" * 3, "TTTGACACAGCTGTTGACA" * 2 + "ACGTACGTACGTA"]
+    found = run.attribute(letters, shuffles=4)
+    assert found.contributions.shape == (2, 1, 51) and not found.beyond.any()
+    assert found.ids == ["0", "1"] and found.answers == ("logit",)
+    (tmp_path / "x.fa").write_text("".join(f">s{i}\n{own}\n" for i, own in enumerate(letters)))
+    of_file = run.attribute(tmp_path / "x.fa", shuffles=4)
+    np.testing.assert_array_equal(of_file.hypothetical, found.hypothetical)
+    shown = found._repr_html_()
+    picture = base64.b64decode(re.search('src="data:image/png;base64,([^"]+)"', shown)[1])
+    assert picture.startswith(b"\x89PNG") and len(found.plot(most=1).axes) == 1
+    exact = run.attribute(letters[0], "ism")
+    np.testing.assert_allclose(exact.hypothetical.sum(axis=-1), 0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
@@ -125,6 +141,15 @@ def test_predict_takes_one_sequence_and_none_and_names_the_wrong_one(run):
         (lambda run: run.predict(["ACGT", 3]), "sequence 1: 3 has no letters; give a string"),
         (lambda run: run.predict("x.fa"), "letter 'x' .*; a file is given as a pathlib.Path"),
         (lambda run: run.predict("ACGT", "forwrd"), "strands='forwrd' .* did you mean 'forward'"),
+        (lambda run: run.attribute(3), "sequences=3 are not sequences; legal: letters"),
+        (lambda run: run.attribute([]), "there is no sequence to attribute"),
+        (
+            lambda run: run.attribute("ACGT" * 9, "shap"),
+            "method='shap' is unknown; legal: deep",
+        ),
+        (lambda run: run.attribute("ACGT" * 9, references="x"), "references='x' is unknown; legal"),
+        (lambda run: run.attribute("ACGT" * 9, shuffles=0), "shuffles=0 is not legal"),
+        (lambda run: run.attribute(["ACGT" * 9, "A" * 30]), "'1' .30. is not 36 bases long"),
         (lambda run: run.evaluate(3), "strands=3 is unknown; legal: average, forward, max"),
         (lambda run: run.evaluate(table=3), "table=3 is not a path; legal"),
         (lambda run: run.filters(["ACGT"]), "sequences=.* is not a path; legal"),

@@ -12,6 +12,8 @@ and Yan 2017, arXiv 1703.01365; DeepLIFT's mean over references, Lundberg and Le
 1705.07874, section 4.2.
 """
 
+import base64
+import html
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +26,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
+from jaxdna.analysis.attribution_logos import MOST_DRAWN, Shown, draw
 from jaxdna.analysis.deeplift import multipliers
 from jaxdna.analysis.mutagenesis import mutate
 from jaxdna.analysis.references import make_references
@@ -35,6 +38,7 @@ from jaxdna.ops.one_hot import one_hot
 from jaxdna.parallel.mesh import AXES
 from jaxdna.parallel.sharding import replicated
 from jaxdna.runs.trained import Trained
+from jaxdna.storage.files import picture
 from jaxdna.training.dispatch import few_ahead
 from jaxdna.training.state import Params
 from jaxdna.training.step import STRANDS, complement_strand
@@ -49,6 +53,7 @@ _CALL_BASES_ON_ACCELERATORS = 2**20
 _DRAWN = 32
 
 Output = Callable[[jax.Array], jax.Array]
+Blocks = Iterable[tuple[Sequence[str], Codes]]
 
 
 def _saliency(output: Output, sequence: jax.Array, references: jax.Array, steps: int) -> jax.Array:
@@ -112,7 +117,7 @@ class Settings:
     Attributes:
       method: one of `METHODS`.
       references: a key of `references.KINDS`; the method's own if empty.
-      count: references of each sequence, where they are drawn.
+      shuffles: references of each sequence, where they are drawn.
       steps: places on the way from a reference at which gradients are taken.
       seed: of what is drawn.
       answer: the name of the one answer to score; all if None.
@@ -120,7 +125,7 @@ class Settings:
 
     method: str = "deeplift_shap"
     references: str = ""
-    count: int = 20
+    shuffles: int = 20
     steps: int = 64
     seed: int = 0
     answer: str | None = None
@@ -177,24 +182,43 @@ class Attributed:
         rounding = _ROUNDINGS * np.finfo(np.float32).eps * np.abs(self.outputs)
         return np.abs(self.delta) > np.maximum(BOUND * self.size, rounding)
 
-    def part(self, rows: slice | NDArray) -> "Attributed":
-        """Returns some of the sequences."""
-        own = [getattr(self, name)[rows] for name in ("hypothetical", "outputs", "change", "size")]
-        ids = np.asarray(self.ids, dtype=object)[rows].tolist()
-        return Attributed(ids, self.codes[rows], self.answers, *own)
+    def shown(self) -> list[Shown]:
+        """Returns what pictures show of each sequence, for the first answer."""
+        rows = zip(self.ids, self.outputs[:, 0], self.codes, self.contributions[:, 0], strict=True)
+        answer = self.answers[0]
+        return [Shown(f"{name}, {answer} {x:.2f}", *own) for name, x, *own in rows]
+
+    def plot(self, most: int = MOST_DRAWN) -> Any:
+        """Returns a matplotlib figure: logos of the first sequences, for the first answer."""
+        return draw([[one] for one in self.shown()[:most]], self.answers[0])
+
+    def _repr_html_(self) -> str:
+        """The picture, for notebooks."""
+        data = base64.b64encode(picture(self.plot(), "png", dpi=90)).decode()
+        names = ", ".join(self.answers)
+        return f'<p>{html.escape(names)}</p><img alt="logos" src="data:image/png;base64,{data}">'
+
+    @classmethod
+    def joined(cls, parts: Sequence["Attributed"]) -> "Attributed":
+        """Returns all sequences of one or more parts."""
+        arrays = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("codes", "hypothetical", "outputs", "change", "size")
+        }
+        ids = [name for part in parts for name in part.ids]
+        return cls(ids=ids, answers=parts[0].answers, **arrays)
 
 
-def attribute(
-    trained: Trained,
-    blocks: Iterable[tuple[Sequence[str], Codes]],
-    settings: Settings,
-    strands: str | None = None,
-) -> Iterator[Attributed]:
-    """Yields scores of sequences in order, many at a time.
+def make_attributor(
+    trained: Trained, settings: Settings, strands: str | None = None
+) -> Callable[[Blocks], Iterator[Attributed]]:
+    """Returns what scores sequences, and compiles once.
+
+    It takes names and uint8 [sequences, length], of one length in all blocks, and yields their
+    scores in order, many at a time.
 
     Args:
       trained: the network.
-      blocks: names and uint8 [sequences, length], of one length in all blocks.
       settings: how.
       strands: how both strands make one answer; as it was trained if None.
 
@@ -202,6 +226,18 @@ def attribute(
       UserError: there is no such answer, all references of a sequence are as it is, or the network
         or the method cannot do it.
     """
+    for name in ("shuffles", "steps"):
+        if getattr(settings, name) < 1:
+            raise UserError(
+                f"--{name}={getattr(settings, name)} is not legal: it must be 1 or more"
+            )
+    if settings.seed < 0:
+        raise UserError(f"--seed={settings.seed} is not legal: it must be 0 or more")
+    if settings.references and not getattr(BY_DERIVATIVES.get(settings.method), "references", ""):
+        raise UserError(
+            f"--references={settings.references} does not go with --method={settings.method}, "
+            "which compares with nothing; legal with it: deeplift_shap, integrated_gradients"
+        )
     task = trained.task
     names = tuple(task.additive(np.zeros((0, task.outputs), np.float32)))
     if settings.answer is not None and settings.answer not in (*task.names, *names):
@@ -212,14 +248,15 @@ def attribute(
         i for i, name in enumerate(names) if settings.answer in (None, name, *task.names[i : i + 1])
     ]
     if settings.method == "ism":
-        return _by_mutants(make_scorer(trained, strands), blocks, chosen, names)
+        scorer = make_scorer(trained, strands)
+        return lambda blocks: _by_mutants(scorer, blocks, chosen, names)
     strands = strands or trained.config.model.strands
-    return _Derivatives(trained, settings, strands, chosen, names).scores(blocks)
+    return _Derivatives(trained, settings, strands, chosen, names).scores
 
 
 def _by_mutants(
     scorer: Scorer,
-    blocks: Iterable[tuple[Sequence[str], Codes]],
+    blocks: Blocks,
     chosen: list[int],
     names: Sequence[str],
 ) -> Iterator[Attributed]:
@@ -261,12 +298,10 @@ class _Derivatives:
         except (IndexError, TypeError, ValueError) as error:
             raise self._other_form("does not take") from error
 
-    def scores(self, blocks: Iterable[tuple[Sequence[str], Codes]]) -> Iterator[Attributed]:
+    def scores(self, blocks: Blocks) -> Iterator[Attributed]:
         return map(self._finish, few_ahead(map(self._submit, self._calls(blocks))))
 
-    def _calls(
-        self, blocks: Iterable[tuple[Sequence[str], Codes]]
-    ) -> Iterator[tuple[list[str], Codes, NDArray[np.float32]]]:
+    def _calls(self, blocks: Blocks) -> Iterator[tuple[list[str], Codes, NDArray[np.float32]]]:
         """Names, codes and references of the sequences of one call after the other."""
         mesh, settings = self.trained.mesh, self.settings
         platform = mesh.devices.flat[0].platform
@@ -275,7 +310,7 @@ class _Derivatives:
             rng = np.random.default_rng([settings.seed, number])
             each = np.zeros((len(ids), 0, codes.shape[1], 4), np.float32)
             if self.kind:
-                each = make_references(self.kind, codes, settings.count, rng)
+                each = make_references(self.kind, codes, settings.shuffles, rng)
                 self._check(ids, codes, each)
             work = settings.steps if settings.method == "integrated_gradients" else 1
             rows = max(1, bases // (codes.shape[1] * max(1, each.shape[1]) * work)) * mesh.size
@@ -372,9 +407,7 @@ def _filled(rows: NDArray, least: int, multiple: int) -> NDArray:
     return np.concatenate([rows, np.zeros((wanted - len(rows), *rows.shape[1:]), rows.dtype)])
 
 
-def _of_size(
-    blocks: Iterable[tuple[Sequence[str], Codes]], size: int
-) -> Iterator[tuple[list[str], Codes]]:
+def _of_size(blocks: Blocks, size: int) -> Iterator[tuple[list[str], Codes]]:
     """Yields the same sequences, `size` at a time."""
     names: list[str] = []
     held: list[Codes] = []

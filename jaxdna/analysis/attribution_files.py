@@ -1,7 +1,8 @@
-"""Scores of bases in files, by the suffix: NPZ, HDF5 and TSV, written as the scores come."""
+"""Scores of bases in files, by the suffix: arrays, tables, tracks and pictures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -11,11 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.analysis.attribution import Attributed
+from jaxdna.analysis.attribution_logos import Telling
+from jaxdna.analysis.attribution_tracks import Track
+from jaxdna.data.bigwig import open_bigwig
+from jaxdna.data.intervals import Windows
 from jaxdna.data.prediction_files import appears_whole, open_output
 from jaxdna.data.sequences import LETTERS, decode
 from jaxdna.errors import UserError
+from jaxdna.storage.files import picture
 
 Write = Callable[[Attributed], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the sequences are from.
+
+    Attributes:
+      together: how many that follow one another are compared: 2 for the alleles of a variant.
+      windows: where they lie on a genome, if they do.
+      sizes: bases of each of its chromosomes.
+    """
+
+    together: int = 1
+    windows: Windows | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def _arrays(part: Attributed) -> dict[str, NDArray]:
@@ -37,7 +58,7 @@ def _arrays(part: Attributed) -> dict[str, NDArray]:
 
 
 @contextmanager
-def _npz(path: str) -> Iterator[Write]:
+def _npz(path: str, source: Source) -> Iterator[Write]:
     """Arrays grow in files beside `path`, since nobody knows how many sequences will come."""
     ids: list[str] = []
     answers: list[str] = []
@@ -68,7 +89,7 @@ _HDF5_NAMES = {"one_hot": "raw/seq", "hypothetical": "shap/seq"}  # as tfmodisco
 
 
 @contextmanager
-def _hdf5(path: str) -> Iterator[Write]:
+def _hdf5(path: str, source: Source) -> Iterator[Write]:
     import h5py
 
     with appears_whole(path) as partial, h5py.File(partial, "w") as file:
@@ -98,7 +119,7 @@ def _hdf5(path: str) -> Iterator[Write]:
 
 
 @contextmanager
-def _tsv(path: str) -> Iterator[Write]:
+def _tsv(path: str, source: Source) -> Iterator[Write]:
     with open_output(path) as stream:
         begun: list[bool] = []
 
@@ -125,24 +146,79 @@ def _tsv(path: str) -> Iterator[Write]:
         yield write
 
 
-FORMS: dict[str, Callable[[str], AbstractContextManager[Write]]] = {
+@contextmanager
+def _picture(path: str, source: Source) -> Iterator[Write]:
+    telling = Telling(source.together)
+    with appears_whole(path) as partial:
+        yield telling.add
+        partial.write_bytes(picture(telling.figure(), "png", dpi=110))
+
+
+@contextmanager
+def _bedgraph(path: str, source: Source) -> Iterator[Write]:
+    assert source.windows is not None
+    track = Track(source.windows)
+    with open_output(path) as stream:
+        yield track.add
+        stream.writelines(track.lines())
+
+
+@contextmanager
+def _bigwig(path: str, source: Source) -> Iterator[Write]:
+    assert source.windows is not None
+    track = Track(source.windows)
+    with open_bigwig(path, source.sizes) as stream:
+        yield track.add
+        for lines in track.lines():
+            stream.write(lines)
+
+
+FORMS: dict[str, Callable[[str, Source], AbstractContextManager[Write]]] = {
     "npz": _npz,
     "h5": _hdf5,
     "hdf5": _hdf5,
     "tsv": _tsv,
+    "png": _picture,
+    "bedgraph": _bedgraph,
+    "bdg": _bedgraph,
+    "bw": _bigwig,
+    "bigwig": _bigwig,
 }
+_PACKAGES = {_hdf5: ("h5py", "hdf5", ".npz"), _bigwig: ("pyBigWig", "bigwig", ".bedGraph")}
 
 
-def form_of(path: str) -> str:
+def form_of(path: str, intervals: bool, answers: int) -> str:
     """Returns the suffix of a file, a key of `FORMS`.
 
+    Args:
+      path: the file.
+      intervals: whether the sequences lie on a genome, which tracks need.
+      answers: how many are scored; a track holds one.
+
     Raises:
-      UserError: it is another one, or needs a package that is not there.
+      UserError: the suffix is another one, or needs what is not there.
     """
     plain = path.removesuffix(".gz")
     form = Path(plain).suffix.lower().lstrip(".")
-    if form not in FORMS or (plain != path and form != "tsv"):
-        raise UserError(f"--output={path} has an unknown suffix; legal: .npz, .h5, .tsv or .tsv.gz")
-    if FORMS[form] is _hdf5 and find_spec("h5py") is None:
-        raise UserError(f"--output={path} needs h5py; legal: pip install jaxdna[hdf5], or .npz")
+    write = FORMS.get(form)
+    if write is None or (plain != path and write not in (_tsv, _bedgraph)):
+        raise UserError(
+            f"--output={path} has an unknown suffix; legal: .npz, .h5, .png, .bw, or .tsv or "
+            ".bedGraph, both also with .gz"
+        )
+    if write in _PACKAGES and find_spec(_PACKAGES[write][0]) is None:
+        package, extra, other = _PACKAGES[write]
+        raise UserError(
+            f"--output={path} needs {package}; legal: pip install jaxdna[{extra}], or {other}"
+        )
+    if write in (_bedgraph, _bigwig):
+        if not intervals:
+            raise UserError(
+                f"--output={path} needs --bed, which gives positions; legal: .npz, .h5, .tsv, .png"
+            )
+        if answers > 1:
+            raise UserError(
+                f"--output={path} holds one number for each base, and the network has {answers} "
+                "answers; legal: one of them with --answer"
+            )
     return form

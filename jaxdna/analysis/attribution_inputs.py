@@ -1,13 +1,14 @@
 """Sequences to attribute: of a FASTA file, of windows on a genome, or of variants' alleles."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.genome import Genome
 from jaxdna.data.intervals import Windows, place_windows, read_intervals, read_windows
-from jaxdna.data.records import check_minimum, fit_length
+from jaxdna.data.records import Records, check_minimum, fit_length
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import Codes
 from jaxdna.data.streams import display
@@ -19,23 +20,37 @@ Blocks = Iterator[tuple[Sequence[str], Codes]]
 _VARIANTS_AT_ONCE = 256
 
 
-def fasta_blocks(trained: Trained, path: str, stats: SequenceStats) -> Blocks:
-    """Yields the records of a FASTA file, with lengths and letters as in training.
+def fitted_blocks(trained: Trained, blocks: Iterable[Records], where: str) -> Blocks:
+    """Yields records with lengths as in training.
 
     All have one length: that of training, or, where the network reads any and lengths are taken as
     they are, that of the first record.
 
+    Args:
+      trained: the network.
+      blocks: the records.
+      where: what the user gave them by.
+
+    Raises:
+      UserError: a sequence has a length that is not mended.
+    """
+    policy, length = trained.config.data.get("lengths", "error"), 0
+    for block in filter(len, blocks):
+        if trained.scan:
+            check_minimum(block, trained.width, where)
+        own = trained.scan and policy == "error"
+        length = length or (int(block.lengths[0]) if own else trained.length)
+        yield block.ids, fit_length(block, length, policy, where, trained.width)
+
+
+def fasta_blocks(trained: Trained, path: str | Path, stats: SequenceStats) -> Blocks:
+    """Yields the records of a FASTA file, with lengths and letters as in training.
+
     Raises:
       UserError: the file is wrong, or a sequence has a length that is not mended.
     """
-    data = trained.config.data
-    policy, length = data.get("lengths", "error"), 0
-    for block in read_fasta_blocks(path, data.get("ambiguous", "zero"), stats):
-        if trained.scan:
-            check_minimum(block, trained.width, display(path))
-        own = trained.scan and policy == "error"
-        length = length or (int(block.lengths[0]) if own else trained.length)
-        yield block.ids, fit_length(block, length, policy, display(path), trained.width)
+    ambiguous = trained.config.data.get("ambiguous", "zero")
+    return fitted_blocks(trained, read_fasta_blocks(path, ambiguous, stats), display(path))
 
 
 def windows_of(trained: Trained, path: str, genome: Genome) -> tuple[Windows, list[str]]:

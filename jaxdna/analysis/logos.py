@@ -39,12 +39,12 @@ def logo_figure(motif: Motif, title: str = "") -> Any:
     return figure
 
 
-def draw_letters(axes: Any, heights: NDArray[np.float64]) -> None:
-    """Stacks letters on positions 0, 1 and so on, the highest on top.
+def draw_letters(axes: Any, heights: NDArray[np.floating]) -> None:
+    """Stacks letters on positions 0, 1 and so on, the highest on top; negative ones hang down.
 
     Args:
       axes: matplotlib's.
-      heights: float [positions, 4] in units of the vertical axis, 0 or more.
+      heights: float [positions, 4] in units of the vertical axis.
     """
     from matplotlib.font_manager import FontProperties
     from matplotlib.patches import PathPatch
@@ -54,10 +54,10 @@ def draw_letters(axes: Any, heights: NDArray[np.float64]) -> None:
     font = FontProperties(family="DejaVu Sans", weight="bold")
     shapes = {letter: TextPath((0, 0), letter, size=1, prop=font) for letter in LETTERS}
     for position, column in enumerate(heights):
-        bottom = 0.0
-        for base in np.argsort(column, kind="stable"):
+        ends = {True: 0.0, False: 0.0}  # of what stands, and of what hangs
+        for base in np.argsort(abs(column), kind="stable"):
             height = float(column[base])
-            if height <= 0:
+            if height == 0:
                 continue
             letter = LETTERS[base]
             box = shapes[letter].get_extents()
@@ -65,11 +65,11 @@ def draw_letters(axes: Any, heights: NDArray[np.float64]) -> None:
                 Affine2D()
                 .translate(-box.x0, -box.y0)
                 .scale(0.92 / box.width, height / box.height)
-                .translate(position - 0.46, bottom)
+                .translate(position - 0.46, ends[height > 0])
             )
             patch = PathPatch(place.transform_path(shapes[letter]), fc=COLOURS[letter], lw=0)
             axes.add_patch(patch)
-            bottom += height
+            ends[height > 0] += height
 
 
 def write_logos(motifs: Sequence[Motif], output: Folder) -> None:

@@ -1,6 +1,7 @@
 """report.html: one page that shows a finished run, and asks nobody for anything."""
 
 import html
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -144,6 +145,26 @@ def folds_html(
         *_answers(task, targets, outputs, None),
     ]
     return _page(name, parts, summary)
+
+
+def with_attributions(page: str, svg: str, method: str, answer: str) -> str:
+    """Returns a page with a section on what each base adds, in place of an earlier one.
+
+    Args:
+      page: of `report_html`.
+      svg: the logos of the most telling sequences.
+      method: how bases are scored.
+      answer: what the scores add up in.
+    """
+    text = (
+        "<p>The sequences of the test split with the largest outputs, each where its scores are "
+        f"largest: how much each base adds to the {escape(answer)}, by {escape(method)}. "
+        "<code>jaxdna attribute</code> drew it.</p>"
+    )
+    section = _section("What each base adds", f"{text}<figure>{svg}</figure>")
+    page = re.sub('<div id="attributions">.*?</figure></div>', "", page, flags=re.DOTALL)
+    before, mark, after = page.partition("<h2>Data</h2>")
+    return f'{before}<div id="attributions">{section}</div>{mark}{after}' if mark else page
 
 
 def _page(title: str, parts: Iterable[str], summary: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ def curve_svgs(
     for quantity in quantities(task):
         figure, axes = _panel()
         draw_quantity(axes, quantity, task.scored[quantity], rows, best_epoch, ceiling)
-        made.append(_svg(figure, quantity))
+        made.append(svg(figure, quantity))
     return made
 
 
@@ -59,7 +59,7 @@ def roc_and_pr_svgs(
     for axes in (roc, pr):
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower center")
-    return [_svg(roc_figure, "roc"), _svg(pr_figure, "pr")]
+    return [svg(roc_figure, "roc"), svg(pr_figure, "pr")]
 
 
 def scatter_svgs(task: Task, targets: NDArray, outputs: NDArray) -> list[str]:
@@ -73,13 +73,13 @@ def scatter_svgs(task: Task, targets: NDArray, outputs: NDArray) -> list[str]:
         axes.set(xlabel="known", ylabel="predicted")
         axes.set_title(visible(name), parse_math=False)  # the user's own, and no formula
         axes.spines[["top", "right"]].set_visible(False)
-        made.append(_svg(figure, f"scatter{len(made)}"))
+        made.append(svg(figure, f"scatter{len(made)}"))
     return made
 
 
 def logo_svg(motif: Motif) -> str:
     """Returns a sequence logo."""
-    return _svg(logo_figure(motif), motif.name)
+    return svg(logo_figure(motif), motif.name)
 
 
 def _panel() -> tuple[Any, Any]:
@@ -105,7 +105,7 @@ def _counts(
     return true, false
 
 
-def _svg(figure: Any, prefix: str) -> str:
+def svg(figure: Any, prefix: str) -> str:
     """Returns a figure as SVG without a prolog, its ids unique among several on one page."""
     import matplotlib
 

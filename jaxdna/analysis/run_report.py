@@ -6,9 +6,11 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxdna.analysis.attribution_logos import Telling
 from jaxdna.analysis.filters import FilterMotif, filter_motifs
 from jaxdna.analysis.motif_match import likely
-from jaxdna.analysis.report import MOST_LOGOS, ReportData, report_html
+from jaxdna.analysis.report import MOST_LOGOS, ReportData, report_html, with_attributions
+from jaxdna.analysis.report_figures import svg
 from jaxdna.analysis.windows import find_windows
 from jaxdna.data.motifs import LIBRARY, library
 from jaxdna.models.motif_cnn import MotifScan
@@ -55,6 +57,26 @@ def write_run_report(
     )
     folder.write(folder.report.name, page)
     return _strongest(filters)
+
+
+def add_attributions(folder: RunFolder, telling: Telling, method: str) -> bool:
+    """Adds to report.html what each base of the most telling sequences adds.
+
+    Args:
+      folder: of the run.
+      telling: the sequences.
+      method: how bases are scored.
+
+    Returns:
+      Whether there is a report.
+    """
+    name = folder.report.name
+    if not folder.files.exists(name):
+        return False
+    page = folder.files.read(name).decode()
+    drawn = svg(telling.figure(), "attributions")
+    folder.write(name, with_attributions(page, drawn, method, telling.answer))
+    return True
 
 
 def _strongest(filters: list[FilterMotif]) -> str:

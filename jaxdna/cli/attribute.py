@@ -55,26 +55,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strands", choices=STRAND_CHOICES, help="default: as it was trained")
     parser.add_argument(
         "--output", action="append", metavar="Y.npz",
-        help="NPZ, .h5 as tfmodisco-lite reads it, or .tsv[.gz]; may be given several times "
-        "(default: WORKDIR/attributions.npz)",
+        help="NPZ, .h5 as tfmodisco-lite reads it, .tsv[.gz], .png with the logos of ten, or with "
+        "--bed .bedGraph[.gz] or .bw; may be given several times (default: "
+        "WORKDIR/attributions.npz)",
     )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Attributes; returns what was counted."""
+    if not arguments.output and not isinstance(arguments.workdir, Path):
+        raise UserError(
+            f"--workdir={arguments.workdir} is in an object store, and scores go to a disk; "
+            "legal: --output=Y.npz"
+        )
     outputs = arguments.output or [str(arguments.workdir / "attributions.npz")]
     _check(arguments, outputs)
 
-    from rich.progress import Progress, TextColumn
-
-    from jaxdna.analysis.attribution import BOUND, Settings, attribute
+    from jaxdna.analysis.attribution import BOUND, Settings, make_attributor
     from jaxdna.analysis.attribution_files import FORMS, form_of
+    from jaxdna.analysis.attribution_logos import Telling
+    from jaxdna.analysis.run_report import add_attributions
     from jaxdna.cli.common import open_trained
     from jaxdna.console import make_console, results_console
+    from jaxdna.progress import counted
+    from jaxdna.runs.run_folder import RunFolder
 
     notes = make_console()
-    forms = {path: form_of(path) for path in outputs}
+    for path in outputs:
+        form_of(path, arguments.bed is not None, 1)
     trained = open_trained(arguments)
+    answers = 1 if arguments.answer else trained.task.outputs
+    forms = {path: form_of(path, arguments.bed is not None, answers) for path in outputs}
     settings = Settings(
         arguments.method,
         arguments.references or "",
@@ -84,23 +95,23 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.answer,
     )
     begin = time.perf_counter()
-    blocks, total, found = _sequences(arguments, trained)
-    scored = attribute(trained, blocks, settings, arguments.strands)
+    blocks, total, found, source = _sequences(arguments, trained)
+    scored = make_attributor(trained, settings, arguments.strands)(blocks)
+    parts = counted("attributing", scored, total, lambda part: len(part.ids))
     # What is wrong with the first sequences shows before a file is begun.
-    first = next(scored, None)
+    first = next(parts, None)
     if first is None:
-        raise UserError("there is no sequence to attribute; legal: one or more")
-    counts = _Counts()
-    columns = (*Progress.get_default_columns(), TextColumn("{task.completed:,} sequences"))
-    progress = Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal)
-    with progress, ExitStack() as opened:
-        writers = [opened.enter_context(FORMS[form](path)) for path, form in forms.items()]
-        task = progress.add_task("attributing", total=total)
-        for part in chain([first], scored):
+        reasons = "".join(f" ({note})" for note in found())
+        raise UserError(f"there is no sequence to attribute{reasons}; legal: one or more")
+    counts, telling = _Counts(), Telling()
+    own = not any(getattr(arguments, key) for key in _SOURCES)
+    with ExitStack() as opened:
+        writers: list[Any] = [telling.add] if own else []
+        writers += [opened.enter_context(FORMS[form](path, source)) for path, form in forms.items()]
+        for part in chain([first], parts):
             counts.add(part)
             for write in writers:
                 write(part)
-            progress.advance(task, len(part.ids))
     seconds = time.perf_counter() - begin
     for note in found():
         notes.print(f"note     {note}")
@@ -121,6 +132,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             f"{counts.largest:.1e} of that at most"
         )
     console.print(f"they are in {' and '.join(outputs)}")
+    if own and add_attributions(RunFolder(arguments.workdir), telling, arguments.method):
+        console.print(f"the most telling sequences are in {arguments.workdir / 'report.html'}")
     return {
         "sequences": counts.sequences,
         "answers": list(first.answers),
@@ -166,16 +179,6 @@ def _check(arguments: argparse.Namespace, outputs: list[str]) -> None:
         raise UserError(f"--{given[0]}={getattr(arguments, given[0])} needs --genome=G.fa")
     if arguments.genome and not needs_genome:
         raise UserError(f"--genome={arguments.genome} needs --bed=X.bed or --variants=X.vcf")
-    for key in ("shuffles", "steps"):
-        if getattr(arguments, key) < 1:
-            raise UserError(f"--{key}={getattr(arguments, key)} is not legal: it must be 1 or more")
-    if arguments.seed < 0:
-        raise UserError(f"--seed={arguments.seed} is not legal: it must be 0 or more")
-    if arguments.references and arguments.method in ("ism", "saliency"):
-        raise UserError(
-            f"--references={arguments.references} does not go with --method={arguments.method}, "
-            "which compares with nothing; legal with it: deeplift_shap, integrated_gradients"
-        )
     if len({os.path.realpath(path) for path in outputs}) < len(outputs):
         given_files = " ".join(f"--output={path}" for path in outputs)
         raise UserError(f"{given_files} is one file twice; legal: files that differ")
@@ -183,9 +186,10 @@ def _check(arguments: argparse.Namespace, outputs: list[str]) -> None:
 
 def _sequences(
     arguments: argparse.Namespace, trained: Any
-) -> tuple[Any, int | None, Callable[[], list[str]]]:
-    """Returns the sequences, how many there are where that is known, and what to say of them."""
+) -> tuple[Any, int | None, Callable[[], list[str]], Any]:
+    """Returns the sequences, how many if that is known, what to say of them, and their source."""
     from jaxdna.analysis import attribution_inputs as inputs
+    from jaxdna.analysis.attribution_files import Source
     from jaxdna.analysis.interpretation import test_sample
     from jaxdna.data.genome import Genome
     from jaxdna.data.sequence_stats import SequenceStats
@@ -197,18 +201,20 @@ def _sequences(
         genome = Genome(arguments.genome, data.get("ambiguous", "zero"), cache)
     if arguments.sequences:
         stats = SequenceStats()
-        return inputs.fasta_blocks(trained, arguments.sequences, stats), None, stats.notes
+        blocks = inputs.fasta_blocks(trained, arguments.sequences, stats)
+        return blocks, None, stats.notes, Source()
     if arguments.bed:
         windows, notes = inputs.windows_of(trained, arguments.bed, genome)
-        return inputs.window_blocks(windows, genome), len(windows), lambda: notes
+        source = Source(windows=windows, sizes=genome.lengths)
+        return inputs.window_blocks(windows, genome), len(windows), lambda: notes, source
     if arguments.variants:
         skipped: list[str] = []
         blocks = inputs.variant_blocks(trained, arguments.variants, genome, skipped.append)
 
         def say() -> list[str]:
-            count = f"{len(skipped):,} alleles have no windows; of the first: "
+            count = f"alleles left out: {len(skipped):,}; the first: "
             return [f"{count}{skipped[0]}"] if skipped else []
 
-        return blocks, None, say
+        return blocks, None, say, Source(together=2)
     sample = test_sample(trained, RunFolder(arguments.workdir))
-    return iter([(sample.ids, sample.codes)]), len(sample.ids), list
+    return iter([(sample.ids, sample.codes)]), len(sample.ids), list, Source()

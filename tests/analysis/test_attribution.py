@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxdna import schema
 from jaxdna.analysis import attribution, references
-from jaxdna.analysis.attribution import BOUND, Settings, attribute
+from jaxdna.analysis.attribution import BOUND, Settings, make_attributor
 from jaxdna.analysis.references import make_references
 from jaxdna.config import default_config, flat, validate
 from jaxdna.data.motifs import load_motif
@@ -67,7 +67,7 @@ def sequences():
 def joined(model, settings, codes=None, strands=None):
     codes = sequences() if codes is None else codes
     blocks = [([f"s{i}" for i in range(len(codes))], codes)]
-    parts = list(attribute(model, blocks, settings, strands))
+    parts = list(make_attributor(model, settings, strands)(blocks))
     assert [name for part in parts for name in part.ids] == blocks[0][0]
     assert (np.concatenate([part.codes for part in parts]) == codes).all()
     names = ("hypothetical", "contributions", "outputs", "change", "size", "delta", "missed")
@@ -86,7 +86,7 @@ def test_the_choices_are_those_that_there_are():
 )
 def test_deeplift_shares_out_all_of_the_change_on_every_network(name, strands):
     model = trained(name, strands=strands)
-    found = joined(model, Settings(count=5))
+    found = joined(model, Settings(shuffles=5))
     assert not found["beyond"].any()
     assert found["missed"].max() < 5 * BOUND  # where the outputs themselves are rounded
     assert (found["size"] > 1e-3).all()
@@ -141,7 +141,7 @@ def test_hypothetical_scores_are_those_by_hand():
             np.float64(one_hot(codes[0])), r, own["conv"]["kernel"], own["conv"]["bias"],
             own["dense"]["kernel"][:, 0],
         ) / 4  # fmt: skip
-    found = joined(model, Settings(count=4, seed=7), codes)
+    found = joined(model, Settings(shuffles=4, seed=7), codes)
     np.testing.assert_allclose(found["hypothetical"][0, 0], wanted, atol=1e-5)
     assert np.abs(wanted).max() > 0.1
 
@@ -204,7 +204,7 @@ def test_saliency_and_mutagenesis_are_what_single_bases_do():
 @pytest.mark.parametrize("method", schema.ATTRIBUTION_METHODS)
 def test_eight_devices_have_the_numbers_of_one(method):
     codes = sequences() if method == "ism" else np.concatenate([sequences()] * 4)
-    settings = Settings(method, count=3, steps=8)
+    settings = Settings(method, shuffles=3, steps=8)
     one, eight = (joined(trained("dilated", devices=n), settings, codes) for n in (1, 8))
     for name, values in one.items():
         if name not in ("delta", "missed", "beyond"):  # which are rounding
@@ -230,19 +230,21 @@ def test_references_keep_what_they_promise():
 def test_what_is_unknown_adds_nothing_and_one_answer_is_one_of_all():
     codes = sequences()
     codes[3, 10:20] = 5
-    every = joined(trained(), Settings(count=2), codes)
+    every = joined(trained(), Settings(shuffles=2), codes)
     assert (every["contributions"][2, :, 25:31] == 0).all()
     assert (every["contributions"][3, :, 10:20] == 0).all()
     assert not every["beyond"].any()
-    minus = joined(trained(), Settings(count=2, answer="minus"), codes)
+    minus = joined(trained(), Settings(shuffles=2, answer="minus"), codes)
     for name, values in minus.items():
         np.testing.assert_allclose(values[:, 0], every[name][:, 1], atol=1e-6)
-    assert next(attribute(trained(), [(["a"], codes[:1])], Settings())).answers == STRANDED.names
+    assert (
+        next(make_attributor(trained(), Settings())([(["a"], codes[:1])])).answers == STRANDED.names
+    )
 
 
 def test_scores_are_in_the_units_that_add_up():
     counts = Counts(("reads",), (), (7.0,))
-    found = joined(trained(task=counts), Settings(count=2))
+    found = joined(trained(task=counts), Settings(shuffles=2))
     log_rates = counts.additive(network_outputs(trained(task=counts), sequences()))["log_reads"]
     np.testing.assert_allclose(found["outputs"][:, 0], log_rates, atol=1e-5)
     assert not found["beyond"].any()

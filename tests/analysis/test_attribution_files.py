@@ -1,0 +1,133 @@
+"""Scores of bases in tracks, pictures and the report."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from jaxdna.analysis.attribution import Attributed
+from jaxdna.analysis.attribution_files import FORMS, Source, form_of
+from jaxdna.analysis.attribution_logos import MOST_DRAWN, Telling
+from jaxdna.analysis.report import with_attributions
+from jaxdna.analysis.report_figures import svg
+from jaxdna.data.intervals import Windows
+from jaxdna.errors import UserError
+
+RNG = np.random.default_rng(8)
+LENGTH = 30
+
+
+def scored(count, answers=("logit",), length=LENGTH):
+    shape = (count, len(answers))
+    return Attributed(
+        [f"s{i}" for i in range(count)],
+        RNG.integers(0, 4, (count, length), dtype=np.uint8),
+        answers,
+        RNG.normal(size=(*shape, length, 4)).astype(np.float32),
+        RNG.normal(size=shape).astype(np.float32),
+        np.zeros(shape, np.float32),
+        np.ones(shape, np.float32),
+    )
+
+
+@pytest.mark.parametrize("form", ["bedGraph", "bw"])
+def test_windows_that_overlap_make_one_track_in_the_direction_of_the_genome(tmp_path, form):
+    chromosomes = np.array(["chr2", "chr1", "chr1", "chr2", "chr1"])
+    starts = np.array([50, 200, 10, 60, 25])
+    reverse = np.array([False, True, True, True, False])
+    windows = Windows(chromosomes, starts, reverse, list("abcde"), LENGTH)
+    part, path = scored(5), tmp_path / f"x.{form}"
+    source = Source(windows=windows, sizes={"chr1": 300, "chr2": 120, "chr3": 9})
+    with FORMS[form_of(str(path), True, 1)](str(path), source) as write:
+        for row in range(5):  # as they come, some at a time
+            one = slice(row, row + 1)
+            write(
+                Attributed(
+                    part.ids[one], part.codes[one], part.answers, part.hypothetical[one],
+                    part.outputs[one], part.change[one], part.size[one],
+                )
+            )  # fmt: skip
+    wanted = {}
+    for row in range(5):
+        own = part.contributions[row, 0][:: -1 if reverse[row] else 1]
+        for place, score in enumerate(own, starts[row]):
+            wanted.setdefault((chromosomes[row], int(place)), []).append(score)
+    assert max(map(len, wanted.values())) == 2
+    if form == "bw":
+        pyBigWig = pytest.importorskip("pyBigWig")
+        with pyBigWig.open(str(path)) as file:
+            spans = [(name, *span) for name in ("chr1", "chr2") for span in file.intervals(name)]
+    else:
+        rows = (line.split("\t") for line in path.read_text().splitlines())
+        spans = [(name, int(a), int(b), float(x)) for name, a, b, x in rows]
+    assert [span[:2] for span in spans] == sorted(wanted)
+    for name, start, stop, score in spans:
+        assert stop == start + 1
+        assert score == pytest.approx(np.mean(wanted[name, start]), rel=1e-5, abs=1e-6)
+
+
+def test_a_picture_has_the_ten_sequences_with_the_largest_outputs(tmp_path):
+    part, path = scored(25), tmp_path / "x.png"
+    with FORMS["png"](str(path), Source()) as write:
+        write(part)
+    assert imread(path).shape[0] > 100 * MOST_DRAWN
+    telling = Telling()
+    telling.add(part)
+    titles = [axes.get_title(loc="left") for axes in telling.figure().axes]
+    best = np.argsort(-part.outputs[:, 0])[:MOST_DRAWN]
+    assert titles == [f"s{i}, logit {part.outputs[i, 0]:.2f}" for i in best]
+
+
+def test_alleles_stand_together_on_one_scale_with_the_variant_in_the_middle():
+    part, telling = scored(24, length=100), Telling(together=2)
+    telling.add(part)
+    axes = telling.figure().axes
+    changes = np.abs(np.diff(part.outputs[:, 0].reshape(-1, 2)))[:, 0]
+    best = int(np.argmax(changes))
+    titles = [one.get_title(loc="left").split(",")[0] for one in axes]
+    assert len(axes) == MOST_DRAWN and titles[:2] == [f"s{2 * best}", f"s{2 * best + 1}"]
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+    shown = [int(tick.get_text()) for tick in axes[0].get_xticklabels()]
+    assert shown == [30, 40, 50, 60, 70, 80]
+
+
+def test_letters_hang_where_a_base_takes_away():
+    part, telling = scored(1), Telling()
+    telling.add(part)
+    (axes,) = telling.figure().axes
+    ends = {}
+    for patch in axes.patches:
+        box = patch.get_path().get_extents()
+        ends[round((box.x0 + box.x1) / 2)] = box.y1 if box.y1 > -box.y0 else box.y0
+    found = [ends[place] for place in range(LENGTH)]
+    np.testing.assert_allclose(found, part.contributions[0, 0], rtol=1e-3)
+
+
+def test_the_report_has_the_section_once():
+    telling = Telling()
+    telling.add(scored(3, ("a<b",)))
+    drawn = svg(telling.figure(), "attributions")
+    ElementTree.fromstring(drawn)
+    page = "<h2>Curves</h2><p>x</p><h2>Data</h2><p>y</p>"
+    once = with_attributions(page, drawn, "ism", "a<b")
+    twice = with_attributions(once, drawn, "saliency", "a<b")
+    assert len(re.findall("What each base adds", twice)) == 1
+    assert "by saliency" in twice and "by ism" not in twice and "a&lt;b" in twice
+    assert twice.index("What each") < twice.index("<h2>Data") and twice.startswith("<h2>Curves")
+    assert with_attributions("<p>another page</p>", drawn, "ism", "x") == "<p>another page</p>"
+
+
+@pytest.mark.parametrize(
+    ("path", "intervals", "answers", "said"),
+    [
+        ("x.bw", False, 1, "--output=x.bw needs --bed, which gives positions"),
+        ("x.bedGraph.gz", True, 3, "has 3 answers; legal: one of them with --answer"),
+        ("x.npz.gz", True, 1, "--output=x.npz.gz has an unknown suffix"),
+        ("-", True, 1, "--output=- has an unknown suffix"),
+    ],
+)
+def test_a_file_that_cannot_hold_the_scores_is_refused(path, intervals, answers, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        form_of(path, intervals, answers)
