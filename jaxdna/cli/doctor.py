@@ -3,18 +3,23 @@
 With --check it also computes on the devices, for a minute or two: are their numbers right, and how
 fast are they? It exits with 1 where something is not as it must be.
 
+With --workdir it tries whether a run could be in that folder, or bucket.
+
   jaxdna doctor
   jaxdna doctor --check
+  jaxdna doctor --workdir=gs://bucket/runs/a
 """
 
 import argparse
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 from jaxdna.errors import EXIT_FAULT, EXIT_OK, UserError, nearest
+from jaxdna.storage.places import Place, place_of
 
 # What is asked for beside `versions.PACKAGES`; what is not installed is left out.
 _MORE = (
@@ -37,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check", nargs="?", const=",".join(CHECKS), metavar="NAMES",
         help="check the devices; =NAMES: only some of " + ", ".join(CHECKS),
     )  # fmt: skip
+    parser.add_argument(
+        "--workdir",
+        type=place_of,
+        metavar="DIR",
+        help="a folder to be read and written, also gs://",
+    )
 
 
 def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -85,6 +96,8 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "compilation_cache": compilation_cache(),
         "environment": settings,
     }
+    if arguments.workdir:
+        seen["workdir"] = _tried(arguments.workdir)
     kept, own = config.runtime.data_cache, home()
     believed = {
         "compiled programs": compilation_cache() or "",
@@ -102,15 +115,29 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
         console.print(f"devices   {describe_devices(devices) if devices else error}")
         console.print(f"processes {seen['processes']}")
         console.print(f"cache     {seen['compilation_cache'] or 'off'}")
+        if arguments.workdir:
+            tried = seen["workdir"]
+            said = tried["error"] or f"can be read, written and locked ({tried['seconds']:.2f} s)"
+            console.print(f"workdir   {tried['path']} {said}")
         for what, how in seen["others_can_write"].items():
             console.print(f"warning   other users can write to the folder of {what}: {how}")
         for name, value in settings.items():
             console.print(f"variable  {name}={value}")
+    usable = not seen.get("workdir", {}).get("error")
     if not names:
-        return seen, EXIT_OK
+        return seen, EXIT_OK if usable else EXIT_FAULT
     rows = _check(names, devices, arguments.json) if devices else []
     seen["check"] = {"ok": bool(rows) and all(row["ok"] for row in rows), "rows": rows}
-    return seen, EXIT_OK if seen["check"]["ok"] else EXIT_FAULT
+    return seen, EXIT_OK if seen["check"]["ok"] and usable else EXIT_FAULT
+
+
+def _tried(place: Place) -> dict[str, Any]:
+    from jaxdna.storage.files import folder_at
+    from jaxdna.storage.trial import trial
+
+    begun = time.perf_counter()
+    error = trial(folder_at(place))
+    return {"path": str(place), "error": error, "seconds": time.perf_counter() - begun}
 
 
 def _check(names: list[str], devices: list[Any], json: bool) -> list[dict[str, Any]]:

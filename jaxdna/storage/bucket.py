@@ -115,7 +115,9 @@ class BucketFolder(Folder):
         return self.path / name
 
     def make(self, name: str = "") -> Url:
-        return self.place(name)  # a store has no folders, only names
+        if not name:  # a store has no other folders, only names
+            self._check_bucket()
+        return self.place(name)
 
     def write(self, name: str, content: str | bytes) -> None:
         self.check()

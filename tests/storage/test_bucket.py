@@ -12,6 +12,7 @@ from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.files import folder_at
 from jaxdna.storage.manifest import damage
 from jaxdna.storage.places import Url, beside, place_of
+from jaxdna.storage.trial import trial
 from tools.object_store import Fault, ObjectStore
 
 
@@ -201,6 +202,18 @@ def test_a_lock_that_somebody_removed_is_lost(folder, monkeypatch):
     folder.remove(".lock")
     with pytest.raises(UserError, match=r"or was the file \.lock removed"):
         lock.check()
+
+
+def test_a_trial_says_what_cannot_be_done_and_leaves_nothing(folder, store, tmp_path):
+    for one in (folder, DiskFolder(tmp_path / "absent")):
+        assert trial(one) is None
+    assert list(tmp_path.iterdir()) == []
+    assert store.objects(f"runs/{folder.path.name}") == {}
+    assert "cannot be made (there is no bucket no)" in trial(BucketFolder(Url("gs://no/run")))
+    store.faults[:] = [Fault("POST", status=403)]
+    assert "cannot be written (permission denied: " in trial(folder)
+    store.faults[:] = [Fault("DELETE|POST /batch", status=403)]
+    assert "cannot be cleared of what was written (permission denied" in trial(folder)
 
 
 def test_nothing_above_the_folder_is_listed(folder, store):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from jaxdna.config import load_config
+from jaxdna.storage.places import place_of
 
 REPOSITORY = Path(__file__).parent.parent.parent
 SCRIPTS = sorted(
@@ -141,5 +142,7 @@ def test_the_gke_manifest_is_what_kubernetes_and_jobset_accept_and_fits_together
     overrides = [f.removeprefix("--config.") for f in flags if f.startswith("--config.")]
     loaded = load_config(config.removeprefix("--config="), overrides)
     assert loaded.mesh.dcn.data == job["replicas"]
-    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
-    assert any(flag.startswith(f"--workdir={mount}/") for flag in flags for mount in mounts)
+    workdir = next(flag for flag in flags if flag.startswith("--workdir="))
+    assert place_of(workdir.removeprefix("--workdir=")).parts[0] == "gs:"  # nothing is mounted
+    text = (REPOSITORY / "tools" / "launch" / "gke_jobset.yaml").read_text()
+    assert "jaxdna[tpu,gcs]" in text

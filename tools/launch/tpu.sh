@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # The same jaxdna command on every host of a Cloud TPU: one TPU VM, or all hosts of a slice.
 #
-#   TPU=my-tpu ZONE=us-west4-a tools/launch/tpu.sh train --config=tal1 --workdir=/shared/runs/tal1
+#   TPU=my-tpu ZONE=us-west4-a tools/launch/tpu.sh train --config=tal1 --workdir=gs://BUCKET/tal1
 #
 # Made before: gcloud compute tpus tpu-vm create "$TPU" --zone="$ZONE" \
 #                --accelerator-type=v5litepod-8 --version=v2-alpha-tpuv5-lite
-# A slice of several hosts needs a run folder on a disk that all of them mount.
+# The hosts of a slice have no common disk: the run folder is in a bucket, to which the TPU's service
+# account has roles/storage.objectUser.
 #
 # JAX finds the hosts through the TPU's metadata server; no address is given. The first host
 # coordinates on TCP port 8482; libtpu itself uses 8471. The `default` network of a project lets both
@@ -16,7 +17,7 @@
 set -euo pipefail
 
 : "${TPU:?the name of the TPU}" "${ZONE:?its zone}"
-SOURCE=${SOURCE:-jaxdna[tpu]} # what pip installs; a gs:// wheel works where gsutil has fetched it
+SOURCE=${SOURCE:-jaxdna[tpu,gcs]} # what pip installs; a gs:// wheel works where gsutil has fetched it
 [[ $# -gt 0 ]] || { echo "usage: TPU=NAME ZONE=ZONE $0 VERB --config=..." >&2; exit 2; }
 
 on_every_host() {

@@ -2,7 +2,7 @@
 # One jaxdna command on all hosts of two (or more) TPU slices, joined by the data-centre network.
 #
 #   QUEUED=my-slices ZONE=us-west4-a tools/launch/two_tpu_slices.sh \
-#     train --config=tal1 --config.mesh.dcn.data=2 --workdir=/shared/runs/tal1
+#     train --config=tal1 --config.mesh.dcn.data=2 --workdir=gs://BUCKET/tal1
 #
 # Made before: gcloud compute tpus queued-resources create "$QUEUED" --zone="$ZONE" \
 #                --node-count=2 --node-prefix=my-slice --accelerator-type=v5litepod-16 \
@@ -17,7 +17,7 @@
 set -euo pipefail
 
 : "${QUEUED:?the name of the queued resource}" "${ZONE:?its zone}"
-SOURCE=${SOURCE:-jaxdna[tpu]}
+SOURCE=${SOURCE:-jaxdna[tpu,gcs]}
 [[ $# -gt 0 ]] || { echo "usage: QUEUED=NAME ZONE=ZONE $0 VERB --config=..." >&2; exit 2; }
 
 on_every_host() {

@@ -1,0 +1,40 @@
+"""Whether a run could be in a folder: tried out before it is needed."""
+
+import secrets
+
+from jaxdna.errors import JaxdnaError
+from jaxdna.storage.files import UNFINISHED, Folder
+
+
+def trial(folder: Folder) -> str | None:
+    """Writes, reads, lists, locks and removes a small file in a folder.
+
+    A folder that is made for it is removed again; nothing of a run that is there is touched.
+
+    Returns:
+      What cannot be done and why, as words after the name of the folder; None where all can.
+    """
+    name = f".{secrets.token_hex(8)}{UNFINISHED}"
+    doing, content = "made", secrets.token_bytes(100)
+    try:
+        folder.make()
+        doing = "written"
+        folder.write(name, content)
+        doing = "read"
+        if folder.read(name) != content:
+            return "gives other bytes than were written"
+        doing = "listed"
+        if name not in folder.names():
+            return "does not list what was written"
+        doing = "cleared of what was written"
+        folder.remove(name)
+        doing = "locked"
+        lock = folder.lock(name)
+        lock.take(lambda note: None)
+        lock.check()
+        lock.release()
+        folder.remove(name)
+        folder.drop_empty()
+    except (OSError, JaxdnaError) as error:
+        return f"cannot be {doing} ({getattr(error, 'strerror', None) or error})"
+    return None
