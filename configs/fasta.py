@@ -3,10 +3,10 @@
 jaxdna train --positives=bound.fa --negatives=unbound.fa
 jaxdna train --config=fasta:large --positives=bound.fa --negatives=unbound.fa
 
-The recommended network has the 993 parameters of tal1. `fasta:large` has 128 short filters, better
-on real sequences, which hold the sites of many proteins. `data.folds=5` cross-validates.
+The recommended network has the 993 parameters of tal1. `fasta:large` has 128 short filters and does
+better on real sequences, which contain the sites of many proteins. `data.folds=5` cross-validates.
 `data.task` takes classes, labels, numbers and counts from tables, FASTA headers or bigWig tracks.
-What to expect on real data stands in docs/genomics.md.
+docs/genomics.md says what to expect on real data.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
 """MNIST: which digit is it? A convolutional network with 669,706 parameters.
 
 jaxdna train --config=mnist          the recipe that we recommend
-jaxdna train --config=mnist:report   the report's: Adam 1e-3, batch 128
+jaxdna train --config=mnist:report   the report's recipe: Adam 1e-3, batch 128
 jaxdna scale --config=mnist:timing   the report's, on random pictures
 
-The report names this count and speaks of convolutional networks; the classic dense network of
-the config mnist_mlp has the same count.
+The report gives this number of parameters and speaks of convolutional networks; the classic dense
+network of the config mnist_mlp has exactly as many.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
-"""TAL1: does a 500-base sequence hold the binding motif? 993 parameters.
+"""TAL1: does a 500-base sequence contain the binding motif? 993 parameters.
 
 jaxdna train --config=tal1          the recipe that we recommend
-jaxdna train --config=tal1:report   the report's: Adam 1e-3, patience 3
+jaxdna train --config=tal1:report   the report's recipe: Adam 1e-3, patience 3
 """
 
 from ml_collections import ConfigDict

@@ -209,7 +209,7 @@ def form_of(path: str, intervals: bool, answers: int) -> str:
     if write in _PACKAGES and find_spec(_PACKAGES[write][0]) is None:
         package, extra, other = _PACKAGES[write]
         raise UserError(
-            f"--output={path} needs {package}; legal: pip install jaxdna[{extra}], or {other}"
+            f"--output={path} needs {package}; run pip install 'jaxdna[{extra}]', or write {other}"
         )
     if write in (_bedgraph, _bigwig):
         if not intervals:
@@ -218,7 +218,7 @@ def form_of(path: str, intervals: bool, answers: int) -> str:
             )
         if answers > 1:
             raise UserError(
-                f"--output={path} holds one number for each base, and the network has {answers} "
-                "answers; legal: one of them with --answer"
+                f"--output={path} holds one number for each base, but the network has {answers} "
+                "answers; choose one with --answer"
             )
     return form

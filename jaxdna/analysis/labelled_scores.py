@@ -219,5 +219,5 @@ def read_labels(
         legal = [value for value in values if value is not None]
         if found.setdefault(name, legal) != legal:
             what = "both labels" if kind == Binary.kind else "other targets in an earlier line"
-            raise UserError(f"{path}, line {number}: '{name}' has {what}; legal: one of them")
+            raise UserError(f"{path}, line {number}: '{name}' has {what}; keep one of them")
     return found

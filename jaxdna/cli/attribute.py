@@ -173,7 +173,7 @@ def _check(arguments: argparse.Namespace, outputs: list[str]) -> None:
     given = [key for key in _SOURCES if getattr(arguments, key)]
     if len(given) > 1:
         named = " and ".join(f"--{key}={getattr(arguments, key)}" for key in given)
-        raise UserError(f"{named} do not go together; legal: one of them")
+        raise UserError(f"{named} do not go together; give only one of them")
     needs_genome = "bed" in given or "variants" in given
     if needs_genome and not arguments.genome:
         raise UserError(f"--{given[0]}={getattr(arguments, given[0])} needs --genome=G.fa")
@@ -181,7 +181,7 @@ def _check(arguments: argparse.Namespace, outputs: list[str]) -> None:
         raise UserError(f"--genome={arguments.genome} needs --bed=X.bed or --variants=X.vcf")
     if len({os.path.realpath(path) for path in outputs}) < len(outputs):
         given_files = " ".join(f"--output={path}" for path in outputs)
-        raise UserError(f"{given_files} is one file twice; legal: files that differ")
+        raise UserError(f"{given_files} is the same file twice; give different files")
 
 
 def _sequences(

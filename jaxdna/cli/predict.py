@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strands", choices=STRAND_CHOICES, help="default: as it was trained")
     parser.add_argument("--window", type=int, metavar="BASES", help="score windows of this length")
     parser.add_argument(
-        "--stride", type=int, metavar="BASES", help="from window to window (default: half of one)"
+        "--stride",
+        type=int,
+        metavar="BASES",
+        help="bases from one window to the next (default: half a window)",
     )
     parser.add_argument(
         "--track", metavar="NAME", help="the answer that BED, bedGraph or bigWig show, of several"

@@ -282,9 +282,7 @@ class _Parser:
         return sum(part.size for part in self.parts)
 
     def _refuse(self, line: int | np.integer, what: str) -> None:
-        raise UserError(
-            f"{self.name}, line {self.lines + line + 1} has {what}; legal: a FASTA file"
-        )
+        raise UserError(f"{self.name}, line {self.lines + line + 1} has {what}; give a FASTA file")
 
     def _refuse_start(self, line: int | np.integer, text: bytes) -> None:
         found = text.split(b"\n")[0].strip().decode("ascii", "replace")

@@ -182,7 +182,7 @@ def _open(path: Path, cache: Path) -> _Letters:
         return _Fasta(file if plain == path else _File(plain), index)
     except OSError as error:
         raise UserError(
-            f"genome {path} cannot be read ({reason(error, path)}); legal: a FASTA file, plain, "
+            f"genome {path} cannot be read ({reason(error, path)}); give a FASTA file, plain, "
             "gzip or bgzip, or .2bit"
         ) from error
 

@@ -251,7 +251,7 @@ def _require_all_bound(path: str, labels: NDArray) -> None:
     if unbound := int((labels == 0).sum()):
         raise UserError(
             f"{path} has {unbound} unbound sequences of its own, and --config.data.negatives="
-            f"{SHUFFLE} draws one for each bound one; legal: a table of bound ones only, or no "
+            f"{SHUFFLE} draws one for each bound one; give a table of bound sequences only, or no "
             "negatives"
         )
 

@@ -173,7 +173,7 @@ def _split_rows(
             raise UserError(
                 f"--config.data.validation_fraction={data.validation_fraction} and "
                 f"--config.data.test_fraction={data.test_fraction} leave nothing to train on; "
-                "legal: a sum below 1"
+                "their sum must be below 1"
             )
         shares = (train, data.validation_fraction, data.test_fraction)
         split = keep_together(

@@ -228,6 +228,6 @@ def _require_classes(
             of_class = f" of class {one}" if there_are.size > 1 else ""
             raise UserError(
                 f"{names[index]} gets no record{of_class} ({there} in all the data"
-                f"{together}); "
-                "legal: fewer splits or folds, other fractions or chromosomes, or more records"
+                f"{together}); give fewer splits or folds, other fractions or chromosomes, or "
+                "more records"
             )

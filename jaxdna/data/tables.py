@@ -178,7 +178,7 @@ def _by_header(
     if not chosen:
         raise UserError(
             f"{path} {given if others else 'has no column'} beside the sequence, and none of "
-            "numbers; legal: columns of numbers, or --config.data.task=multiclass with a column of "
+            "numbers; give columns of numbers, or --config.data.task=multiclass with a column of "
             "names (--config.data.targets)"
         )
     if FORMS[kind].single and len(chosen) > 1:
@@ -198,7 +198,7 @@ def _two(header: list[str], kind: str, wanted: Sequence[str], path: str) -> _Col
     if wanted and (len(wanted) > 1 or (header and wanted[0] != name)):
         unknown = next(one for one in wanted if not header or one != name)
         raise UserError(
-            f"{path} has no column '{unknown}'; legal: a header with a column {SEQUENCE} and "
+            f"{path} has no column '{unknown}'; give a header with a column {SEQUENCE} and "
             "those of the targets"
         )
     return _Columns(0, None, [1], (wanted[0] if wanted else name,), header=False)

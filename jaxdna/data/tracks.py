@@ -91,8 +91,7 @@ def _read(
     except RuntimeError as error:  # whatever the library meets
         cause = " ".join(str(error).split())
         raise UserError(
-            f"--config.data.tracks: {path} cannot be read as a bigWig ({cause}); legal: a bigWig "
-            "file"
+            f"--config.data.tracks: {path} cannot be read as a bigWig ({cause}); give a bigWig file"
         ) from error
     return found
 

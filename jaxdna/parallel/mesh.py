@@ -69,8 +69,8 @@ def _check_equal(devices: Sequence[jax.Device]) -> None:
     if len(set(counts.values())) > 1:
         found = ", ".join(f"process {i}: {counts[i]}" for i in sorted(counts))
         raise UserError(
-            f"the processes have different numbers of devices ({found}); legal: the same number "
-            "for each (GPUs, TPU chips, or --config.runtime.cpu_devices)"
+            f"the processes have different numbers of devices ({found}); give each the same "
+            "number (GPUs, TPU chips, or --config.runtime.cpu_devices)"
         )
 
 

@@ -68,7 +68,7 @@ def _train_folds(
                 guard.done(EXIT_PREEMPTED)
                 raise Preempted(
                     f"stopped by {guard.requested} before fold {fold.data.fold}; the folds before "
-                    "it are finished, and the same command trains the others"
+                    "it are finished, and the same command trains the rest"
                 )
             return _train_one(fold, folder, guard, console, draw, EXIT_PREEMPTED)
 

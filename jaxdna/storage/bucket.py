@@ -62,8 +62,8 @@ class BucketFolder(Folder):
             return fsspec.filesystem(scheme)
         except ImportError:
             raise UserError(
-                f"{self.path} needs the package {module}, which is not installed; legal: "
-                f"pip install 'jaxdna[{extra}]', or a folder on a disk"
+                f"{self.path} needs the package {module}, which is not installed; run "
+                f"pip install 'jaxdna[{extra}]', or give a folder on a disk"
             ) from None
 
     def ask(self, call: str, name: str | list[str], *arguments: Any, **options: Any) -> Any:

@@ -286,7 +286,7 @@ def _read(folder: Folder) -> dict[str, Answer]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UserError(f"{store} is damaged ({error}); remove it to measure anew") from None
+        raise UserError(f"{store} is damaged ({error}); remove it to measure again") from None
     if not isinstance(kept, dict):
-        raise UserError(f"{store} is damaged (no object); remove it to measure anew")
+        raise UserError(f"{store} is damaged (no object); remove it to measure again")
     return kept

@@ -169,7 +169,7 @@ class Task(ABC):
         del targets
         if how != "none":
             raise UserError(
-                f"--config.train.class_weight={how} is for classes, and the task is {self.kind}; "
+                f"--config.train.class_weight={how} is for classes, but the task is {self.kind}; "
                 "legal with it: none"
             )
         return self

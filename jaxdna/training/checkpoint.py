@@ -273,8 +273,8 @@ def _check_shapes(item: str, declared: Any, wanted: Any) -> None:
         have = found[name]
         if tuple(have.shape) != leaf.shape or have.dtype != leaf.dtype:
             raise ValueError(
-                f"its {item}/{name} is {have.dtype}{tuple(have.shape)}, "
-                f"and the model's {leaf.dtype}{leaf.shape}"
+                f"its {item}/{name} is {have.dtype}{tuple(have.shape)}, but the model's is "
+                f"{leaf.dtype}{leaf.shape}"
             )
         chunk = have.storage.chunk_shape if have.storage else None
         if chunk is not None and math.prod(chunk) > max(1, math.prod(leaf.shape)):

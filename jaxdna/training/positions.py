@@ -72,8 +72,8 @@ def newest_intact(
     found = "; ".join(f"{name_of(position)}: {cause}" for position, cause in causes.items())
     if causes and all(cause.startswith(UNREAD) for cause in causes.values()):
         raise NoCheckpointError(
-            f"no checkpoint in {folder.path} can be read ({found}); they may all be intact: see to "
-            "the disk or file server, and the same command resumes"
+            f"no checkpoint in {folder.path} can be read ({found}); they may all be intact: check "
+            "the disk or file server, then run the same command to resume"
         )
     raise NoCheckpointError(
         f"no checkpoint in {folder.path} is intact ({found}); restore the folder from a copy, or "

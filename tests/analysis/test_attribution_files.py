@@ -123,7 +123,7 @@ def test_the_report_has_the_section_once():
     ("path", "intervals", "answers", "said"),
     [
         ("x.bw", False, 1, "--output=x.bw needs --bed, which gives positions"),
-        ("x.bedGraph.gz", True, 3, "has 3 answers; legal: one of them with --answer"),
+        ("x.bedGraph.gz", True, 3, "has 3 answers; choose one with --answer"),
         ("x.npz.gz", True, 1, "--output=x.npz.gz has an unknown suffix"),
         ("-", True, 1, "--output=- has an unknown suffix"),
     ],

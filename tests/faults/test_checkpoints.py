@@ -258,7 +258,7 @@ def test_fault_06_checkpoints_that_cannot_be_read_are_not_called_damaged(
         assert job.end() == 77, job.output
     said = " ".join(job.output.split())
     assert f"no checkpoint in {workdir / 'checkpoints'} can be read (epoch-8: it cannot" in said
-    assert "see to the disk or file server, and the same command resumes" in said
+    assert "check the disk or file server, then run the same command to resume" in said
     with runner.start("evaluate", f"--workdir={workdir}") as job:
         assert job.end() == 0, job.output
 
@@ -444,7 +444,7 @@ def test_fault_20_a_hostile_checkpoint_cannot_claim_more_memory_than_the_model_h
     checkpoints = Checkpoints(DiskFolder(tmp_path), keep=2)
     checkpoints.save(big_state(1_000), big_state(1_000).params, begun())
     checkpoints.wait()
-    with pytest.raises(NoCheckpointError, match=r"kernel is float32\(1000,\), and the model's"):
+    with pytest.raises(NoCheckpointError, match=r"kernel is float32\(1000,\), but the model's"):
         checkpoints.restore(abstract(state), print)
 
     folder = tmp_path / "checkpoints" / "epoch-1"

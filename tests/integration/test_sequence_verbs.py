@@ -662,11 +662,11 @@ def sites_of(path, names):
         ),
         (["--bed=x.bed"], "--bed=x.bed needs --genome=G.fa"),
         (["--genome=g.fa"], "--genome=g.fa needs --bed=X.bed or --variants=X.vcf"),
-        (["--sequences=x.fa", "--bed=x.bed"], "do not go together; legal: one of them"),
+        (["--sequences=x.fa", "--bed=x.bed"], "do not go together; give only one of them"),
         (["--shuffles=0"], "--shuffles=0 is not legal: it must be 1 or more"),
         (["--answer=x"], "--answer=x is unknown; legal: "),
         (["--output=x.txt"], "--output=x.txt has an unknown suffix; legal: .npz, .h5, .tsv"),
-        (["--output=a.npz", "--output=./a.npz"], "is one file twice"),
+        (["--output=a.npz", "--output=./a.npz"], "is the same file twice"),
         (
             ["--output=/nowhere/a.npz", "--method=saliency"],
             "--output=/nowhere/a.npz cannot be writ",
