@@ -114,18 +114,26 @@ def default_workdir(config: ConfigDict) -> Path:
     return Path("runs") / f"{config.data.name}-{digest[:8]}"
 
 
-def open_run(workdir: str | Place, overrides: Iterable[str] = (), *, quiet: bool = False) -> "Run":
+def open_run(
+    workdir: str | Place,
+    overrides: Iterable[str] = (),
+    *,
+    member: int | None = None,
+    quiet: bool = False,
+) -> "Run":
     """Opens the folder of a run that was trained before, here or on another machine.
 
     Args:
       workdir: the run folder, or the URL of one in a bucket.
       overrides: `section.key=value` texts that change its configuration, e.g. its devices.
+      member: of several networks that were trained at once the one to ask, from 0; all of them, the
+        mean of what they say, if None.
       quiet: show nothing.
 
     Raises:
       UserError: this is not a run folder.
     """
-    run = Run(_folder(workdir), overrides, quiet=quiet)
+    run = Run(_folder(workdir), overrides, member=member, quiet=quiet)
     run.folder.read_config()
     return run
 
@@ -155,11 +163,12 @@ class Run:
         overrides: Iterable[str] = (),
         *,
         summary: dict[str, Any] | None = None,
+        member: int | None = None,
         quiet: bool = False,
     ):
         """Names the folder; nothing is read until it is asked for. See `train` and `open_run`."""
         self.folder = RunFolder(workdir)
-        self._overrides = tuple(overrides)
+        self._overrides, self._member = tuple(overrides), member
         self._summary = summary  # of several processes only one finds it on its disk
         self._console = _console(quiet)
 
@@ -196,7 +205,7 @@ class Run:
         config = self.config
         devices = start_backend(config, self._console)
         self._console.print(f"devices  {describe_devices(devices)}")
-        return load_trained(self.folder, config, devices, loud(self._console))
+        return load_trained(self.folder, config, devices, loud(self._console), self._member)
 
     @_shown
     def predict(
@@ -306,7 +315,9 @@ class Run:
 
         _check_choice("strands", strands, STRAND_CHOICES)
         if not files:
-            return evaluate_test_split(self.folder, self.config, strands, self._console)
+            return evaluate_test_split(
+                self.folder, self.config, strands, self._console, self._member
+            )
         check_files(files)
         paths = {key: str(_path(key, value)) for key, value in files.items()}
         inputs = (self.folder.read_data() or {}).get("inputs", [])

@@ -135,6 +135,11 @@ def validate(leaves: Mapping[str, Any]) -> ConfigDict:
     return _nested(checked)
 
 
+def start_seed(config: ConfigDict) -> int:
+    """Returns the seed of initial parameters, batches and random draws, not that of the data."""
+    return config.seed if config.train.seed == -1 else config.train.seed
+
+
 def keys_since(begun: Mapping[str, Any]) -> dict[str, Field]:
     """Returns the keys, with a value for earlier runs, that dotted leaves of a run do not have."""
     fields = _fields_of(begun)
@@ -142,7 +147,13 @@ def keys_since(begun: Mapping[str, Any]) -> dict[str, Field]:
 
 
 # What the other strategies do not offer, with the value that they need.
-_SPMD_ONLY = {"gradient_sync.method": "auto", "train.accumulate": 1, "train.precision": "float32"}
+_SPMD_ONLY = {
+    "gradient_sync.method": "auto",
+    "train.accumulate": 1,
+    "train.precision": "float32",
+    "members.seeds": 1,
+    "mesh.member": 1,
+}
 
 
 def _check_together(leaves: Mapping[str, Any]) -> None:
@@ -178,11 +189,31 @@ def _check_together(leaves: Mapping[str, Any]) -> None:
             f"--config.mesh.stage={leaves['mesh.stage']} needs --config.strategy=pipeline; "
             f"with strategy={leaves['strategy']} the only legal value is 1"
         )
+    _check_members(leaves)
     length, width = leaves.get("data.length"), leaves.get("model.width")
     if length and width is not None and width > length:
         raise UserError(
             f"--config.model.width={width} is longer than the sequences: "
             f"it must be 1 to {length} (--config.data.length)"
+        )
+
+
+def _check_members(leaves: Mapping[str, Any]) -> None:
+    count, first = leaves["members.seeds"], max(leaves["train.seed"], leaves["seed"])
+    if count == 1 and leaves["mesh.member"] != 1:
+        raise UserError(
+            f"--config.mesh.member={leaves['mesh.member']} splits networks that are trained at "
+            "once, and there is one; give 1, or --config.members.seeds=2 or more"
+        )
+    if count > 1 and leaves["gradient_sync.method"] != "auto":
+        raise UserError(
+            f"--config.gradient_sync.method={leaves['gradient_sync.method']} is for one network, "
+            f"and --config.members.seeds={count} trains several; legal with it: auto"
+        )
+    if first + count > 2**31:
+        raise UserError(
+            f"--config.members.seeds={count} counts from the seed {first} beyond the largest, "
+            f"{2**31 - 1}; give a smaller seed"
         )
 
 

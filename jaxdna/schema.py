@@ -226,6 +226,12 @@ CONVOLVE_IMAGES = ("image_cnn",)
 _IDENTITY = _identity(
     {
         "seed": integer(0, "decides data, initial parameters and batches", 0, 2**31 - 1),
+        "train.seed": integer(
+            -1, "decides initial parameters and batches alone; -1: as seed", -1, 2**31 - 1
+        ),
+        "members.seeds": integer(
+            1, "networks trained at once, each from a train.seed of its own", high=10**4
+        ),
         "optimizer.name": choice("adam", ("adam", "sgd", "momentum"), "update rule"),
         "train.batch_size": integer(32, "GLOBAL batch: examples per step over all devices"),
         "train.class_weight": choice(
@@ -280,6 +286,7 @@ _SETTINGS = {
     "mesh.model": axis(1, "shards of filters and features"),
     "mesh.seq": axis(1, "shards of each sequence's positions (of an image's rows)"),
     "mesh.stage": axis(1, "stages that the layers are cut into (strategy=pipeline)"),
+    "mesh.member": axis(1, "shards of the members, networks that are trained at once"),
     "mesh.dcn.data": integer(1, "the part of mesh.data that crosses hosts or slices"),
     "mesh.dcn.fsdp": integer(1, "the part of mesh.fsdp that crosses hosts or slices"),
     "mesh.dcn.stage": integer(1, "the part of mesh.stage that crosses hosts or slices"),

@@ -102,8 +102,8 @@ def test_a_terminal_of_80_columns_shows_all_of_the_line_of_the_epochs():
     screen = Console(file=io.StringIO(), force_terminal=True, width=80)
     row = {"train_loss": 0.1234, "val_loss": 0.2345, "val_accuracy": 0.97055}
     with shown_on(lambda: screen), progress_line("epoch", 20, 18, lasting=True) as line:
-        line.advance(epoch_note(Binary(), row, improved=True))
-        line.advance(epoch_note(Binary(), row, improved=True))
+        line.advance(epoch_note(Binary(), row, "  best"))
+        line.advance(epoch_note(Binary(), row, "  best"))
     frames = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue()).replace("\r", "\n")
     last = [frame for frame in frames.splitlines() if frame.strip()][-1].rstrip()
     assert last.startswith("epoch 20/20  train 0.1234  val 0.2345  accuracy 97.06%  best")

@@ -18,10 +18,10 @@ from jaxdna.errors import UserError
 from jaxdna.models.network import parameter_count
 from jaxdna.parallel.peers import meet, one_fate
 from jaxdna.runs.run_folder import RunFolder
-from jaxdna.runs.trained import Trained
+from jaxdna.runs.trained import Trained, check_member
 from jaxdna.strategies.prepare import prepare
 from jaxdna.tasks.task import Task
-from jaxdna.training.checkpoint import load_best, params_sha256
+from jaxdna.training.checkpoint import load_best, load_members, params_sha256
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.versions import versions
 
@@ -30,7 +30,11 @@ _TOGETHER = ({"sequences", "labels"}, {"positives", "negatives"}, {"table"})
 
 @one_fate()
 def evaluate_test_split(
-    folder: RunFolder, config: ConfigDict, strands: str | None, console: Console
+    folder: RunFolder,
+    config: ConfigDict,
+    strands: str | None,
+    console: Console,
+    member: int | None = None,
 ) -> dict[str, Any]:
     """Scores the best parameters of a run on its test split.
 
@@ -39,13 +43,16 @@ def evaluate_test_split(
       config: the run's own.
       strands: how both strands make one prediction; as it was trained if None.
       console: where tables and notes go.
+      member: of several that were trained at once the one to score; the ensemble if None.
 
     Returns:
       The parts of the summary that apply, and `measures`.
 
     Raises:
-      UserError: `strands` is given, and the run does not read sequences; or its data have changed.
+      UserError: `strands` is given, and the run does not read sequences; or its data have changed;
+        or there is no such member.
     """
+    members = check_member(member, config)
     if strands:
         if "strands" not in config.model:
             raise UserError(f"--strands={strands} needs a run that reads sequences")
@@ -53,7 +60,11 @@ def evaluate_test_split(
         config.model.strands = strands
     prepared = prepare(config, console)
     folder.check_data(prepared.dataset)
-    best = load_best(folder.checkpoints, prepared.program.abstract_state.params, loud(console))
+    wanted, note = prepared.program.abstract_state.params, loud(console)
+    if members:
+        best, progress = load_members(folder.checkpoints, wanted, note)
+    else:
+        best = load_best(folder.checkpoints, wanted, note)
     meet()
     dataset = prepared.dataset
     task, targets = dataset.task, dataset.splits["test"].y
@@ -63,10 +74,18 @@ def evaluate_test_split(
             "--positives=A.fa --negatives=B.fa"
         )
     outputs = Evaluator(prepared.program, dataset.splits["test"]).outputs(best)
+    about: dict[str, Any] = {}
+    if members:
+        if member is None:
+            about = progress.about(task, targets, outputs)
+        shown = progress.best if member is None else member
+        best = jax.tree.map(lambda leaf: leaf[shown], prepared.program.gather(best))
+        outputs = progress.pooled(outputs) if member is None else outputs[member]
     return {
         "params": parameter_count(best),
-        "params_sha256": params_sha256(prepared.program.gather(best)),
+        "params_sha256": params_sha256(best if members else prepared.program.gather(best)),
         **_scored(task, targets, outputs),
+        **about,
         "ceiling": dataset.ceiling("test") if dataset.ceiling else None,
         "mesh": dict(prepared.mesh.shape),
         "devices": prepared.mesh.size,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.sequences import Codes
+from jaxdna.models.network import Network
 from jaxdna.ops.motif_scan import motif_scan
 from jaxdna.parallel.mesh import AXES
 from jaxdna.parallel.sharding import replicated
@@ -61,8 +62,11 @@ class ScanScorer(Scorer):
         super().__init__(trained, strands)
         self.width = trained.width
         first, *self._rest = trained.network(trained.params).names
+        # The filters of all networks are scanned at once: bases become one-hot once for all.
+        scans = [params[first] for params in trained.networks]
         self._scan_params = {
-            name: np.asarray(value) for name, value in trained.params[first].items()
+            name: np.concatenate([np.asarray(scan[name]) for scan in scans], axis=-1)
+            for name in scans[0]
         }
         self.filters = self._scan_params["bias"].size
         self._devices = trained.mesh.size
@@ -110,14 +114,15 @@ class ScanScorer(Scorer):
             best[chosen] = _best_of_runs(rows, index, first)
         return best
 
-    def finish(self, best: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the outputs of each row of `features`: float32 [stretches, outputs]."""
-        outputs = np.empty((len(best), self.task.outputs), dtype=np.float32)
+    def finish_each(self, best: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the outputs of each row of `features`: float32 [networks, stretches, outputs]."""
+        shape = (len(self.trained.networks), len(best), self.task.outputs)
+        outputs = np.empty(shape, dtype=np.float32)
         for first in range(0, len(best), _HEAD_ROWS):
             part = best[first : first + _HEAD_ROWS]
             filled = np.zeros((_HEAD_ROWS, best.shape[1]), dtype=np.float32)
             filled[: len(part)] = part
-            outputs[first : first + len(part)] = np.asarray(self._head(filled))[: len(part)]
+            outputs[:, first : first + len(part)] = np.asarray(self._head(filled))[:, : len(part)]
         return outputs
 
     def _scan(
@@ -147,22 +152,27 @@ class ScanScorer(Scorer):
 
     @cached_property
     def _head(self) -> Any:
-        network = self.trained.network(self.trained.params)
-        layers = [getattr(network, name) for name in self._rest]
+        networks = [self.trained.network(params) for params in self.trained.networks]
 
-        def one_strand(best: jax.Array) -> jax.Array:
+        def one_strand(network: Network, best: jax.Array) -> jax.Array:
             x = jax.nn.relu(best)
-            for layer in layers:
-                x = layer(x)
+            for name in self._rest:
+                x = getattr(network, name)(x)
             return x
+
+        def one(network: Network, forward: jax.Array, other: jax.Array) -> jax.Array:
+            outputs = one_strand(network, forward)
+            if self.strands == "forward":
+                return outputs
+            turned = self.task.turned(one_strand(network, other))
+            return STRANDS[self.strands](outputs, turned)
 
         @jax.jit
         def head(best: jax.Array) -> jax.Array:
-            forward = one_strand(best[:, : self.filters])
-            if self.strands == "forward":
-                return forward
-            other = self.task.turned(one_strand(best[:, self.filters :]))
-            return STRANDS[self.strands](forward, other)
+            # Strands come first, as `_best_of_rows` has them, and in each the networks.
+            own = jnp.split(best, 2 * len(networks), axis=1)
+            each = zip(networks, own, own[len(networks) :], strict=False)
+            return jnp.stack([one(*arguments) for arguments in each])
 
         return head
 

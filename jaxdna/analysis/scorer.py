@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from jaxdna.data.sequences import Codes
 from jaxdna.runs.trained import Trained
+from jaxdna.training.member_progress import mean_outputs
 
 
 class Scorer(ABC):
-    """Scores stretches with a trained network on all devices.
+    """Scores stretches with a trained network on all devices, or with an ensemble of networks.
 
     Attributes:
       width: bases that are read from each place.
@@ -66,8 +67,12 @@ class Scorer(ABC):
         """
 
     @abstractmethod
+    def finish_each(self, best: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the outputs of each row of `features`: float32 [networks, stretches, outputs]."""
+
     def finish(self, best: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the outputs of each row of `features`: float32 [stretches, outputs]."""
+        """Returns those outputs, of an ensemble their mean: float32 [stretches, outputs]."""
+        return mean_outputs(self.finish_each(best))
 
     @property
     @abstractmethod

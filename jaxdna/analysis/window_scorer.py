@@ -32,15 +32,15 @@ class Pending:
 
     Attributes:
       index: int [stretches], the row of each.
-      results: of each call, with the number of rows that count.
+      results: of each call those of each network, with the number of rows that count.
     """
 
     index: NDArray[np.intp]
-    results: list[tuple[jax.Array, int]]
+    results: list[tuple[list[jax.Array], int]]
 
 
 class WindowScorer(Scorer):
-    """Runs a trained network on stretches of one length, each distinct one once."""
+    """Runs trained networks on stretches of one length, each distinct one once."""
 
     whole = True
 
@@ -54,8 +54,8 @@ class WindowScorer(Scorer):
 
     @property
     def feature_count(self) -> int:
-        """The outputs."""
-        return self.task.outputs
+        """The outputs of each network."""
+        return len(self.trained.networks) * self.task.outputs
 
     def submit(
         self,
@@ -77,24 +77,29 @@ class WindowScorer(Scorer):
             rows = np.zeros((size, self.width), dtype=np.uint8)
             rows[: part.size] = windows[part]
             sent = jax.device_put(rows, NamedSharding(self.trained.mesh, P(AXES)))
-            results.append((self._call(self._on_devices, sent), part.size))
+            each = [self._call(params, sent) for params in self._on_devices]
+            results.append((each, part.size))
         return Pending(index, results)
 
     def features(self, pending: Pending) -> NDArray[np.float32]:
-        """Returns the outputs of each stretch: float32 [stretches, outputs]."""
+        """Returns the outputs of each stretch: float32 [stretches, networks * outputs]."""
         results = counted("scoring", pending.results, len(pending.results))
-        rows = [np.asarray(result)[:count] for result, count in results]
+        rows = [
+            np.concatenate([np.asarray(result)[:count] for result in each], axis=1)
+            for each, count in results
+        ]
         if not rows:
             return np.empty((0, self.feature_count), np.float32)
         return np.concatenate(rows)[pending.index]
 
-    def finish(self, best: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns them as they are."""
-        return best
+    def finish_each(self, best: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns them as they are: float32 [networks, stretches, outputs]."""
+        networks = len(self.trained.networks)
+        return np.moveaxis(best.reshape(len(best), networks, self.task.outputs), 1, 0)
 
     @cached_property
-    def _on_devices(self) -> Params:
-        return jax.device_put(self.trained.params, replicated(self.trained.mesh))
+    def _on_devices(self) -> list[Params]:
+        return jax.device_put(list(self.trained.networks), replicated(self.trained.mesh))
 
     @cached_property
     def _call(self) -> Any:

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jaxdna.cli.common import add_workdir
+from jaxdna.cli.common import add_member, add_workdir
 from jaxdna.errors import UserError
 from jaxdna.schema import ATTRIBUTION_METHODS, ATTRIBUTION_REFERENCES, STRAND_CHOICES
 
@@ -28,6 +28,7 @@ _SOURCES = ("sequences", "bed", "variants")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_workdir(parser)
+    add_member(parser)
     parser.add_argument(
         "--sequences", metavar="X.fa[.gz]", help="FASTA (default: the run's test split)"
     )
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.analysis.attribution_files import FORMS, form_of
     from jaxdna.analysis.attribution_logos import Telling
     from jaxdna.analysis.run_report import add_attributions
-    from jaxdna.cli.common import open_trained
+    from jaxdna.cli.common import open_network
     from jaxdna.console import make_console, results_console
     from jaxdna.progress import counted
     from jaxdna.runs.run_folder import RunFolder
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     notes = make_console()
     for path in outputs:
         form_of(path, arguments.bed is not None, 1)
-    trained = open_trained(arguments)
+    trained = open_network(arguments)
     answers = 1 if arguments.answer else trained.task.outputs
     forms = {path: form_of(path, arguments.bed is not None, answers) for path in outputs}
     settings = Settings(

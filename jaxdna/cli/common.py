@@ -80,6 +80,17 @@ def add_workdir(parser: argparse.ArgumentParser, default: str | None = None) -> 
     )
 
 
+def add_member(parser: argparse.ArgumentParser) -> None:
+    """Adds `--member`."""
+    parser.add_argument(
+        "--member",
+        type=int,
+        metavar="N",
+        help="of several networks that were trained at once this one, from 0 (default: all of "
+        "them, the mean of what they say)",
+    )
+
+
 def add_price(parser: argparse.ArgumentParser) -> None:
     """Adds `--price-per-hour`."""
     parser.add_argument(
@@ -101,7 +112,22 @@ def open_trained(arguments: argparse.Namespace) -> Any:
     """Loads the trained model of `--workdir` onto all devices; see `runs.trained`."""
     from jaxdna.api import open_run
 
-    return open_run(arguments.workdir, arguments.overrides).model
+    return open_run(arguments.workdir, arguments.overrides, member=arguments.member).model
+
+
+def open_network(arguments: argparse.Namespace) -> Any:
+    """Loads it as one network: of an ensemble the best member, which a note then says."""
+    from dataclasses import replace
+
+    from jaxdna.console import make_console
+
+    trained = open_trained(arguments)
+    if trained.ensemble:
+        make_console().print(
+            f"note     of {len(trained.ensemble)} networks the best on the validation split is "
+            "taken (--member=N for another one)"
+        )
+    return replace(trained, ensemble=())
 
 
 def add_output(parser: argparse.ArgumentParser, name: str) -> None:

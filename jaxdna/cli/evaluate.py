@@ -12,7 +12,7 @@ in training.
 import argparse
 from typing import Any
 
-from jaxdna.cli.common import add_workdir
+from jaxdna.cli.common import add_member, add_workdir
 from jaxdna.schema import STRAND_CHOICES
 
 _FILES = ("sequences", "labels", "positives", "negatives", "table")
@@ -21,6 +21,7 @@ _FILES = ("sequences", "labels", "positives", "negatives", "table")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_workdir(parser)
+    add_member(parser)
     parser.add_argument("--sequences", metavar="X.fa", help="FASTA, plain or gzipped; or - (stdin)")
     parser.add_argument("--labels", metavar="Y.tsv", help="header with id and label (or targets)")
     parser.add_argument("--positives", metavar="A.fa", help="FASTA of bound sequences")
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.runs.display import measures_table
 
     files = {key: getattr(arguments, key) for key in _FILES if getattr(arguments, key)}
-    run = open_run(arguments.workdir, arguments.overrides)
+    run = open_run(arguments.workdir, arguments.overrides, member=arguments.member)
     summary = run.evaluate(arguments.strands, **files)
     if not arguments.json:
         results_console().print(measures_table(summary))

@@ -9,22 +9,23 @@ flatbuffers alone), model.safetensors (the weights) and README.md with a short e
 import argparse
 from typing import Any
 
-from jaxdna.cli.common import add_output, add_workdir, output_folder
+from jaxdna.cli.common import add_member, add_output, add_workdir, output_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_workdir(parser)
+    add_member(parser)
     add_output(parser, "export")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Exports; returns the files."""
     from jaxdna.analysis.export import write_export
-    from jaxdna.cli.common import open_trained
+    from jaxdna.cli.common import open_network
     from jaxdna.console import results_console
 
-    trained = open_trained(arguments)
+    trained = open_network(arguments)
     output = output_folder(arguments, "export")
     files = write_export(trained, output, name=arguments.workdir.name)
     if not arguments.json:

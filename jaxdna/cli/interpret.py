@@ -10,13 +10,14 @@ mutagenesis.tsv and mutagenesis.png.
 import argparse
 from typing import Any
 
-from jaxdna.cli.common import add_output, add_workdir, output_folder
+from jaxdna.cli.common import add_member, add_output, add_workdir, output_folder
 from jaxdna.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_workdir(parser)
+    add_member(parser)
     parser.add_argument(
         "--sequences",
         metavar="X.fa",
@@ -41,14 +42,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from jaxdna.analysis import interpretation
     from jaxdna.analysis.motif_match import LIKELY_E_VALUE, library_note
-    from jaxdna.cli.common import open_trained
+    from jaxdna.cli.common import open_network
     from jaxdna.console import make_console, results_console, table
     from jaxdna.data.motifs import LIBRARY, library, read_motifs
     from jaxdna.runs.run_folder import RunFolder
 
     notes = make_console()
     known = read_motifs(arguments.motifs) if arguments.motifs else library()
-    trained = open_trained(arguments)
+    trained = open_network(arguments)
     sample = (
         interpretation.read_sample(trained, arguments.sequences)
         if arguments.sequences

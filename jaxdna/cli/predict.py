@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxdna.cli.common import add_workdir
+from jaxdna.cli.common import add_member, add_workdir
 from jaxdna.errors import UserError
 from jaxdna.schema import STRAND_CHOICES
 
@@ -22,6 +22,7 @@ from jaxdna.schema import STRAND_CHOICES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_workdir(parser)
+    add_member(parser)
     parser.add_argument(
         "--sequences", metavar="X.fa[.gz]", help="FASTA, plain, gzip or bgzip, or - for stdin"
     )

@@ -1,9 +1,13 @@
 """Which examples make a batch: a pure function of (seed, step), the same for any layout."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+# (first step, steps) -> numbers of the examples int32 [..., steps, batch], and float32 weights
+Rows = Callable[[int, int], tuple[NDArray[np.int32], NDArray[np.float32]]]
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

@@ -143,7 +143,7 @@ def _draw_rows(key: jax.Array, chance: float, x: jax.Array) -> jax.Array:
     """
     # Only the axes of the batch split rows; on the others all devices draw the same.
     manual = jax.sharding.get_abstract_mesh().manual_axes
-    shards = tuple(axis for axis in manual if axis not in ("stage", "seq", "model"))
+    shards = tuple(axis for axis in manual if axis not in ("member", "stage", "seq", "model"))
     count = math.prod(jax.lax.axis_size(axis) for axis in shards)
     drawn = jax.random.bernoulli(key, chance, (count * len(x), *x.shape[1:]))
     if count == 1:

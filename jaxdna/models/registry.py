@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from jaxdna.config import start_seed
 from jaxdna.models.attention import attention
 from jaxdna.models.deep_cnn import deep_cnn
 from jaxdna.models.dilated import dilated
@@ -22,19 +24,23 @@ BUILDERS: dict[str, Callable[[ConfigDict, int, Shape, nnx.Rngs], Network]] = {
 }
 
 
-def build_network(config: ConfigDict, outputs: int, example_shape: Shape = ()) -> Network:
-    """Builds the network of `config.model` with initial parameters drawn from `config.seed`.
+def build_network(
+    config: ConfigDict, outputs: int, example_shape: Shape = (), seed: int | jax.Array | None = None
+) -> Network:
+    """Builds the network of `config.model` with initial parameters drawn from a seed.
 
     Args:
       config: a whole configuration.
       outputs: number of logits.
       example_shape: shape of one input example; of a motif scan any do.
+      seed: integer scalar; `config.start_seed` if None.
 
     Raises:
       UserError: the network does not fit such examples.
     """
     build = BUILDERS[config.model.name]
-    network = build(config.model, outputs, example_shape, nnx.Rngs(config.seed))
+    rngs = nnx.Rngs(jax.random.key(start_seed(config) if seed is None else seed))
+    network = build(config.model, outputs, example_shape, rngs)
     others = {type(leaf).__name__ for _, leaf in nnx.to_flat_state(nnx.state(network))} - {"Param"}
     if others:
         raise TypeError(

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from jaxdna.errors import UserError
 
-# From the slowest links to the fastest: neighbours on the last axis talk most.
-AXES = ("data", "fsdp", "stage", "seq", "model")
+# From the slowest links to the fastest: neighbours on the last axis talk most, members never.
+AXES = ("member", "data", "fsdp", "stage", "seq", "model")
 BATCH_AXES = ("data", "fsdp")  # a batch is split over these
 DCN_AXES = ("data", "fsdp", "stage")  # these may cross hosts or slices
 

@@ -10,15 +10,19 @@ from jaxdna.tasks.kinds import KINDS
 from jaxdna.tasks.task import Task
 
 
-def epoch_note(task: Task, row: dict[str, Any], improved: bool) -> str:
-    """Returns what the line of the epochs says of one: its scores, short enough for 80 columns."""
+def epoch_note(task: Task, row: dict[str, Any], said: str) -> str:
+    """Returns what the line of the epochs says of one: its scores, short enough for 80 columns.
+
+    Args:
+      task: what was asked.
+      row: as in metrics.jsonl.
+      said: of its rank, as `Progress.said` has it.
+    """
     followed = task.followed[0]
     value = row[f"val_{followed}"] or 0
     form = ".2%" if followed == "accuracy" else ".4f"
-    return (
-        f"train {row['train_loss']:.4f}  val {row['val_loss']:.4f}  {followed} {value:{form}}"
-        + ("  best" if improved else "      ")  # as wide as before: the line does not jump
-    )
+    scores = f"train {row['train_loss']:.4f}  val {row['val_loss']:.4f}  {followed} {value:{form}}"
+    return scores + said
 
 
 def results(summary: dict[str, Any]) -> Table:

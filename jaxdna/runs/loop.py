@@ -1,16 +1,14 @@
 """The loop: the only place that knows epochs, wall time and files."""
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from jaxdna.config import flat
@@ -30,10 +28,9 @@ from jaxdna.strategies.prepare import Prepared
 from jaxdna.tasks.verdict import LEARNT_NOTHING, UNTESTED, with_caveats
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.dispatch import calls_left, few_ahead
-from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.training.optimizer import learning_rate
-from jaxdna.training.program import Program, TrainCall
+from jaxdna.training.program import Program, TrainCall, copied
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
 from jaxdna.versions import versions
@@ -85,7 +82,8 @@ def train(
       StorageError: something cannot be written.
       Preempted: a signal came, and the state is saved.
     """
-    checkpoints = Checkpoints(folder.files, prepared.program.config.checkpoint.keep)
+    keep = prepared.program.config.checkpoint.keep
+    checkpoints = Checkpoints(folder.files, keep, prepared.program.progress)
     try:
         run = _begin(prepared, checkpoints, console)
         folder.write_metrics(run.progress.rows)
@@ -93,17 +91,17 @@ def train(
             summary = _train(run, prepared, folder, checkpoints, guard, console, code)
         except StopRequested as stop:
             guard.enter("save")
-            _check_parameters(run)
+            _check_parameters(run, prepared.program)
             _save(run, checkpoints, guard)
             checkpoints.wait()
             guard.done(EXIT_PREEMPTED)
             raise Preempted(
-                f"stopped by {stop} after step {int(run.state.step)}; the state is saved, and the "
-                "same command resumes"
+                f"stopped by {stop} after step {np.max(run.state.step)}; the state is saved, and "
+                "the same command resumes"
             ) from None
     except OSError as error:
         raise folder.files.failure("a file of the run", error) from error
-    best = prepared.program.gather(run.best)
+    best = run.progress.chosen(prepared.program.gather(run.best))
     if folder.writes:
         try:
             _draw_curves(folder, prepared, run.progress)
@@ -118,9 +116,7 @@ def train(
 
 def _draw_curves(folder: RunFolder, prepared: Prepared, progress: Progress) -> None:
     ceiling = prepared.dataset.ceiling("validation") if prepared.dataset.ceiling else None
-    curves = draw_curves(
-        prepared.dataset.task, progress.rows, progress.stopping.best_epoch, ceiling
-    )
+    curves = draw_curves(prepared.dataset.task, progress.rows, progress.best_epoch, ceiling)
     folder.write(folder.curves.name, curves)
 
 
@@ -135,7 +131,7 @@ def _train(
 ) -> dict[str, Any]:
     """Trains all epochs that are left and writes what a finished run leaves."""
     program, splits, progress = prepared.program, prepared.dataset.splits, run.progress
-    config, stopping = program.config, run.progress.stopping
+    config = program.config
     guard.enter("compile")
     feed = program.feed(splits["train"])
     evaluator = Evaluator(program, splits["validation"])
@@ -148,11 +144,12 @@ def _train(
     board = TensorBoard(folder.files, progress.epoch + 1, flat(config), folder.writes)
     speed, rate = speed_of(program), learning_rate(config, program.steps_per_epoch)
     epochs = progress_line("epoch", config.train.epochs, progress.epoch, lasting=True)
-    seen, seconds = _examples_seen(progress, prepared), run.watch.seconds["train"]
+    sizes = config.train.batch_size, len(splits["train"])
+    seen, seconds = progress.seen(*sizes), run.watch.seconds["train"]
     with closing(program), closing(profiler), epochs as line:
-        while progress.epoch < config.train.epochs and not stopping.stop:
+        while progress.epoch < config.train.epochs and not progress.stop:
             start = time.perf_counter()
-            before = _examples_seen(progress, prepared), run.watch.seconds["train"]
+            before = progress.seen(*sizes), run.watch.seconds["train"]
             try:
                 with run.watch.on("train"):
                     _train_epoch(run, program, compiled, feed, checkpoints, guard, profiler)
@@ -161,23 +158,15 @@ def _train(
                     validated = evaluator.scores(run.state.params, guard.wait)
             finally:
                 progress.epoch_seconds += time.perf_counter() - start
-            row = _row(progress, program, validated) | program.report()
-            # The losses of training are those before each update: the last one is not in them.
-            if not math.isfinite(row["val_loss"]):
-                raise NotFiniteError(
-                    f"the validation loss is {row['val_loss']} at step {row['step']}; the last "
-                    "checkpoint is intact; try a smaller --config.optimizer.learning_rate"
-                )
-            now = _examples_seen(progress, prepared), run.watch.seconds["train"]
-            improved = stopping.update(row["epoch"], row)
-            if improved:
-                run.best = _copy(run.state.params)
-            progress.end_epoch(row)
+            now = progress.seen(*sizes), run.watch.seconds["train"]
+            step = (progress.epoch + 1) * program.steps_per_epoch
+            row, improved = progress.end_epoch(validated, step, program.task, program.report())
+            run.best = program.keep(run.best, run.state.params, improved)
             folder.append_metrics(row)
             shown = speed(now[0] - before[0], now[1] - before[1])
             board.write(row | shown | {"learning_rate": float(rate(row["step"] - 1))})
-            line.advance(epoch_note(program.task, row, improved))
-            last = progress.epoch == config.train.epochs or stopping.stop
+            line.advance(epoch_note(program.task, row, progress.said(improved)))
+            last = progress.epoch == config.train.epochs or progress.stop
             if last or progress.epoch % config.checkpoint.every_epochs == 0:
                 _save(run, checkpoints, guard)
     guard.enter("save")
@@ -186,7 +175,7 @@ def _train(
 
     guard.enter("evaluation")
     summary = _summarise(run, prepared, folder, guard)
-    trained = _examples_seen(progress, prepared) - seen
+    trained = progress.seen(*sizes) - seen
     summary |= speed(trained, run.watch.seconds["train"] - seconds)
     with guard.undivided(code):
         folder.write_summary(summary)
@@ -198,20 +187,13 @@ def _train(
 def _begin(prepared: Prepared, checkpoints: Checkpoints, console: Console) -> Run:
     """A new run, or the newest intact checkpoint's."""
     program = prepared.program
-    settings = program.config.train.early_stopping.to_dict()
     restored = checkpoints.restore(program.abstract_state, loud(console))
     if restored is None:
         state = program.init()
-        targets = prepared.dataset.splits["validation"].y
-        stopping = EarlyStopping(
-            **settings,
-            chance_loss=program.task.chance_loss(targets),
-            chance_auroc=program.task.chance_auroc(targets),
-        )
-        progress = Progress(stopping)
-        return Run(state, _copy(state.params), progress, Stopwatch())
+        progress = program.begin(prepared.dataset.splits["validation"].y)
+        return Run(state, copied(state.params), progress, Stopwatch())
     state, best, progress = restored
-    progress.stopping = replace(progress.stopping, **settings)
+    progress.resettle(program.config.train.early_stopping.to_dict())
     within = f", step {progress.epoch_step} of the next" if progress.epoch_step else ""
     console.print(f"resuming after epoch {progress.epoch}{within}")
     return Run(state, best, progress, Stopwatch(progress.seconds))
@@ -223,32 +205,6 @@ def _save(run: Run, checkpoints: Checkpoints, guard: Guard) -> None:
     with run.watch.on("checkpoint"):
         run.progress.seconds = run.watch.read()
         checkpoints.save(run.state, run.best, run.progress)
-
-
-def _row(progress: Progress, program: Program, validated: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of metrics.jsonl of the epoch that ends."""
-    sums, epoch, task = progress.sums, progress.epoch + 1, program.task
-    means = {"loss": "loss"} | dict(task.counted)
-    return {
-        "epoch": epoch,
-        "step": epoch * program.steps_per_epoch,
-        **{f"train_{score}": sums[key] / sums["weight"] for key, score in means.items()},
-        **{f"val_{score}": validated[score] for score in ("loss", *task.followed)},
-        "seconds": round(progress.epoch_seconds, 4),
-    }
-
-
-def _examples_seen(progress: Progress, prepared: Prepared) -> int:
-    batch, examples = (
-        prepared.program.config.train.batch_size,
-        len(prepared.dataset.splits["train"]),
-    )
-    return progress.epoch * examples + min(progress.epoch_step * batch, examples)
-
-
-def _copy(params: Params) -> Params:
-    """Parameters that outlive the state, whose memory the next call reuses."""
-    return jax.tree.map(jnp.copy, params)
 
 
 def _compile(program: Program, done: int) -> dict[int, TrainCall]:
@@ -286,7 +242,8 @@ def _train_epoch(
                 return
             profiler.before(step, steps, run.state)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                run.state, metrics = compiled[steps](run.state, feed(step, steps))
+                batches = progress.marked(feed(step, steps))
+                run.state, metrics = compiled[steps](run.state, batches)
             step += steps
             profiler.after(step, run.state)
             yield metrics
@@ -295,31 +252,23 @@ def _train_epoch(
     for metrics in counted("training", few_ahead(begun()), len(calls)):
         guard.enter("step")
         sums = {k: np.asarray(v, np.float64) for k, v in metrics.items()}
-        _check_finite(sums["loss"], before + progress.epoch_step)
-        progress.add(sums)
+        progress.add(sums, before + progress.epoch_step)
     guard.check()
 
 
-def _check_finite(losses: NDArray[np.float64], first_step: int) -> None:
-    wrong = np.flatnonzero(~np.isfinite(losses))
-    if wrong.size:
-        raise NotFiniteError(
-            f"the loss is {losses[wrong[0]]} at step {first_step + int(wrong[0])}; the last "
-            "checkpoint is intact; try a smaller --config.optimizer.learning_rate"
-        )
-
-
-def _check_parameters(run: Run) -> None:
+def _check_parameters(run: Run, program: Program) -> None:
     """Keeps a stop from saving what the last update has broken: no loss has been seen of it yet.
 
-    Parameters that are huge and finite cannot be told from good ones, and are saved.
+    Parameters that are huge and finite cannot be told from good ones, and are saved. Of several
+    networks all must be broken: the losses to come show which are.
     """
     # Each by itself: the stages of a pipeline lie on different devices.
-    finite = jax.jit(lambda leaf: jnp.isfinite(leaf).all())
-    if not all(finite(leaf) for leaf in jax.tree.leaves(run.state.params)):
+    finite = jax.jit(lambda leaf: jnp.isfinite(leaf).all(range(program.lead, leaf.ndim)))
+    each = [np.asarray(finite(leaf)) for leaf in jax.tree.leaves(run.state.params)]
+    if not np.logical_and.reduce(each).any():
         raise NotFiniteError(
-            f"a parameter is not finite after step {int(run.state.step)}; the last checkpoint is "
-            "intact; try a smaller --config.optimizer.learning_rate"
+            f"a parameter is not finite after step {np.max(run.state.step)}; the last checkpoint "
+            "is intact; try a smaller --config.optimizer.learning_rate"
         )
 
 
@@ -330,25 +279,28 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
     targets, validation = (dataset.splits[name].y for name in ("test", "validation"))
     outputs, ceiling = np.zeros((0, task.outputs), np.float32), None
     verdict = UNTESTED if stopping.left_plateau else LEARNT_NOTHING
+    more = run.progress.about(task, targets, None)
     if len(targets):
         with run.watch.on("eval"):
             evaluator = Evaluator(prepared.program, dataset.splits["test"])
-            outputs = evaluator.outputs(run.best, guard.wait)
+            each = evaluator.outputs(run.best, guard.wait)
+            outputs, more = run.progress.pooled(each), run.progress.about(task, targets, each)
             ceiling = dataset.ceiling("test") if dataset.ceiling else None
         verdict = task.verdict(stopping.left_plateau, validation, targets, outputs, ceiling)
     folder.write_test(dataset.names("test"), targets, outputs, task.headings)
     return {
-        "params": parameter_count(run.best),
+        "params": parameter_count(run.progress.chosen(run.best)),
         "params_sha256": params_sha256(prepared.program.gather(run.best)),
         "best_epoch": stopping.best_epoch,
         "epochs": run.progress.epoch,
-        "stopped_early": stopping.stop,
+        "stopped_early": run.progress.stop,
         "left_plateau": stopping.left_plateau,
         "verdict": with_caveats(verdict, dataset.caveats),
         "report": str(folder.report),
         "network": prepared.program.config.model.name,
         "data": dataset.describe,
         **task.test_summary(targets, outputs),
+        **more,
         "ceiling": ceiling,
         **NO_SPEED,
         "seconds": run.watch.read(),

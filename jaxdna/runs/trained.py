@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
+from jaxdna.member_settings import member_settings
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
@@ -20,7 +21,7 @@ from jaxdna.runs.run_folder import RunFolder
 from jaxdna.tasks.classes import Binary
 from jaxdna.tasks.kinds import task_of
 from jaxdna.tasks.task import Task
-from jaxdna.training.checkpoint import load_best
+from jaxdna.training.checkpoint import load_best, load_members
 from jaxdna.training.state import Params
 
 _MOST_BASES = 10**8  # the most that data.length takes
@@ -34,9 +35,10 @@ class Trained:
       config: what it was trained with.
       mesh: all devices on one axis.
       graph: the network without its parameters.
-      params: the best parameters, float32 by layer and name.
+      params: the best parameters, float32 by layer and name; of an ensemble its best member's.
       length: bases of the sequences that it was trained on.
       task: what it was asked.
+      ensemble: the parameters of each of its networks, where their mean answers.
     """
 
     config: ConfigDict
@@ -45,6 +47,12 @@ class Trained:
     params: Params
     length: int
     task: Task
+    ensemble: tuple[Params, ...] = ()
+
+    @property
+    def networks(self) -> tuple[Params, ...]:
+        """The parameters of each network that answers."""
+        return self.ensemble or (self.params,)
 
     @cached_property
     def scan(self) -> MotifScan | None:
@@ -64,7 +72,11 @@ class Trained:
 
 
 def load_trained(
-    folder: RunFolder, config: ConfigDict, devices: list[jax.Device], note: Callable[[str], None]
+    folder: RunFolder,
+    config: ConfigDict,
+    devices: list[jax.Device],
+    note: Callable[[str], None],
+    member: int | None = None,
 ) -> Trained:
     """Loads the best parameters of a run.
 
@@ -73,10 +85,11 @@ def load_trained(
       config: the run's own.
       devices: where to.
       note: is told of checkpoints that are damaged and passed over.
+      member: of several that were trained at once the one to load; the ensemble if None.
 
     Raises:
       UserError: the run's network does not read sequences, or its files say no legal length; or
-        there are several processes.
+        there are several processes, or no such member.
       NoCheckpointError: it has no parameters yet.
     """
     if (joined := jax.process_count()) > 1:
@@ -111,8 +124,36 @@ def load_trained(
     whole = replicated(mesh)
 
     def place(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
+        return jax.ShapeDtypeStruct((*members, *leaf.shape), leaf.dtype, sharding=whole)
 
+    members = check_member(member, config)
     abstract = jax.tree.map(place, nnx.to_pure_dict(state))
-    params = load_best(folder.checkpoints, abstract, note)
-    return Trained(config, mesh, graph, params, length, task)
+    one = partial(Trained, config, mesh, graph)
+    if not members:
+        return one(load_best(folder.checkpoints, abstract, note), length, task)
+    stacked, progress = load_members(folder.checkpoints, abstract, note)
+    best = progress.best if member is None else member
+    params, *others = (
+        jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in (best, *progress.whole)
+    )
+    return one(params, length, task, tuple(others) if member is None else ())
+
+
+def check_member(member: int | None, config: ConfigDict) -> tuple[int, ...]:
+    """Returns the axis of members that arrays of a run have; none where it trained one network.
+
+    Args:
+      member: number of the one that is asked for, from 0; None for none in particular.
+      config: the run's own.
+
+    Raises:
+      UserError: there is no such member.
+    """
+    count = len(member_settings(config))
+    if member is not None and not count:
+        raise UserError(
+            f"--member={member} names one of several networks, and this run has one; leave it out"
+        )
+    if member is not None and not 0 <= member < count:
+        raise UserError(f"--member={member} is not legal: it must be 0 to {count - 1}")
+    return (count,) if count else ()

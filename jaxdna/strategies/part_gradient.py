@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from jaxdna.config import validate
+from jaxdna.config import start_seed, validate
 from jaxdna.data.batches import batch_rows
 from jaxdna.data.registry import load_dataset
 from jaxdna.parallel.mesh import make_mesh
@@ -56,7 +56,7 @@ class PartGradient:
         """Returns the gradient of the ticket at `params`, and its sums, as NumPy arrays."""
         config, mesh = self.program.config, self.program.mesh
         rows, weight = batch_rows(
-            config.seed, ticket.step, 1, len(self._split), config.train.batch_size
+            start_seed(config), ticket.step, 1, len(self._split), config.train.batch_size
         )
         x, y = self._split.rows(rows)
         batch = {
@@ -79,7 +79,7 @@ def make_part_gradient(program: Program, parts: int) -> Callable[..., tuple[Para
       program: of the worker.
       parts: pieces of each batch.
     """
-    rng = jax.random.key_data(jax.random.key(program.config.seed))
+    rng = jax.random.key_data(jax.random.key(start_seed(program.config)))
 
     def gradient(
         params: Params, step: jax.Array, part: jax.Array, stacked: dict[str, jax.Array]

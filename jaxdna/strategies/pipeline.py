@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
+from jaxdna.config import start_seed
 from jaxdna.console import table
 from jaxdna.data.dataset import Spec
 from jaxdna.errors import UserError
@@ -139,7 +140,7 @@ class PipelineProgram(Program):
     def init(self) -> TrainState:
         """Computes the initial state, each stage only its own part."""
         params, opt_states = zip(*(init() for init in self._inits), strict=True)
-        rng = jax.random.key_data(jax.random.key(self.config.seed))
+        rng = jax.random.key_data(jax.random.key(start_seed(self.config)))
         step, rng = jax.device_put((jnp.int32(0), rng), replicated(self.mesh))
         return TrainState(step, rng, join(params, self.stages), join(opt_states, self.stages))
 

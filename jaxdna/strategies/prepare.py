@@ -12,7 +12,8 @@ from jaxdna.console import table
 from jaxdna.data.dataset import Dataset
 from jaxdna.data.registry import load_dataset
 from jaxdna.errors import UserError
-from jaxdna.models.network import parameter_count, summary_rows
+from jaxdna.member_settings import member_settings
+from jaxdna.models.network import summary_rows
 from jaxdna.parallel.agreement import agree_on_data
 from jaxdna.parallel.mesh import batch_shards, describe_mesh, make_mesh
 from jaxdna.parallel.runtime import describe_devices, start_backend
@@ -48,7 +49,7 @@ def prepare(
       UserError: something that the user gave does not fit.
       Disagreement: several processes have different settings, versions or data.
     """
-    kind = program_of(config.strategy)
+    kind = program_of(config)
     devices = start_backend(config, console)
     started()
     mesh = make_mesh(config, devices)
@@ -74,13 +75,19 @@ def prepare(
     return Prepared(program.mesh, dataset, program)
 
 
-def program_of(strategy: str) -> type[Program]:
-    """Returns the kind of program that `config.strategy` names; imports no other.
+def program_of(config: ConfigDict) -> type[Program]:
+    """Returns the kind of program that a configuration asks for; imports no other.
 
     Raises:
       UserError: what it needs is not installed.
     """
-    return PROGRAMS[strategy]()
+    return _members() if member_settings(config) else PROGRAMS[config.strategy]()
+
+
+def _members() -> type[Program]:
+    from jaxdna.strategies.members import MemberProgram
+
+    return MemberProgram
 
 
 def _pipeline() -> type[Program]:
@@ -112,7 +119,7 @@ def show(prepared: Prepared, console: Console) -> None:
         [[f"{name} ({kind})", str((None, *shape)), count] for name, kind, shape, count in rows],
     )
     made.add_section()
-    made.add_row("total", "", f"{parameter_count(program.abstract_state.params):,}")
+    made.add_row("total", "", f"{sum(row[3] for row in rows):,}")
     console.print(made)
     for shown in program.tables():
         console.print(shown)

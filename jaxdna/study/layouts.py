@@ -22,7 +22,6 @@ from jaxdna.errors import UserError
 from jaxdna.parallel.mesh import AXES, DCN_AXES, divisors, factorisations
 from jaxdna.study.plan import program_on
 from jaxdna.training.dispatch import steps_in_calls
-from jaxdna.training.feed import streamed_feed
 from jaxdna.training.program import Program
 
 LAYOUT_AXES = ("data", "fsdp", "seq", "model")
@@ -88,6 +87,7 @@ _COMPARABLE = {
     "optimizer.schedule": "constant",
     "optimizer.warmup_epochs": 0.0,
     "strategy": "spmd",
+    "members.seeds": 1,
     "gradient_sync.method": "auto",
     **{f"mesh.{axis}": -1 if axis == "data" else 1 for axis in AXES},
     **{f"mesh.dcn.{axis}": 1 for axis in DCN_AXES},
@@ -130,10 +130,7 @@ def train_steps(program: Program, dataset: Dataset, steps: int, off: float = 0.0
       steps: how many steps of the first epoch.
       off: by which share, at most, each initial parameter is moved first.
     """
-    config = program.config
-    feed = streamed_feed(
-        dataset.splits["train"], config.seed, config.train.batch_size, program.mesh
-    )
+    feed = program.streamed(dataset.splits["train"])
     state, losses, first = program.init(), [], 0
     if off:
         state = replace(state, params=_moved(state.params, off))

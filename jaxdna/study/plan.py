@@ -179,4 +179,4 @@ def program_on(
     check_one_program(config.strategy)
     changed = validate(flat(config) | (changes or {}))
     mesh = make_mesh(changed, devices)
-    return program_of(changed.strategy).of(changed, mesh, spec)
+    return program_of(changed).of(changed, mesh, spec)

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxdna.config import flat, validate
 from jaxdna.errors import EXIT_USER, JaxdnaError, UserError
+from jaxdna.member_settings import member_settings
 from jaxdna.parallel.mesh import batch_shards, check_across, check_batch, resolve_axes
 from jaxdna.progress import counted
 from jaxdna.storage.files import Folder, writing
@@ -118,6 +119,11 @@ def parts_of(
             raise UserError(
                 "--config.strategy=parameter_server cannot be measured on --devices, since its "
                 "workers have devices of their own; legal: spmd, pipeline"
+            )
+        if member_settings(config):
+            raise UserError(
+                f"--config.members.seeds={config.members.seeds} cannot be measured, since the "
+                "study is of one network; legal: 1"
             )
         for mode in modes:
             for count in devices:

@@ -53,7 +53,7 @@ def measure(config: ConfigDict, devices: int, repeats: int) -> dict[str, Any]:
     visible = start_backend(config, make_console())
     mesh = make_mesh(config, visible[:devices])
     dataset = load_dataset(config)
-    program = program_of(config.strategy).of(config, mesh, dataset.spec)
+    program = program_of(config).of(config, mesh, dataset.spec)
     start = time.perf_counter()
     timers = [step_timer(program, program.compiled, dataset.splits["train"])]
     compile_seconds = time.perf_counter() - start

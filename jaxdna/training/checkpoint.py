@@ -12,7 +12,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -22,9 +22,12 @@ from jaxdna.errors import JaxdnaError, NoCheckpointError
 from jaxdna.parallel.cluster import is_primary
 from jaxdna.storage.files import UNFINISHED, Folder, folder_at
 from jaxdna.storage.manifest import read_small_json
+from jaxdna.training.member_progress import MemberProgress
 from jaxdna.training.positions import Note, Position, name_of, newest_intact, position_of, positions
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
+
+T = TypeVar("T")
 
 # Orbax logs each failure with a traceback; all of them reach us as exceptions too.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -63,9 +66,9 @@ class Checkpoints:
     one that has lost them; without it, one whose job was killed before it had saved anything.
     """
 
-    def __init__(self, run: Folder, keep: int):
+    def __init__(self, run: Folder, keep: int, progress: type[Progress] = Progress):
         """Names the run folder; `checkpoints` in it is made by the first save."""
-        self._run = run
+        self._run, self._progress = run, progress
         self._folder = folder_at(run.path.absolute() / _FOLDER)
         self._keep = keep
         self._good: list[Position] = []  # verified or written by this process, and those before
@@ -146,7 +149,7 @@ class Checkpoints:
 
         def read(name: str) -> tuple[TrainState, Params, Progress]:
             value = read_small_json(self._folder, f"{name}/{_PROGRESS}", _MOST_PROGRESS_BYTES)
-            progress = Progress.from_json(value)
+            progress = self._progress.from_json(value)
             if name_of((progress.epoch, progress.epoch_step)) != name:
                 raise ValueError(f"it is of epoch {progress.epoch}, step {progress.epoch_step}")
             wanted = {"state": abstract_state, "best": abstract_state.params}
@@ -220,11 +223,28 @@ def load_best(
     Raises:
       NoCheckpointError: there is none.
     """
-    found = newest_intact(
-        folder,
-        lambda name: _restore(folder, name, {"best": abstract_params})["best"],
-        note,
-    )
+    wanted = {"best": abstract_params}
+    return _newest(folder, lambda name: _restore(folder, name, wanted)["best"], note)
+
+
+def load_members(
+    folder: Folder, abstract_params: Params, note: Note
+) -> tuple[Params, MemberProgress]:
+    """Returns the best parameters of each member, stacked, and what is known of the members.
+
+    See `load_best`.
+    """
+
+    def read(name: str) -> tuple[Params, MemberProgress]:
+        value = read_small_json(folder, f"{name}/{_PROGRESS}", _MOST_PROGRESS_BYTES)
+        best = _restore(folder, name, {"best": abstract_params})["best"]
+        return best, MemberProgress.from_json(value)
+
+    return _newest(folder, read, note)
+
+
+def _newest(folder: Folder, read: Callable[[str], T], note: Note) -> T:
+    found = newest_intact(folder, read, note)
     if found is None:
         raise NoCheckpointError(
             f"{folder.path} holds no checkpoint: this run has not saved one yet"

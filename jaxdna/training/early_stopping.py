@@ -1,5 +1,6 @@
 """When to stop, and which parameters were the best."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,15 +46,24 @@ class EarlyStopping:
         value = metrics[self.metric]
         self.left_plateau |= metrics["val_loss"] < PLATEAU * self.chance_loss
         self.left_plateau |= (metrics.get("val_auroc") or 0.0) > self.chance_auroc
-        sign = -1 if self.metric.removeprefix("val_") in SMALLER_IS_BETTER else 1
         improved = value is not None and (
-            self.best is None or sign * (value - self.best) > self.min_delta
+            self.best is None or self.sign * (value - self.best) > self.min_delta
         )
         if improved:
             self.best, self.best_epoch, self.waited = value, epoch, 0
         elif self.left_plateau:
             self.waited += 1
         return improved
+
+    @property
+    def sign(self) -> int:
+        """1 where a larger value is better, -1 where a smaller one is."""
+        return -1 if self.metric.removeprefix("val_") in SMALLER_IS_BETTER else 1
+
+    @property
+    def rank(self) -> float:
+        """The larger, the better the best epoch was; -infinity before the first."""
+        return -math.inf if self.best is None else self.sign * self.best
 
     @property
     def stop(self) -> bool:

@@ -60,7 +60,7 @@ class Evaluator:
         )
 
     def outputs(self, params: Params, wait: Wait = jax.block_until_ready) -> NDArray[np.float32]:
-        """Returns float32 [examples, outputs] in the order of the split.
+        """Returns float32 [..., examples, outputs] in the order of the split.
 
         Args:
           params: of the network.
@@ -71,10 +71,10 @@ class Evaluator:
         for outputs in counted("evaluating", few_ahead(begun), calls):
             wait([outputs])
             computed.append(np.asarray(outputs))
-        stacked = np.concatenate(computed)
-        return stacked.reshape(-1, stacked.shape[-1])[: len(self._targets)]
+        stacked = np.concatenate(computed, axis=-3)
+        rows = stacked.reshape(*stacked.shape[:-3], -1, stacked.shape[-1])
+        return rows[..., : len(self._targets), :]
 
-    def scores(self, params: Params, wait: Wait = jax.block_until_ready) -> dict[str, float | None]:
-        """Returns the task's scores, with the loss of training; see `outputs` for the arguments."""
-        outputs, task = self.outputs(params, wait), self._program.task
-        return task.scores(self._targets, outputs) | {"loss": task.loss(self._targets, outputs)}
+    def scores(self, params: Params, wait: Wait = jax.block_until_ready) -> Any:
+        """Returns the program's scores of these parameters; see `outputs` for the arguments."""
+        return self._program.scores(self._targets, self.outputs(params, wait))

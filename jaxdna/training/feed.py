@@ -1,18 +1,37 @@
 """Moves batches to the devices: each process feeds its own rows, one byte a base."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from jaxdna.data.batches import batch_rows
+from jaxdna.data.batches import Rows
 from jaxdna.data.dataset import Split
-from jaxdna.parallel.sharding import replicated, stacked_inputs, stacked_rows
+from jaxdna.parallel.sharding import replicated, stacked_inputs
 
 Feed = Callable[[int, int], dict[str, jax.Array]]
+
+
+class Shardings(NamedTuple):
+    """How batches lie.
+
+    Attributes:
+      inputs: of what the network reads.
+      rows: of all else that has a row for each example.
+    """
+
+    inputs: NamedSharding
+    rows: NamedSharding
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        assert isinstance(self.rows.mesh, Mesh)
+        return self.rows.mesh
+
 
 _RESIDENT_BYTES = 2**30
 # On a CPU the data are in this memory already, and a second copy only saves the gathering of rows,
@@ -20,17 +39,17 @@ _RESIDENT_BYTES = 2**30
 _RESIDENT_BYTES_ON_CPU = 2**28
 
 
-def make_feed(split: Split, config: ConfigDict, mesh: Mesh) -> tuple[Feed, bool]:
+def make_feed(split: Split, rows: Rows, by: Shardings) -> tuple[Feed, bool]:
     """Returns the resident feed where one process can hold the data on its devices, and whether.
 
     Args:
       split: the training split.
-      config: a whole configuration.
-      mesh: the devices.
+      rows: which of its examples make which batches.
+      by: the shardings of the batches.
     """
-    resident = jax.process_count() == 1 and fits(split, mesh)
+    resident = jax.process_count() == 1 and fits(split, by.mesh)
     feed = resident_feed if resident else streamed_feed
-    return feed(split, config.seed, config.train.batch_size, mesh), resident
+    return feed(split, rows, by), resident
 
 
 def fits(split: Split, mesh: Mesh) -> bool:
@@ -40,43 +59,39 @@ def fits(split: Split, mesh: Mesh) -> bool:
     return split.x.nbytes + split.y.nbytes <= most
 
 
-def resident_feed(split: Split, seed: int, batch_size: int, mesh: Mesh) -> Feed:
+def resident_feed(split: Split, rows: Rows, by: Shardings) -> Feed:
     """Puts the whole split on every device once; only row numbers travel from then on.
 
     Args:
       split: the training split.
-      seed: the run's seed.
-      batch_size: global batch.
-      mesh: the devices.
+      rows: which of its examples make which batches.
+      by: the shardings of the batches.
 
     Returns:
-      (first step, steps) -> batches `x`, `y`, `weight`, each [steps, batch, ...].
+      (first step, steps) -> batches `x`, `y`, `weight`, each as `rows` [..., steps, batch] has
+      them and then as the split.
     """
-    x, y = jax.device_put((split.x, split.y), replicated(mesh))
-    by_row = stacked_rows(mesh)
-    gather = jax.jit(
-        lambda x, y, rows: (x[rows], y[rows]), out_shardings=(stacked_inputs(mesh), by_row)
-    )
+    x, y = jax.device_put((split.x, split.y), replicated(by.mesh))
+    gather = jax.jit(lambda x, y, rows: (x[rows], y[rows]), out_shardings=(by.inputs, by.rows))
 
     def feed(first_step: int, steps: int) -> dict[str, jax.Array]:
-        rows, weight = batch_rows(seed, first_step, steps, len(split), batch_size)
-        rows, weight = jax.device_put((rows, weight), by_row)
-        batch_x, batch_y = gather(x, y, rows)
+        chosen, weight = jax.device_put(rows(first_step, steps), by.rows)
+        batch_x, batch_y = gather(x, y, chosen)
         return {"x": batch_x, "y": batch_y, "weight": weight}
 
     return feed
 
 
-def streamed_feed(split: Split, seed: int, batch_size: int, mesh: Mesh) -> Feed:
+def streamed_feed(split: Split, rows: Rows, by: Shardings) -> Feed:
     """Gathers rows on the host, each process those of its own devices; see `resident_feed`."""
 
     def feed(first_step: int, steps: int) -> dict[str, jax.Array]:
-        rows, weight = batch_rows(seed, first_step, steps, len(split), batch_size)
-        order = np.arange(rows.size).reshape(rows.shape)
+        chosen, weight = rows(first_step, steps)
+        order = np.arange(chosen.size).reshape(chosen.shape)
         return {
-            "x": _place(rows, split.x, stacked_inputs(mesh)),
-            "y": _place(rows, split.y, stacked_rows(mesh)),
-            "weight": _place(order, weight.ravel(), stacked_rows(mesh)),
+            "x": _place(chosen, split.x, by.inputs),
+            "y": _place(chosen, split.y, by.rows),
+            "weight": _place(order, weight.ravel(), by.rows),
         }
 
     return feed

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,10 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
-from jaxdna.data.batches import steps_per_epoch
+from jaxdna.config import start_seed
+from jaxdna.data.batches import Rows, batch_rows, steps_per_epoch
 from jaxdna.data.dataset import Spec, Split
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.network import Network
@@ -38,13 +40,16 @@ from jaxdna.parallel.sharding import (
 from jaxdna.tasks.task import Task
 from jaxdna.training.augment import flip_and_shift
 from jaxdna.training.dispatch import calls_left, convolution_options, loops_well, most_steps
-from jaxdna.training.feed import make_feed
+from jaxdna.training.early_stopping import EarlyStopping
+from jaxdna.training.feed import Feed, Shardings, make_feed, streamed_feed
 from jaxdna.training.optimizer import make_optimizer
+from jaxdna.training.progress import Progress
 from jaxdna.training.read_ahead import ReadAhead
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.step import (
     Augment,
     Gradient,
+    Step,
     accumulate,
     flip_strands,
     make_predict,
@@ -53,6 +58,11 @@ from jaxdna.training.step import (
 )
 
 TrainCall = Callable[[TrainState, Any], tuple[TrainState, Any]]
+
+
+def copied(params: Params) -> Params:
+    """Returns parameters that outlive the state, whose memory the next call reuses."""
+    return jax.tree.map(jnp.copy, params)
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,8 @@ class Program:
       example_shape: shape of one uint8 input example.
       task: what is asked of the network, and its loss.
       train_examples: size of the training split.
+      progress: what the loop knows of such a run.
+      lead: axes of every array of the state that come before those of one network.
       ahead: feeds that read ahead, each in a thread, until `close`.
     """
 
@@ -73,6 +85,8 @@ class Program:
     example_shape: tuple[int, ...]
     task: Task
     train_examples: int
+    progress: ClassVar[type[Progress]] = Progress
+    lead: ClassVar[int] = 0
     ahead: list[ReadAhead] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @classmethod
@@ -103,9 +117,9 @@ class Program:
         """Batches in one pass over the training split."""
         return steps_per_epoch(self.train_examples, self.config.train.batch_size)
 
-    def network(self) -> Network:
-        """Builds the network with its initial parameters."""
-        return build_network(self.config, self.task.outputs, self.example_shape)
+    def network(self, seed: int | jax.Array | None = None) -> Network:
+        """Builds the network with its initial parameters, drawn from the config's seed if None."""
+        return build_network(self.config, self.task.outputs, self.example_shape, seed)
 
     @cached_property
     def head(self) -> str:
@@ -181,10 +195,11 @@ class Program:
         """The update rule."""
         return make_optimizer(self.config, self.steps_per_epoch, self.head)
 
-    def initial_state(self) -> TrainState:
-        """The state before the first step, a pure function of the config."""
-        params = nnx.to_pure_dict(nnx.split(self.network())[1])
-        rng = jax.random.key_data(jax.random.key(self.config.seed))
+    def initial_state(self, seed: int | jax.Array | None = None) -> TrainState:
+        """The state before the first step, a pure function of the config, or of another seed."""
+        seed = start_seed(self.config) if seed is None else seed
+        params = nnx.to_pure_dict(nnx.split(self.network(seed))[1])
+        rng = jax.random.key_data(jax.random.key(seed))
         return TrainState(jnp.int32(0), rng, params, self.optimizer.init(params))
 
     @cached_property
@@ -232,21 +247,24 @@ class Program:
         Args:
           sync: as `gradient_sync.make_sync` returns.
         """
+        device_kind = self.mesh.devices.flat[0].device_kind
+        overlap = overlap_options(device_kind, self.config.gradient_sync.bucket_mb)
+        return jax.jit(
+            self.pure_call(sync),
+            donate_argnums=0,
+            out_shardings=(self.state_shardings, replicated(self.mesh)),
+            compiler_options=overlap | self.compiler_options,
+        )
+
+    def pure_call(self, sync: Callable[[Gradient], Gradient]) -> Step:
+        """Returns what `call_with` compiles."""
         parts = self.config.train.accumulate
 
         def around(gradient: Gradient) -> Gradient:
             return sync(accumulate(gradient, parts, self.loops_well))
 
         step = make_train_step(self.apply, self.task, self.optimizer, self.augment, around)
-        call = make_train_call(step, self.loops_well)
-        device_kind = self.mesh.devices.flat[0].device_kind
-        overlap = overlap_options(device_kind, self.config.gradient_sync.bucket_mb)
-        return jax.jit(
-            call,
-            donate_argnums=0,
-            out_shardings=(self.state_shardings, replicated(self.mesh)),
-            compiler_options=overlap | self.compiler_options,
-        )
+        return make_train_call(step, self.loops_well)
 
     @cached_property
     def predict_call(self) -> Callable[[Params, jax.Array], jax.Array]:
@@ -254,11 +272,16 @@ class Program:
 
         Every answer is in float32, whichever precision training had.
         """
-        strands = self.config.model.get("strands", "forward")
-        predict = make_predict(self._outputs, self.task, strands)
         return jax.jit(
-            predict, out_shardings=replicated(self.mesh), compiler_options=self.compiler_options
+            self.pure_predict(),
+            out_shardings=replicated(self.mesh),
+            compiler_options=self.compiler_options,
         )
+
+    def pure_predict(self) -> Callable[[Params, jax.Array], jax.Array]:
+        """Returns what `predict_call` compiles."""
+        strands = self.config.model.get("strands", "forward")
+        return make_predict(self._outputs, self.task, strands)
 
     def gather(self, params: Params) -> Params:
         """Returns the parameters whole on every device, and so on every process."""
@@ -266,7 +289,7 @@ class Program:
 
     def feed(self, split: Split) -> Callable[[int, int], Any]:
         """Returns (first step, steps) -> what the calls of `compiled` take beside the state."""
-        feed, resident = make_feed(split, self.config, self.mesh)
+        feed, resident = make_feed(split, self.rows(len(split)), self.batch_shardings)
         if resident:
             return feed
 
@@ -276,6 +299,44 @@ class Program:
 
         self.ahead.append(ReadAhead(feed, steps_from))
         return self.ahead[-1]
+
+    def streamed(self, split: Split) -> Feed:
+        """Returns a feed that puts nothing on the devices before it is asked for."""
+        return streamed_feed(split, self.rows(len(split)), self.batch_shardings)
+
+    def rows(self, examples: int) -> Rows:
+        """Returns which of the training examples make which batches."""
+        seed, batch_size = start_seed(self.config), self.config.train.batch_size
+        return lambda first, steps: batch_rows(seed, first, steps, examples, batch_size)
+
+    @property
+    def batch_shardings(self) -> Shardings:
+        """How the stacked batches of one call lie."""
+        return Shardings(stacked_inputs(self.mesh), stacked_rows(self.mesh))
+
+    def begin(self, targets: NDArray) -> Progress:
+        """Returns the progress of a run that begins.
+
+        Args:
+          targets: [examples, *target_shape] of the validation split.
+        """
+        return Progress(self.stopping(targets))
+
+    def stopping(self, targets: NDArray) -> EarlyStopping:
+        """Returns early stopping as the config has it; see `begin`."""
+        return EarlyStopping(
+            **self.config.train.early_stopping.to_dict(),
+            chance_loss=self.task.chance_loss(targets),
+            chance_auroc=self.task.chance_auroc(targets),
+        )
+
+    def scores(self, targets: NDArray, outputs: NDArray) -> Any:
+        """Returns the task's scores, with the loss of training."""
+        return self.task.scores(targets, outputs) | {"loss": self.task.loss(targets, outputs)}
+
+    def keep(self, best: Params, params: Params, improved: Any) -> Params:
+        """Returns the best parameters so far; they outlive the state that the next call reuses."""
+        return copied(params) if improved else best
 
     def compiled(self, steps: int) -> TrainCall:
         """Compiles the call that takes `steps` steps."""
@@ -299,15 +360,11 @@ class Program:
 
     def abstract_batches(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, dtypes and shardings of `steps` stacked training batches."""
-        rows = (steps, self.config.train.batch_size)
+        rows, by = (steps, self.config.train.batch_size), self.batch_shardings
         leaves = {
-            "x": ((*rows, *self.example_shape), "uint8", stacked_inputs(self.mesh)),
-            "y": (
-                (*rows, *self.task.target_shape),
-                self.task.target_dtype,
-                stacked_rows(self.mesh),
-            ),
-            "weight": (rows, "float32", stacked_rows(self.mesh)),
+            "x": ((*rows, *self.example_shape), "uint8", by.inputs),
+            "y": ((*rows, *self.task.target_shape), self.task.target_dtype, by.rows),
+            "weight": (rows, "float32", by.rows),
         }
         return {
             name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

@@ -1,8 +1,15 @@
 """What a checkpoint stores beside the arrays: where the run is, and what it has found so far."""
 
-from dataclasses import MISSING, asdict, dataclass, field, fields
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxdna.errors import NotFiniteError
+from jaxdna.tasks.task import Task
 from jaxdna.training.early_stopping import EarlyStopping
 
 Row = dict[str, Any]
@@ -33,8 +40,41 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
 
-    def add(self, metrics: dict[str, Any]) -> None:
-        """Takes the metrics of one call, each an array [steps], into the sums."""
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose parameters would be kept."""
+        return self.stopping.best_epoch
+
+    @property
+    def stop(self) -> bool:
+        """Whether the run ends before its last epoch."""
+        return self.stopping.stop
+
+    def resettle(self, settings: Mapping[str, Any]) -> None:
+        """Goes on with other settings of early stopping."""
+        self.stopping = replace(self.stopping, **settings)
+
+    def marked(self, batches: Any) -> Any:
+        """Returns batches with what a call must know of the run beside them: nothing."""
+        return batches
+
+    def add(self, metrics: Mapping[str, NDArray[np.float64]], first_step: int) -> None:
+        """Takes the metrics of one call, each an array [steps], into the sums.
+
+        Args:
+          metrics: with `loss` among them.
+          first_step: number of the first of these steps, from 0.
+
+        Raises:
+          NotFiniteError: a loss is NaN or infinite.
+        """
+        wrong = np.flatnonzero(~np.isfinite(metrics["loss"]))
+        if wrong.size:
+            loss, step = metrics["loss"][wrong[0]], first_step + int(wrong[0])
+            raise NotFiniteError(
+                f"the loss is {loss} at step {step}; the last checkpoint is intact; try a smaller "
+                "--config.optimizer.learning_rate"
+            )
         for name, values in metrics.items():
             total = self.sums.get(name, 0.0)
             for value in values.tolist():
@@ -42,11 +82,69 @@ class Progress:
             self.sums[name] = total
         self.epoch_step += len(next(iter(metrics.values())))
 
-    def end_epoch(self, row: Row) -> None:
-        """Takes the row of the epoch that is now done."""
+    def end_epoch(
+        self, validated: Mapping[str, Any], step: int, task: Task, more: Row
+    ) -> tuple[Row, bool]:
+        """Ends an epoch whose steps are done.
+
+        Args:
+          validated: scores of the validation split.
+          step: steps of the run so far.
+          task: has the names of what is counted.
+          more: of the strategy itself, for the row.
+
+        Returns:
+          The row of metrics.jsonl, and whether the epoch is the best so far.
+
+        Raises:
+          NotFiniteError: the validation loss is NaN or infinite.
+        """
+        means = {"loss": "loss"} | dict(task.counted)
+        row = {
+            "epoch": self.epoch + 1,
+            "step": step,
+            **{f"train_{k}": self.sums[v] / self.sums["weight"] for v, k in means.items()},
+            **{f"val_{score}": validated[score] for score in ("loss", *task.followed)},
+            "seconds": round(self.epoch_seconds, 4),
+            **more,
+        }
+        # The losses of training are those before each update: the last one is not in them.
+        if not math.isfinite(row["val_loss"]):
+            raise NotFiniteError(
+                f"the validation loss is {row['val_loss']} at step {step}; the last checkpoint is "
+                "intact; try a smaller --config.optimizer.learning_rate"
+            )
+        improved = self.stopping.update(row["epoch"], row)
         self.rows.append(row)
         self.epoch += 1
         self.epoch_step, self.epoch_seconds, self.sums = 0, 0.0, {}
+        return row, improved
+
+    def seen(self, batch_size: int, examples: int) -> int:
+        """Returns how many examples were trained on, each as often as it was.
+
+        Args:
+          batch_size: global batch.
+          examples: size of the training split.
+        """
+        return self.epoch * examples + min(self.epoch_step * batch_size, examples)
+
+    def said(self, improved: bool) -> str:
+        """Returns what the line of an epoch says of its rank."""
+        return "  best" if improved else "      "  # as wide: the line does not jump
+
+    def chosen(self, tree: Any) -> Any:
+        """Returns the parameters of one network, those that the run is for."""
+        return tree
+
+    def pooled(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the run's answer, float32 [examples, outputs]."""
+        return outputs
+
+    def about(self, task: Task, targets: NDArray, outputs: NDArray[np.float32] | None) -> Row:
+        """Returns what the summary says beside the scores: of one network nothing."""
+        del task, targets, outputs
+        return {}
 
     def to_json(self) -> dict[str, Any]:
         """Returns JSON values that `from_json` takes back."""
@@ -59,8 +157,8 @@ class Progress:
         Raises:
           ValueError: it is something else.
         """
-        value = _checked(cls, value)
-        stopping = EarlyStopping(**_checked(EarlyStopping, value.pop("stopping")))
+        value = checked(cls, value)
+        stopping = EarlyStopping(**checked(EarlyStopping, value.pop("stopping")))
         progress = cls(stopping, **value)
         for i, row in enumerate(progress.rows):
             if not is_row(row) or row["epoch"] != i + 1:
@@ -98,7 +196,7 @@ def _are_numbers(value: Any) -> bool:
 _TYPES: dict[Any, Any] = {float: int | float, float | None: int | float | None}
 
 
-def _checked(kind: type, value: Any) -> dict[str, Any]:
+def checked(kind: type, value: Any) -> dict[str, Any]:
     """Returns `value` if it has the fields of the dataclass `kind`, each of its type.
 
     Fields with a default may be missing: an earlier version did not have them all.

@@ -1,5 +1,7 @@
 """Every record and window gets its own exact score, once and in order, however it is cut."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -207,3 +209,17 @@ def test_rows_never_exceed_the_stretch_and_waste_little():
     # Windows of 500 every 250 bases share their rows: little more than one scan of each base.
     row = row_length(486, 15, stride=250)
     assert (250 // row + 1) * (row + 14) < 1.7 * 250
+
+
+@pytest.mark.parametrize("strands", ["forward", "average", "max"])
+def test_an_ensemble_answers_with_the_mean_of_its_networks(trained, strands):
+    rng = np.random.default_rng(1)
+    members = tuple(
+        jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), trained.params)
+        for _ in range(3)
+    )
+    codes = rng.integers(0, 4, 40, dtype=np.uint8)
+    scorer = ScanScorer(replace(trained, ensemble=members), strands)
+    found = scorer.outputs(codes, np.array([0]), np.array([40 - WIDTH + 1]))
+    expected = np.mean([plain_logit(params, codes, strands) for params in members])
+    np.testing.assert_allclose(found, [[expected]], rtol=0, atol=tolerance(members[0]))

@@ -73,7 +73,7 @@ def runs(files):
         ]
         config = load_config("configs/fasta.py", settings)
         mesh, dataset = make_mesh(config, jax.devices()[:devices]), load_dataset(config)
-        program = program_of(config.strategy).of(config, mesh, dataset.spec)
+        program = program_of(config).of(config, mesh, dataset.spec)
         folder, console = RunFolder(files / f"run{len(made)}"), Console(quiet=True)
         with Guard(config.watchdog, owns_process=False) as guard, folder.locked(console):
             folder.open(program.config)

@@ -43,7 +43,7 @@ def program(kind, *overrides, devices=1):
     file, own = KINDS[kind]
     config = load_config(file, [*own, *SGD, *overrides])
     mesh = make_mesh(config, jax.devices()[:devices])
-    return program_of(config.strategy).of(config, mesh, data(kind).spec)
+    return program_of(config).of(config, mesh, data(kind).spec)
 
 
 def stacked(kind):

@@ -34,7 +34,9 @@ def mesh(devices):
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("make", [resident_feed, streamed_feed])
 def test_both_feeds_bring_the_rows_that_the_batch_function_names(split, devices, make):
-    feed = make(split, 3, 16, mesh(devices))
+    config = load_config("configs/tal1.py", ["seed=3", "train.batch_size=16", "data.length=30"])
+    program = Program(config, mesh(devices), (30,), of_classes(2), 103)
+    feed = make(split, program.rows(103), program.batch_shardings)
     fed = feed(5, 2)  # the second is the epoch's last batch, partly filled
     rows, weights = batch_rows(3, 5, 2, 103, 16)
     np.testing.assert_array_equal(fed["x"], split.x[rows])

@@ -68,7 +68,7 @@ def train(config, flags, devices):
     dataset = load_dataset(config)
     split = dataset.splits["train"]
     mesh = make_mesh(config, jax.devices()[:devices])
-    program = program_of(config.strategy).of(config, mesh, dataset.spec)
+    program = program_of(config).of(config, mesh, dataset.spec)
     state, losses, call = program.init(), [], program.compiled(1)
     for step in range(STEPS):
         rows, weight = batch_rows(0, step, 1, len(split), 16)

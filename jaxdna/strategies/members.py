@@ -1,0 +1,209 @@
+"""Many networks of one shape in one program: the members of a run, each as if it trained alone.
+
+Every array of the state has one more axis before its own, that of the members, which the mesh's
+axis `member` splits. The training examples lie on the devices once, and each member takes the rows
+that a run of its own would take. The call of one network is mapped over the members as it is: on a
+CPU one after the other, each with the bits of a run of its own; on accelerators side by side, as
+`jax.vmap` has it, since one small network does not fill them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+
+from jaxdna.console import table
+from jaxdna.data.batches import Rows, batch_rows
+from jaxdna.errors import UserError
+from jaxdna.member_settings import member_settings
+from jaxdna.parallel.mesh import divisors
+from jaxdna.parallel.sharding import replicated, stacked_inputs, stacked_rows
+from jaxdna.training.feed import Shardings
+from jaxdna.training.member_progress import MemberProgress
+from jaxdna.training.program import Program
+from jaxdna.training.progress import Progress
+from jaxdna.training.state import Params, TrainState
+from jaxdna.training.step import Gradient, Metrics, Step
+
+AXIS = "member"
+
+
+@dataclass(frozen=True)
+class MemberProgram(Program):
+    """The step of one network for all members; see `Program`."""
+
+    progress: ClassVar[type[Any]] = MemberProgress
+    lead: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Raises UserError where the mesh cannot split the members, or what they hold."""
+        count, size = len(self.settings), self.mesh.shape[AXIS]
+        if count % size:
+            raise UserError(
+                f"--config.mesh.member={size} does not divide the {count} members; "
+                f"legal: {', '.join(map(str, divisors(count)))}"
+            )
+        super().__post_init__()
+
+    @cached_property
+    def settings(self) -> list[dict[str, Any]]:
+        """The dotted keys that each member changes."""
+        return member_settings(self.config)
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Of each member that of initial parameters, batches and random draws."""
+        return [one["train.seed"] for one in self.settings]
+
+    @cached_property
+    def _one(self) -> Program:
+        """The program of one member on this mesh."""
+        return Program(self.config, self.mesh, self.example_shape, self.task, self.train_examples)
+
+    @property
+    def _in_turn(self) -> bool:
+        """Whether a device computes its members one after the other, each whole.
+
+        Side by side, a CPU's caches hold them no longer: TAL1's step takes four times as long.
+        """
+        alone = self.mesh.size == self.mesh.shape[AXIS]
+        return alone and self.mesh.devices.flat[0].platform == "cpu"
+
+    def _each(self, one: Callable[..., Any], own: Any, *shared: Any) -> Any:
+        """Returns one(own, *shared) of every member, stacked; `own` is stacked, `shared` is not."""
+        if not self._in_turn:
+            axes = (0, *[None] * len(shared))
+            return jax.vmap(one, in_axes=axes, spmd_axis_name=AXIS)(own, *shared)
+        by_member, whole = PartitionSpec(AXIS), PartitionSpec()
+
+        def in_turn(own: Any, *shared: Any) -> Any:
+            return lax.scan(
+                lambda _, each: (None, one(each, *shared)),
+                None,
+                own,
+                unroll=1 if self.loops_well else True,
+            )[1]
+
+        return jax.shard_map(
+            in_turn,
+            mesh=self.mesh,
+            in_specs=(by_member, *[whole] * len(shared)),
+            out_specs=by_member,
+            check_vma=False,
+        )(own, *shared)
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that one call should hold at most; the batches of all members lie side by side."""
+        asked = self.config.train.steps_per_call
+        return asked or max(1, self._one.most_steps // len(self.settings))
+
+    @cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state: those of one member, stacked."""
+        return jax.tree.map(self._stacked, self._one.abstract_state)
+
+    def _stacked(self, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shape = (len(self.settings), *leaf.shape)
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=_by_member(leaf.sharding))
+
+    def init(self) -> TrainState:
+        """Computes the initial state, each device its own part."""
+        seeds = jnp.array(self.seeds, jnp.int32)
+        every = jax.jit(
+            lambda seeds: self._each(self._one.initial_state, seeds),
+            out_shardings=self.state_shardings,
+        )
+        return every(seeds)
+
+    def pure_call(self, sync: Callable[[Gradient], Gradient]) -> Step:
+        """Returns what `call_with` compiles: the call of one member, for those that go on."""
+        call = super().pure_call(sync)
+
+        def stay(state: TrainState, batches: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+            return state, {key: jnp.zeros(batches["weight"].shape[:1]) for key in self.task.sums}
+
+        def one(own: Any) -> tuple[TrainState, Metrics]:
+            state, active, batches = own
+            return lax.cond(active, call, stay, state, batches)
+
+        def every(states: TrainState, batches: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+            fed = {key: leaf for key, leaf in batches.items() if key != "active"}
+            return self._each(one, (states, batches["active"], fed))
+
+        return every
+
+    def pure_predict(self) -> Callable[[Params, jax.Array], jax.Array]:
+        """Returns what `predict_call` compiles; outputs have the axis of the members first."""
+        predict = super().pure_predict()
+        return lambda params, x: self._each(predict, params, x)
+
+    def rows(self, examples: int) -> Rows:
+        """Returns which examples make which batches: int32 [members, steps, batch], and weights."""
+        batch_size = self.config.train.batch_size
+
+        def rows(first: int, steps: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+            each = [batch_rows(seed, first, steps, examples, batch_size) for seed in self.seeds]
+            chosen, weights = zip(*each, strict=True)
+            return np.stack(chosen), np.stack(weights)
+
+        return rows
+
+    @property
+    def batch_shardings(self) -> Shardings:
+        """How the stacked batches of one call lie, those of each member."""
+        return Shardings(_by_member(stacked_inputs(self.mesh)), _by_member(stacked_rows(self.mesh)))
+
+    def abstract_batches(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, dtypes and shardings of one call's batches, and of `active`, who goes on."""
+        of_one = self._one.abstract_batches(steps)
+        active = jax.ShapeDtypeStruct((), "bool", sharding=replicated(self.mesh))
+        return {key: self._stacked(leaf) for key, leaf in (of_one | {"active": active}).items()}
+
+    def begin(self, targets: NDArray) -> Progress:
+        """Returns the progress of a run that begins; see `Program.begin`."""
+        each = [self.stopping(targets) for _ in self.settings]
+        begun: Any = MemberProgress.begun(each, self.settings)
+        return begun
+
+    def scores(self, targets: NDArray, outputs: NDArray) -> list[dict[str, float | None]]:
+        """Returns the scores of each member."""
+        with np.errstate(invalid="ignore"):  # one of them may be broken
+            return [super(MemberProgram, self).scores(targets, own) for own in outputs]
+
+    def keep(self, best: Params, params: Params, improved: NDArray[np.bool_]) -> Params:
+        """Returns the best parameters of each member so far."""
+        return self._keep(best, params, improved)
+
+    @cached_property
+    def _keep(self) -> Callable[..., Params]:
+        def keep(best: Params, params: Params, improved: jax.Array) -> Params:
+            def one(old: jax.Array, new: jax.Array) -> jax.Array:
+                return jnp.where(improved.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+            return jax.tree.map(one, best, params)
+
+        return jax.jit(keep, out_shardings=self.state_shardings.params)
+
+    def tables(self) -> Any:
+        """Shows who the members are."""
+        count, shown = len(self.settings), 10
+        rows = [
+            [i, ", ".join(f"{key}={value}" for key, value in one.items())]
+            for i, one in enumerate(self.settings)
+        ]
+        if count > shown:
+            rows = [*rows[: shown - 1], ["...", ""], rows[-1]]
+        yield table(f"{count} members", ("member", "settings"), rows)
+
+
+def _by_member(sharding: Any) -> NamedSharding:
+    """The sharding of arrays of one member, for all of them."""
+    return NamedSharding(sharding.mesh, PartitionSpec(AXIS, *sharding.spec))

@@ -1,0 +1,246 @@
+"""What the loop knows of many networks that are trained at once: of each what it knows of one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxdna.errors import NotFiniteError
+from jaxdna.tasks.task import Task
+from jaxdna.training.early_stopping import EarlyStopping
+from jaxdna.training.progress import Progress, Row, checked, is_row
+
+T = TypeVar("T")
+
+
+@dataclass
+class MemberProgress:
+    """The progress of a run of many members; its attributes and methods are those of `Progress`.
+
+    A member that has stopped early, or whose loss is not finite, is left as it is: its steps are
+    not taken any more, and nothing of it changes.
+
+    Attributes:
+      members: of each what a run of its own would know.
+      settings: of each the dotted keys that it changes.
+      broken: of each why it cannot go on; '' while it can.
+      epoch: epochs done, by the members that go on.
+      epoch_step: steps done in the next epoch.
+      epoch_seconds: time that these steps took.
+      seconds: of the whole run by name.
+      rows: one row of metrics.jsonl for each epoch done, means over the members that took part.
+    """
+
+    members: list[Progress]
+    settings: list[dict[str, Any]]
+    broken: list[str]
+    epoch: int = 0
+    epoch_step: int = 0
+    epoch_seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def begun(
+        cls, stopping: list[EarlyStopping], settings: list[dict[str, Any]]
+    ) -> "MemberProgress":
+        """Returns the progress of a run that begins, with what each member stops by and changes."""
+        return cls([Progress(one) for one in stopping], settings, [""] * len(stopping))
+
+    @property
+    def going_on(self) -> NDArray[np.bool_]:
+        """Which members have neither stopped nor broken: bool [members]."""
+        each = zip(self.members, self.broken, strict=True)
+        return np.array([not (why or one.stop) for one, why in each])
+
+    @property
+    def whole(self) -> list[int]:
+        """The members whose losses have all been finite."""
+        return [i for i, why in enumerate(self.broken) if not why]
+
+    @property
+    def best(self) -> int:
+        """The member that the validation split says is best; of equals the first."""
+        return max(self.whole, key=lambda i: self.members[i].stopping.rank)
+
+    @property
+    def stopping(self) -> EarlyStopping:
+        """What early stopping knows of the best member."""
+        return self.members[self.best].stopping
+
+    @property
+    def best_epoch(self) -> int:
+        """The best member's epoch whose parameters would be kept."""
+        return self.stopping.best_epoch
+
+    @property
+    def stop(self) -> bool:
+        """Whether no member goes on."""
+        return not self.going_on.any()
+
+    def resettle(self, settings: Mapping[str, Any]) -> None:
+        """Goes on with other settings of early stopping."""
+        for one in self.members:
+            one.resettle(settings)
+
+    def marked(self, batches: Any) -> Any:
+        """Returns batches with `active`, bool [members]: who goes on."""
+        return batches | {"active": self.going_on}
+
+    def add(self, metrics: Mapping[str, NDArray[np.float64]], first_step: int) -> None:
+        """Takes the metrics of one call, each an array [members, steps].
+
+        Raises:
+          NotFiniteError: no member is left whose loss is finite.
+        """
+        for i in np.flatnonzero(self.going_on).tolist():
+            own = {name: values[i] for name, values in metrics.items()}
+            self._unless_broken(i, partial(self.members[i].add, own, first_step))
+        self.epoch_step += metrics["loss"].shape[1]
+
+    def _unless_broken(self, i: int, act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except NotFiniteError as error:
+            self.broken[i] = str(error).partition(";")[0]
+            if all(self.broken):
+                raise
+            return None
+
+    def end_epoch(
+        self, validated: list[Mapping[str, Any]], step: int, task: Task, more: Row
+    ) -> tuple[Row, NDArray[np.bool_]]:
+        """Ends an epoch whose steps are done.
+
+        Args:
+          validated: scores of the validation split by each member.
+          step: steps of each member so far.
+          task: has the names of what is counted.
+          more: of the strategy itself, for the row.
+
+        Returns:
+          The row of metrics.jsonl, and for whom the epoch is the best so far, bool [members].
+
+        Raises:
+          NotFiniteError: no member is left whose loss is finite.
+        """
+        rows, improved = [], np.zeros(len(self.members), dtype=bool)
+        for i in np.flatnonzero(self.going_on).tolist():
+            own, scores = self.members[i], validated[i]
+            own.epoch_seconds = self.epoch_seconds
+            ended = self._unless_broken(i, partial(own.end_epoch, scores, step, task, more))
+            if ended:
+                rows.append(ended[0])
+                improved[i] = ended[1]
+        known = rows or self.rows[-1:]  # the last that went on may have broken
+        row = {key: _mean([one[key] for one in known]) for key in known[0]}
+        row |= {"epoch": self.epoch + 1, "step": step, "members": len(rows)}
+        self.rows.append(row)
+        self.epoch += 1
+        self.epoch_step, self.epoch_seconds = 0, 0.0
+        return row, improved
+
+    def seen(self, batch_size: int, examples: int) -> int:
+        """Returns how many examples all members were trained on; see `Progress.seen`."""
+        return sum(one.seen(batch_size, examples) for one in self.members)
+
+    def said(self, improved: NDArray[np.bool_]) -> str:
+        """Returns what the line of an epoch says: means, of how many, and who does not go on."""
+        count = len(self.members)
+        broken, going = count - len(self.whole), int(self.going_on.sum())
+        stopped = count - broken - going
+        parts = [
+            f"{int(improved.sum())} of {count} best",
+            *([f"{stopped} stopped"] if stopped else []),
+            *([f"{broken} broken"] if broken else []),
+        ]
+        return "  " + ", ".join(parts)
+
+    def chosen(self, tree: Any) -> Any:
+        """Returns the parameters of the best member."""
+        return jax.tree.map(lambda leaf: leaf[self.best], tree)
+
+    def pooled(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the ensemble's answer: the mean of the outputs of the members that are whole.
+
+        Args:
+          outputs: float32 [members, examples, outputs].
+        """
+        return mean_outputs(outputs[self.whole])
+
+    def about(self, task: Task, targets: NDArray, outputs: NDArray[np.float32] | None) -> Row:
+        """Returns `members` and `ensemble` of the summary.
+
+        Args:
+          task: what was asked.
+          targets: [examples, *target_shape] of the test split.
+          outputs: float32 [members, examples, outputs]; None where there is no test split.
+        """
+        return {
+            "members": [
+                self._about_one(i, task, targets, outputs) for i in range(len(self.broken))
+            ],
+            "ensemble": {
+                "members": self.whole,
+                "test": None if outputs is None else task.scores(targets, self.pooled(outputs)),
+            },
+        }
+
+    def _about_one(
+        self, i: int, task: Task, targets: NDArray, outputs: NDArray[np.float32] | None
+    ) -> Row:
+        own, settings = self.members[i], dict(self.settings[i])
+        epoch = own.best_epoch
+        best = own.rows[epoch - 1] if epoch else {}
+        finite = outputs is not None and bool(np.isfinite(outputs[i]).all())
+        return {
+            "seed": settings.pop("train.seed", None),
+            "fold": settings.pop("members.fold", None),
+            "settings": settings,
+            "best_epoch": epoch,
+            "epochs": own.epoch,
+            "stopped_early": own.stop,
+            "broken": self.broken[i] or None,
+            "validation": {score: best.get(f"val_{score}") for score in ("loss", *task.followed)},
+            "test": task.scores(targets, outputs[i]) if outputs is not None and finite else None,
+        }
+
+    def to_json(self) -> Row:
+        """Returns JSON values that `from_json` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> "MemberProgress":
+        """Returns what `to_json` wrote, after checking it.
+
+        Raises:
+          ValueError: it is something else.
+        """
+        value = checked(cls, value)
+        members = [Progress.from_json(one) for one in value.pop("members")]
+        progress = cls(members, **value)
+        settings, broken = progress.settings, progress.broken
+        if not len(members) == len(settings) == len(broken) > 0:
+            raise ValueError("its members do not fit together")
+        if not all(isinstance(one, dict) for one in settings):
+            raise ValueError("its settings are of the wrong type")
+        if not all(isinstance(one, str) for one in broken) or all(broken):
+            raise ValueError("its members are of the wrong type")
+        if not all(map(is_row, progress.rows)) or len(progress.rows) != progress.epoch:
+            raise ValueError("its rows of metrics do not fit its epochs")
+        return progress
+
+
+def mean_outputs(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the answer of an ensemble, the mean of [networks, ...]; of one network its own."""
+    return outputs[0] if len(outputs) == 1 else outputs.mean(axis=0, dtype=np.float64).astype("f4")
+
+
+def _mean(values: list[Any]) -> Any:
+    """The mean of the numbers among them; None where there are none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
