@@ -37,7 +37,7 @@ from jaxdna.runs.own_folder import own_folder
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained, load_trained
 from jaxdna.schema import ATTRIBUTION_METHODS, ATTRIBUTION_REFERENCES, STRAND_CHOICES
-from jaxdna.storage.places import Place, Url, place_of
+from jaxdna.storage.places import Place, Url, input_place, place_of
 
 if TYPE_CHECKING:
     from jaxdna.analysis.attribution import Attributed
@@ -319,7 +319,7 @@ class Run:
                 self.folder, self.config, strands, self._console, self._member
             )
         check_files(files)
-        paths = {key: str(_path(key, value)) for key, value in files.items()}
+        paths = {key: str(input_place(_path(key, value))) for key, value in files.items()}
         inputs = (self.folder.read_data() or {}).get("inputs", [])
         keys = self.folder.read_train_keys()
         return evaluate_files(self.model, paths, strands, self._console, inputs, keys)

@@ -1,6 +1,5 @@
 """Scores of a trained model: on its own test split, or on labelled files."""
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from jaxdna.models.network import parameter_count
 from jaxdna.parallel.peers import meet, one_fate
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained, check_member
+from jaxdna.storage.fetched import is_input_file
 from jaxdna.strategies.prepare import prepare
 from jaxdna.tasks.task import Task
 from jaxdna.training.checkpoint import load_best, load_members, params_sha256
@@ -131,7 +131,7 @@ def evaluate_files(
       UserError: a file is wrong, or holds one class only.
     """
     # A pipe can be read once only, and is left alone.
-    read = [path for key, path in files.items() if key != "labels" and os.path.isfile(path)]
+    read = [path for key, path in files.items() if key != "labels" and is_input_file(path)]
     digests = {path: file_digest(path) for path in read}
     if "positives" in files and len(read) == 2 and len(set(digests.values())) == 1:
         raise UserError(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jaxdna.data.streams import reason
 from jaxdna.errors import UserError
+from jaxdna.storage.fetched import local_path
 
 # A file is remembered once nobody has touched it for so long: a write within the resolution of its
 # times, or through a page that is mapped and not yet written back, could leave them as they are.
@@ -34,13 +35,14 @@ def file_digest(path: str | Path, memory: Path | None = None) -> str:
             "stdin cannot be trained on, since a rerun could not read it again; give a file"
         )
     place = None
-    if memory is not None:
-        name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:20]
-        place = memory / f"{name}.json"
     try:
-        if stat.S_ISFIFO(os.stat(path).st_mode):  # to open it would wait for a writer
+        at = local_path(path)
+        if memory is not None:
+            name = hashlib.sha256(os.fsencode(os.path.realpath(at))).hexdigest()[:20]
+            place = memory / f"{name}.json"
+        if stat.S_ISFIFO(os.stat(at).st_mode):  # to open it would wait for a writer
             raise UserError(f"{path} is a pipe, which a rerun could not read again; give a file")
-        with open(path, "rb") as file:
+        with open(at, "rb") as file:
             now = time.time()
             state = _state(file.fileno())
             if place and (known := _recall(place, state)):

@@ -19,8 +19,10 @@ from jaxdna.data.streams import display, reason
 from jaxdna.data.two_bit import MAGIC, TwoBit
 from jaxdna.errors import UserError, nearest
 from jaxdna.storage.disk import DiskFolder
+from jaxdna.storage.fetched import local_path
 from jaxdna.storage.made_once import made_once
 from jaxdna.storage.manifest import damage
+from jaxdna.storage.places import Place, input_place
 
 _MANY_BASES = 2**26
 _MOST_BYTES = 2**30  # of one read: Linux gives no more than 2 GiB
@@ -52,7 +54,7 @@ class Genome:
           ambiguous: see the attribute.
           cache: the folder of indices; `auto` is the user's own.
         """
-        self.path, self.ambiguous, self._cache = Path(path), ambiguous, cache
+        self.path, self.ambiguous, self._cache = input_place(path), ambiguous, cache
         self._letters = _open(self.path, cache_folder(str(cache)))
         self.lengths = self._letters.lengths
 
@@ -167,23 +169,24 @@ class _File:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _open(path: Path, cache: Path) -> _Letters:
+def _open(name: Place, cache: Path) -> _Letters:
     try:
+        path = local_path(name)
         # To open a pipe would wait for a writer.
         if str(path) == "-" or not (path.is_dir() or stat.S_ISREG(path.stat().st_mode)):
             raise UserError(
-                f"genome {display(path)} is a pipe or a device, but windows are read at random "
-                "positions; give a file, FASTA (plain, gzip or bgzip) or .2bit"
+                f"genome {display(str(name))} is a pipe or a device, but windows are read at "
+                "random positions; give a file, FASTA (plain, gzip or bgzip) or .2bit"
             )
         file = _File(path)
         if file.read(0, 4) in MAGIC:
-            return TwoBit(file.read, str(path))
+            return TwoBit(file.read, str(name))
         plain, index = _indexed(path, cache)
         return _Fasta(file if plain == path else _File(plain), index)
     except OSError as error:
         raise UserError(
-            f"genome {path} cannot be read ({reason(error, path)}); give a FASTA file, plain, "
-            "gzip or bgzip, or .2bit"
+            f"genome {name} cannot be read ({reason(error, str(name))}); give a FASTA file, "
+            "plain, gzip or bgzip, or .2bit"
         ) from error
 
 

@@ -12,6 +12,8 @@ from typing import IO
 from jaxdna.data.memory import require_memory
 from jaxdna.errors import UserError
 from jaxdna.progress import counted
+from jaxdna.storage.fetched import local_path
+from jaxdna.storage.places import Url, input_place
 
 BLOCK_BYTES = 8 * 2**20
 _GZIP_READ_BYTES = 2**17  # a bgzip member is 64 KiB at most: what is left of a read is copied often
@@ -146,11 +148,13 @@ def reason(error: OSError, path: str | Path) -> str:
     A run keeps the paths that it was given, and may be asked from another folder.
     """
     cause = (error.strerror or str(error)).lower()
-    return cause if Path(path).is_absolute() or str(path) == "-" else f"{cause} in {Path.cwd()}"
+    place = input_place(path)
+    whole = isinstance(place, Url) or place.is_absolute() or str(path) == "-"
+    return cause if whole else f"{cause} in {Path.cwd()}"
 
 
 def _open(path: str | Path) -> nullcontext[IO[bytes]] | IO[bytes]:
-    return nullcontext(sys.stdin.buffer) if str(path) == "-" else open(path, "rb")
+    return nullcontext(sys.stdin.buffer) if str(path) == "-" else open(local_path(path), "rb")
 
 
 def _regroup(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jaxdna.data.genome import Genome, naming_hint
 from jaxdna.data.intervals import Windows
 from jaxdna.errors import UserError
+from jaxdna.storage.fetched import local_path
 
 _MAGIC = 0x888FFC26.to_bytes(4, "little")  # of either byte order
 _HEADER_BYTES, _ZOOM_BYTES = 64, 24
@@ -79,8 +80,9 @@ def _read(
 
     found, measure = np.empty(len(windows), np.float32), STATISTICS[statistic]
     try:
-        _check_begin(path)
-        with closing(pyBigWig.open(path)) as track:
+        at = str(local_path(path))
+        _check_begin(at)
+        with closing(pyBigWig.open(at)) as track:
             _require_same(path, track.chroms(), windows, genome)
             # One chromosome after the other: the file is read in order.
             for row in np.lexsort((starts, windows.chromosomes)).tolist():

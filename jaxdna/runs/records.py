@@ -1,9 +1,9 @@
 """What stands in the JSON files of a run folder, and whether what is read is such a thing."""
 
-from pathlib import Path
 from typing import Any
 
 from jaxdna.data.dataset import Dataset
+from jaxdna.storage.places import input_place
 from jaxdna.tasks.kinds import task_of
 
 
@@ -70,7 +70,7 @@ def data_record(dataset: Dataset) -> dict[str, Any]:
         "task": dataset.task.record(),
         "splits": {name: len(split) for name, split in dataset.splits.items()},
         "inputs": [
-            source._asdict() | {"absolute": str(Path(source.path).absolute())}
+            source._asdict() | {"absolute": str(input_place(source.path).absolute())}
             for source in dataset.inputs
         ],
         "notes": list(dataset.notes),

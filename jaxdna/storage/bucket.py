@@ -6,25 +6,23 @@ limit.
 """
 
 import errno
-import logging
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jaxdna.errors import UserError
 from jaxdna.storage.bucket_lock import BucketLock
 from jaxdna.storage.files import Folder
 from jaxdna.storage.manifest import NAME as MANIFEST
 from jaxdna.storage.manifest import write_manifest
 from jaxdna.storage.places import Url
+from jaxdna.storage.remote import file_system, os_errors
 
-_LIBRARIES = {"gs": ("gcsfs", "gcs")}  # of a scheme: its module and our extra
 _FIRST_SECONDS = 6.0  # for the first answer, so that a wrong name is known soon
 _SECONDS = 120.0  # for any other: one object goes or comes, with all repetitions
 _PAUSE_SECONDS = 2.0  # between two uploads of a file that grows; stores take about one a second
@@ -51,20 +49,7 @@ class BucketFolder(Folder):
 
     @cached_property
     def _store(self) -> Any:
-        scheme = str(self.path).partition(":")[0]
-        module, extra = _LIBRARIES[scheme]
-        import fsspec
-
-        logging.getLogger(module).setLevel(logging.CRITICAL)  # all that it logs it raises too
-        # Others write there as well: TensorStore, and the other hosts. Orbax' paths heed it too.
-        fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
-        try:
-            return fsspec.filesystem(scheme)
-        except ImportError:
-            raise UserError(
-                f"{self.path} needs the package {module}, which is not installed; run "
-                f"pip install 'jaxdna[{extra}]', or give a folder on a disk"
-            ) from None
+        return file_system(self.path)
 
     def ask(self, call: str, name: str | list[str], *arguments: Any, **options: Any) -> Any:
         """Returns what a call of fsspec's file system returns.
@@ -80,29 +65,14 @@ class BucketFolder(Folder):
         """
         names = [self._key(one) for one in name] if isinstance(name, list) else self._key(name)
         store, limit = self._store, self._limit
-        with self._as_os_errors(str(names), limit):
-            answer = getattr(store, call)(names, *arguments, timeout=limit, **options)
+        with os_errors(str(names), limit):
+            try:
+                answer = getattr(store, call)(names, *arguments, timeout=limit, **options)
+            except FileNotFoundError:  # an answer too
+                self._limit = _SECONDS
+                raise
         self._limit = _SECONDS
         return answer
-
-    @contextmanager
-    def _as_os_errors(self, name: str, limit: float) -> Iterator[None]:
-        """Every library has errors of its own, and half of the system's have no sentence."""
-        try:
-            yield
-        except FileNotFoundError:
-            self._limit = _SECONDS  # it is an answer
-            raise FileNotFoundError(errno.ENOENT, "it is not there", name) from None
-        except FileExistsError:
-            raise
-        except TimeoutError:
-            said = f"no answer within {limit:g} s"
-            raise TimeoutError(errno.ETIMEDOUT, said) from None
-        except Exception as error:
-            said = " ".join((str(error) or repr(error)).split())[:300]
-            denied = isinstance(error, PermissionError) or said.startswith("Forbidden")
-            kind = (errno.EACCES, f"permission denied: {said}") if denied else (errno.EIO, said)
-            raise OSError(*kind) from error
 
     def _key(self, name: str) -> str:
         return str(self.path / name)
@@ -160,7 +130,7 @@ class BucketFolder(Folder):
     def _uploaded(self, name: str) -> None:
         """Waits for the last upload of a file that grows."""
         if name in self._uploads:
-            with self._as_os_errors(name, _SECONDS):
+            with os_errors(name, _SECONDS):
                 self._uploads.pop(name)[2].result(_SECONDS)
 
     def _settle(self) -> None:

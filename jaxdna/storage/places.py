@@ -44,15 +44,21 @@ def place_of(text: str | Path, flag: str = "--workdir") -> Place:
     if scheme not in STORES:
         shown = f"{scheme}://{str(text)[found.end() :]}"
         raise UserError(
-            f"{flag}={shown}: the scheme {scheme}:// is unknown; legal: a folder on a "
+            f"{flag}={shown}: the scheme {scheme}:// is unknown; give a folder on a "
             "disk, or gs://BUCKET/FOLDER"
         )
     if len(url.parts) < 3:
         raise UserError(
-            f"{flag}={url} names no folder in a bucket; legal: {scheme}://BUCKET/FOLDER, such as "
+            f"{flag}={url} names no folder in a bucket; give {scheme}://BUCKET/FOLDER, such as "
             f"{url if len(url.parts) > 1 else scheme + '://bucket'}/runs/a"
         )
     return url
+
+
+def input_place(name: str | Place) -> Place:
+    """Returns what names an input file, which may also be read over `https://`."""
+    found = _SCHEME.match(str(name))
+    return Url(name) if found and found[1] in (*STORES, "https") else Path(name)
 
 
 def beside(place: Place, suffix: str) -> Path:

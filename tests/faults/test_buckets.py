@@ -114,7 +114,7 @@ def test_fault_34_rights_that_are_taken_away_end_a_run_and_the_rerun_has_the_sam
     [
         ("gs://nowhere/runs/a", "cannot be written (there is no bucket nowhere); give another"),
         ("gs://bkt/runs", "--workdir=gs://bkt/runs holds other files and no run"),
-        ("ftp://host/run", "--workdir=ftp://host/run: the scheme ftp:// is unknown; legal: a"),
+        ("ftp://host/run", "--workdir=ftp://host/run: the scheme ftp:// is unknown; give a"),
     ],
 )
 def test_fault_04_a_bucket_that_cannot_hold_the_run_is_refused(

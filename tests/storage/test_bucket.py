@@ -85,7 +85,7 @@ def test_a_folder_in_a_bucket_answers_as_one_on_a_disk_does(folder, tmp_path):
     ("hurt", "said"),
     [
         (lambda store, at: store.put(f"{at}/a", b"b" * 10), "the digest of a is not the one"),
-        (lambda store, at: store.put(f"{at}/a", b"a" * 9), "a has 9 bytes and not 10"),
+        (lambda store, at: store.put(f"{at}/a", b"a" * 9), "a has 9 bytes instead of 10"),
         (lambda store, at: store.delete(f"{at}/a"), "a is missing"),
         (lambda store, at: store.put(f"{at}/b", b""), "b does not belong to it"),
     ],
@@ -228,9 +228,9 @@ def test_nothing_above_the_folder_is_listed(folder, store):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("gcs://bkt/run", r"--workdir=gcs://bkt/run: the scheme gcs:// is unknown; legal: a"),
+        ("gcs://bkt/run", r"--workdir=gcs://bkt/run: the scheme gcs:// is unknown; give a"),
         ("http://host/run", "the scheme http:// is unknown"),
-        ("gs://bkt", "--workdir=gs://bkt names no folder in a bucket; legal: gs://BUCKET/FOLDER"),
+        ("gs://bkt", "--workdir=gs://bkt names no folder in a bucket; give gs://BUCKET/FOLDER"),
         ("gs://", "names no folder in a bucket"),
     ],
 )

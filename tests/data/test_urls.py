@@ -1,0 +1,125 @@
+"""Input files under URLs: the same bytes, fetched once, and a sentence where they cannot be."""
+
+import functools
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from jaxdna.config import load_config
+from jaxdna.data.digests import file_digest
+from jaxdna.data.genome import Genome
+from jaxdna.data.registry import load_dataset
+from jaxdna.data.streams import read_blocks, read_lines
+from jaxdna.errors import UserError
+from jaxdna.storage import fetched
+from tools.object_store import Fault, ObjectStore
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    with ObjectStore() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        fetched._fetched.cache_clear()
+        yield store
+        fetched._fetched.cache_clear()
+
+
+def test_a_file_in_a_bucket_is_fetched_once_and_anew_where_it_has_changed(store, monkeypatch):
+    monkeypatch.setattr(fetched, "_BLOCK", 1000)
+    text = b">a\n" + b"ACGT" * 1000 + b"\n"
+    store.put("data/g.fa", text)
+    store.faults[:] = [
+        Fault("GET .*alt=media", status=503, times=1),
+        Fault("GET .*alt=media", status=0, times=1),  # in the middle of a block
+    ]
+    url = "gs://bkt/data/g.fa"
+    assert b"".join(read_blocks(url)) == text
+    assert [fault.times for fault in store.faults] == [0, 0]
+    store.seen.clear()
+    fetched._fetched.cache_clear()  # as another process
+    assert Genome(url).codes("a", 3, 9).tolist() == [3, 0, 1, 2, 3, 0]
+    assert file_digest(url) == file_digest(fetched.local_path(url))
+    assert not any("alt=media" in one for one in store.seen)
+    store.put("data/g.fa", text.lower().replace(b"a\n", b"b\n", 1))
+    fetched._fetched.cache_clear()
+    assert list(Genome(url).lengths) == ["b"]
+
+
+def test_a_copy_that_was_damaged_is_fetched_anew(store):
+    store.put("t.tsv", b"ACGT\t1\n")
+    copy = fetched.local_path("gs://bkt/t.tsv")
+    copy.write_bytes(b"ACGA\t1\n")
+    fetched._fetched.cache_clear()
+    assert list(read_lines("gs://bkt/t.tsv")) == [(1, "ACGT\t1")]
+
+
+def test_a_data_set_from_urls_is_the_one_of_its_files(store, tmp_path):
+    for name, middle in (("positives", "CACGTG"), ("negatives", "AAAAAA")):
+        records = [f">{name}{i}\n{'ACGT'[i % 4] * 9}{middle}{'TGCA'[i // 4 % 4] * (5 + i % 3)}\n"
+                   for i in range(60)]  # fmt: skip
+        (tmp_path / f"{name}.fa").write_text("".join(records))
+        store.put(f"{name}.fa", (tmp_path / f"{name}.fa").read_bytes())
+
+    def loaded(where):
+        names = ("positives", "negatives")
+        overrides = [f"data.{name}={where}/{name}.fa" for name in names] + ["data.lengths=pad"]
+        return load_dataset(load_config("fasta", overrides))
+
+    ours, theirs = loaded("gs://bkt"), loaded(tmp_path)
+    for name, split in theirs.splits.items():
+        assert (ours.splits[name].x[:] == split.x[:]).all()
+    assert ours.inputs[0].path == "gs://bkt/positives.fa"
+    assert [source.sha256 for source in ours.inputs] == [one.sha256 for one in theirs.inputs]
+
+
+@pytest.mark.parametrize("url", ["gs://bkt/none.fa", "gs://nowhere/a.fa"])
+def test_a_url_without_a_file_is_one_sentence(store, url):
+    with pytest.raises(UserError, match=rf"{url} cannot be read \(it is not there\)"):
+        list(read_blocks(url))
+
+
+def test_a_file_that_may_not_be_read_is_one_sentence(store):
+    store.put("a.fa", b">a\nACGT\n")
+    store.faults[:] = [Fault("GET", status=403)]
+    with pytest.raises(UserError, match=r"gs://bkt/a.fa cannot be read \(permission denied"):
+        list(read_blocks("gs://bkt/a.fa"))
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl for a certificate")
+def test_a_file_is_read_over_https(store, tmp_path, monkeypatch):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out",
+         certificate], check=True, capture_output=True,
+    )  # fmt: skip
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "a.bed").write_text("chr1\t1\t9\n")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *arguments: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"https://localhost:{server.server_port}/a.bed"
+        with pytest.raises(UserError, match=r"cannot be read .*certificate verify failed"):
+            list(read_lines(url))  # a server that nobody vouches for
+        with pytest.raises(UserError, match="cannot be read"):
+            Genome(url)
+        read = f"from jaxdna.data.streams import read_lines; print(list(read_lines({url!r})))"
+        done = subprocess.run(
+            [sys.executable, "-c", read], capture_output=True, text=True, timeout=120,
+            env={**os.environ, "SSL_CERT_FILE": str(certificate)},
+        )  # fmt: skip
+        server.shutdown()
+    assert done.stdout == "[(1, 'chr1\\t1\\t9')]\n", done.stderr
+    assert done.stderr.startswith(f"fetching {url} (0.0 MB) into ")
