@@ -48,8 +48,8 @@ class DiskFolder(Folder):
         if self._handle is not None and not is_at(self._handle, self.path):
             raise FolderLost(
                 f"{self.path} was moved, removed or replaced while it was written to; nothing was "
-                "saved in its place. What was saved before is where the folder is now: bring it "
-                "back, and the same command goes on"
+                "saved in its place. What was saved before is where the folder is now: put it "
+                "back, and the same command resumes"
             )
         self.guard()
 
