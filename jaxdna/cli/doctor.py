@@ -148,7 +148,7 @@ def _check(names: list[str], devices: list[Any], json: bool) -> list[dict[str, A
 
     notes, rows = make_console(), []
     with one_fate():
-        for row in check(names, devices, notes.print):
+        for row in check(names, devices):
             rows.append(row)
             notes.print(f"{row.name}: {_verdict(row)}, {row.seconds:.1f} s")
     shown = [

@@ -10,6 +10,7 @@ import jax
 
 from jaxdna.errors import one_line
 from jaxdna.parallel.peers import largest
+from jaxdna.progress import counted
 from jaxdna.study.check_operations import operation_error, operations, rounding_limit, sum_errors
 from jaxdna.study.check_speed import Speed, rate_rows, training_speed
 from jaxdna.study.check_training import differing_bits, layouts, lost_in_checkpoint
@@ -45,12 +46,11 @@ class Here:
 
     Attributes:
       devices: all of them, of all processes.
-      note: is told what happens in checks that take long.
     """
 
-    def __init__(self, devices: Sequence[jax.Device], note: Callable[[str], None]):
+    def __init__(self, devices: Sequence[jax.Device]):
         """Takes the devices; nothing is measured yet."""
-        self.devices, self.note = devices, note
+        self.devices = devices
 
     @cached_property
     def rates(self) -> Rates:
@@ -77,10 +77,7 @@ def _sums(here: Here) -> Iterator[Row]:
 
 
 def _layouts(here: Here) -> Iterator[Row]:
-    found = []
-    for difference in layouts(here.devices):
-        found.append(difference)
-        here.note(f"  {difference.name}")
+    found = list(counted("trying every layout", layouts(here.devices)))
     worst = max(found, key=_apart)
     note = f"the furthest of {len(found)} from one device: {worst.name}"
     yield _within("one SGD step on every layout", _apart(worst), worst.bound, "relative", note)
@@ -125,19 +122,14 @@ CHECKS: dict[str, Callable[[Here], Iterator[Row]]] = {
 }
 
 
-def check(
-    names: Sequence[str],
-    devices: Sequence[jax.Device],
-    note: Callable[[str], None] = lambda text: None,
-) -> Iterator[Row]:
+def check(names: Sequence[str], devices: Sequence[jax.Device]) -> Iterator[Row]:
     """Runs checks and yields what each finds; one that fails does not keep the others from running.
 
     Args:
       names: of `CHECKS`.
       devices: all devices of all processes, each of which must call.
-      note: is told what happens in checks that take long.
     """
-    here = Here(devices, note)
+    here = Here(devices)
     for name in names:
         start = time.perf_counter()
         try:

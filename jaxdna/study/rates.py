@@ -23,7 +23,8 @@ _SIDES, _SIDES_ON_CPU = (8192,), (256, 512, 1024)  # of the matrices
 _MEMORY_BYTES, _MEMORY_BYTES_ON_CPU = 2**30, 2**28  # the latter of all devices together
 _SUM_BYTES, _SUM_BYTES_ON_CPU = 2**26, 2**22
 _CACHED_BYTES, _ROUNDS = 2**20, 64
-_SECONDS, _LEAST, _MOST = 0.3, 3, 50  # of the repeats of one call, and how many there are
+_SECONDS, _SERIES = 0.2, 3  # of one series of calls, and how many there are
+_SHORTEST, _MOST_CALLS = 1e-6, 1000
 
 Clock = Callable[[], float]
 
@@ -117,17 +118,17 @@ def _each(
 
 
 def _seconds(call: Callable[..., Any], x: jax.Array, clock: Clock) -> float:
-    """The least time of one call of several."""
+    """The least mean time of one call over some series of calls."""
 
-    def once() -> float:
+    def series(count: int) -> float:
         nonlocal x
         start = clock()
-        result = jax.block_until_ready(call(x))
-        taken = clock() - start
-        x = result if x.is_deleted() else x
-        return taken
+        for _ in range(count):
+            result = jax.block_until_ready(call(x))
+            x = result if x.is_deleted() else x
+        return (clock() - start) / count
 
-    once()
-    first = largest(once())
-    count = min(_MOST, max(_LEAST, math.ceil(_SECONDS / first)))
-    return largest(min(once() for _ in range(count)))
+    series(1)
+    # Long, since the clock of a processor's time moves in steps of milliseconds.
+    count = min(_MOST_CALLS, math.ceil(_SECONDS / largest(max(series(2), _SHORTEST))))
+    return largest(min(series(count) for _ in range(_SERIES)))

@@ -13,7 +13,7 @@ from jaxdna.study.plan import plan, program_on
 from jaxdna.study.rates import measure_rates
 from jaxdna.study.step_timer import step_timer
 
-FACTOR = 6  # docs/plan.md
+FACTOR = 4  # docs/plan.md
 
 
 def test_the_bound_of_a_step_is_never_above_the_measured_time_and_not_far_below():
@@ -24,5 +24,7 @@ def test_the_bound_of_a_step_is_never_above_the_measured_time_and_not_far_below(
     rates = measure_rates(devices, time.process_time)
     measured = min(timer() for _ in range(3))
     bound = plan(program, machine=rates.machine())["roofline"]
+    least = bound["step_seconds_at_least"]
+    print(f"a step takes at least {least:.3f} s of the processor, and took {measured:.3f} s")
     assert bound["bound"] == "compute"
-    assert bound["step_seconds_at_least"] < measured < FACTOR * bound["step_seconds_at_least"]
+    assert least < measured < FACTOR * least
