@@ -1,7 +1,7 @@
 """Scores each base of sequences: what it adds to each answer of a trained network.
 
   jaxdna attribute --workdir=runs/tal1
-  jaxdna attribute --workdir=runs/tal1 --sequences=x.fa --output=x.h5 --output=x.tsv
+  jaxdna attribute --workdir=runs/tal1 --sequences=x.fa --output=x.h5
   jaxdna attribute --workdir=runs/tal1 --bed=peaks.bed --genome=g.fa --method=ism
   jaxdna attribute --workdir=runs/tal1 --variants=x.vcf --genome=g.fa
 
