@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 from jaxdna.quiet import import_jax_quietly
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from ml_collections import ConfigDict
+
     from jaxdna.api import Run, open_run, train
-    from jaxdna.config import load_config
     from jaxdna.errors import JaxdnaError, UserError
 
 __version__ = "0.2.0"
@@ -23,10 +27,26 @@ _HOMES = {
     "JaxdnaError": "errors",
     "Run": "api",
     "UserError": "errors",
-    "load_config": "config",
     "open_run": "api",
     "train": "api",
 }
+
+
+def load_config(spec: "str | Path", overrides: "Iterable[str]" = ()) -> "ConfigDict":
+    """Returns a configuration; see `jaxdna.config.load_config`.
+
+    Args:
+      spec: the name of a config, with its variant (`"tal1:report"`), or the path of a file.
+      overrides: `section.key=value` texts, in the order given; the last one wins.
+
+    Raises:
+      UserError: the file, a key or a value is wrong.
+    """
+    from jaxdna.config import load_config as load
+    from jaxdna.errors import speaking_python
+
+    with speaking_python():
+        return load(spec, overrides)
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,8 @@ from jaxdna.console import loud, make_console
 from jaxdna.data.fasta import Piece, read_fasta_pieces
 from jaxdna.data.records import join
 from jaxdna.data.sequences import encode
-from jaxdna.errors import UserError, nearest
+from jaxdna.errors import UserError, nearest, speaking_python
+from jaxdna.notebook import Interpretation, Page, report_page, run_page, shown_curves
 from jaxdna.parallel.settings import own_settings
 from jaxdna.progress import counted, shown_on
 from jaxdna.runs.guard import Guard
@@ -37,6 +38,7 @@ from jaxdna.runs.own_folder import own_folder
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained, load_trained
 from jaxdna.schema import ATTRIBUTION_METHODS, ATTRIBUTION_REFERENCES, STRAND_CHOICES
+from jaxdna.storage.files import folder_at
 from jaxdna.storage.places import Place, Url, input_place, place_of
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ _R = TypeVar("_R")
 _AT_ONCE = 10_000  # sequences given as letters that are scored together
 
 
+@speaking_python()
 @own_settings()
 def train(
     config: str | Path | ConfigDict,
@@ -114,6 +117,7 @@ def default_workdir(config: ConfigDict) -> Path:
     return Path("runs") / f"{config.data.name}-{digest[:8]}"
 
 
+@speaking_python()
 def open_run(
     workdir: str | Place,
     overrides: Iterable[str] = (),
@@ -144,7 +148,7 @@ def _shown(method: Callable[_P, _R]) -> Callable[_P, _R]:
     @wraps(method)
     def shown(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         run: Any = args[0]
-        with own_settings(), shown_on(lambda: run._console):
+        with speaking_python(), own_settings(), shown_on(lambda: run._console):
             return method(*args, **kwargs)
 
     return shown
@@ -175,6 +179,9 @@ class Run:
     def __repr__(self) -> str:
         return f"jaxdna.open_run({str(self.folder.path)!r})"
 
+    def _repr_html_(self) -> str:
+        return run_page(self.folder)._repr_html_()
+
     @property
     def summary(self) -> dict[str, Any]:
         """What summary.json holds: scores, ceiling, seconds, devices; empty if unfinished."""
@@ -186,6 +193,7 @@ class Run:
         return self.folder.read_metrics()
 
     @cached_property
+    @speaking_python()
     def config(self) -> ConfigDict:
         """The configuration that the run was begun with, and the overrides of `open_run`."""
         leaves = configs.flat(self.folder.read_model_config())
@@ -340,20 +348,67 @@ class Run:
           A list of `jaxdna.analysis.filters.FilterMotif`.
         """
         from jaxdna.analysis.filters import filter_motifs
-        from jaxdna.analysis.interpretation import read_sample, test_sample
         from jaxdna.analysis.windows import find_windows
-        from jaxdna.data.motifs import library, read_motifs
 
-        model = self.model
-        motifs, sequences = (
-            str(_path(name, value)) if value else None
-            for name, value in (("motifs", motifs), ("sequences", sequences))
-        )
-        known = read_motifs(motifs) if motifs else library()
-        sample = read_sample(model, sequences) if sequences else test_sample(model, self.folder)
+        model, (sample, known) = self.model, self._sample(sequences, motifs)
         both = model.config.model.strands != "forward"
         windows = find_windows(model, sample.codes, both)
         return filter_motifs(model, sample.codes, windows, known)
+
+    @_shown
+    def interpret(
+        self,
+        sequences: str | Path | None = None,
+        motifs: str | Path | None = None,
+        mutate: int = 3,
+        output: str | Path | None = None,
+    ) -> Interpretation:
+        """Does what `jaxdna interpret` does: filters as motifs, logos, in-silico mutagenesis.
+
+        Args:
+          sequences: see `filters`.
+          motifs: see `filters`.
+          mutate: how many of the top-scoring sequences to mutate.
+          output: the folder for tables, motif files and pictures; `interpret` in the run's if None.
+
+        Raises:
+          UserError: an argument is wrong, or the folder cannot be written.
+        """
+        from jaxdna.analysis.interpretation import interpret
+
+        if not isinstance(mutate, int) or mutate < 0:
+            raise UserError(f"mutate={mutate} is not legal: it must be an integer, 0 or more")
+        sample, known = self._sample(sequences, motifs)
+        named = place_of(_path("output", output), "--output") if output else None
+        place = named or self.folder.path / "interpret"
+        folder = folder_at(place, named or self.folder.path)
+        found = interpret(self.model, sample, known, min(mutate, len(sample.codes)), folder)
+        return Interpretation(place, **found)
+
+    def _sample(self, sequences: Any, motifs: Any) -> tuple[Any, Any]:
+        """Returns the sequences to look at, and the motifs to compare with."""
+        from jaxdna.analysis.interpretation import read_sample, test_sample
+        from jaxdna.data.motifs import library, read_motifs
+
+        known = read_motifs(str(_path("motifs", motifs))) if motifs else library()
+        if not sequences:
+            return test_sample(self.model, self.folder), known
+        return read_sample(self.model, str(_path("sequences", sequences))), known
+
+    def plot_curves(self) -> Any:
+        """Returns a matplotlib figure of the loss, and what else is followed, over the epochs.
+
+        Of a run that is under way these are its epochs until now.
+        """
+        return shown_curves(self.folder)
+
+    def report(self) -> Page:
+        """Returns report.html, which a notebook shows; its `path` is where it lies.
+
+        Raises:
+          UserError: the run has none: it is not finished, or drawing it has failed.
+        """
+        return report_page(self.folder)
 
 
 def _console(quiet: bool) -> Console:

@@ -5,8 +5,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import IO, Any, TextIO
 
 EXIT_OK = 0
@@ -25,6 +26,38 @@ EXIT_INTERRUPTED = 130  # a second Ctrl-C: nothing was saved; the shell's own co
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+
+
+# A flag, or text in backquotes, which is a command to be typed as it is.
+_FLAG = re.compile(r"(`[^`]*`)|(?<![\w/.-])--(?:config\.)?([a-z]\w*(?:[.-]\w+)*)")
+_of_a_command: ContextVar[bool] = ContextVar("of_a_command", default=False)
+
+
+def in_python(text: str) -> str:
+    """Returns a sentence on flags as one on arguments, and on keys as `load_config` takes them."""
+    spoken = _FLAG.sub(lambda found: found[1] or found[2].replace("-", "_"), text)
+    return spoken.replace("the same command", "the same call")
+
+
+@contextmanager
+def speaking_of_flags() -> Iterator[None]:
+    """Has errors speak of flags: for what a command line calls."""
+    token = _of_a_command.set(True)
+    try:
+        yield
+    finally:
+        _of_a_command.reset(token)
+
+
+@contextmanager
+def speaking_python() -> Iterator[None]:
+    """Has errors speak of arguments; not where a command line calls."""
+    try:
+        yield
+    except JaxdnaError as error:
+        if not _of_a_command.get():
+            error.args = (in_python(str(error)),)
+        raise
 
 
 def visible(text: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-_EVERY, _EVERY_IN_NOTEBOOK = 5.0, 0.3  # seconds between two lines, or two states of one
+_EVERY, _EVERY_IN_NOTEBOOK = 5.0, 0.5  # seconds between two lines, or two states of one
 _SOON = 0.3  # seconds: a loop that takes no longer has no live line
 _LONGEST_BAR, _SHORTEST_BAR = 24, 8  # columns
 
@@ -92,6 +92,7 @@ class _Watch:
 
     def __init__(self, console: "Callable[[], Console]"):
         self.console, self.loops = console, list[Loop]()
+        self.cells: list[Any] = []  # of a notebook: one output that all passing lines share
 
 
 _watched: ContextVar[_Watch | None] = ContextVar("watched", default=None)
@@ -131,7 +132,7 @@ def progress_line(
                 loop.moved = lambda ended: outer.within(loop.done / total)
             yield loop
             return
-        with _line(watch.console(), loop) as loop.moved:
+        with _line(watch, loop) as loop.moved:
             yield loop
     finally:
         watch.loops.remove(loop)
@@ -159,12 +160,13 @@ def counted(
             loop.advance()
 
 
-def _line(console: "Console", loop: Loop) -> AbstractContextManager[Callable[[bool], None]]:
+def _line(watch: _Watch, loop: Loop) -> AbstractContextManager[Callable[[bool], None]]:
     """Opens the line of a loop; what it gives is to be called whenever the loop has moved."""
+    console = watch.console()
     if console.quiet:
         return _nothing()
     if console.is_jupyter:
-        return _in_a_notebook(loop)
+        return _in_a_notebook(watch.cells, loop)
     return _on_a_terminal(console, loop) if console.is_terminal else _in_a_log(console, loop)
 
 
@@ -212,10 +214,9 @@ def _on_a_terminal(console: "Console", loop: Loop) -> Iterator[Callable[[bool], 
 
 
 @contextmanager
-def _in_a_notebook(loop: Loop) -> Iterator[Callable[[bool], None]]:
+def _in_a_notebook(shown: list[Any], loop: Loop) -> Iterator[Callable[[bool], None]]:
     from IPython.display import display
 
-    shown: list[Any] = []
     told = time.monotonic()
 
     def show(text: str) -> None:
@@ -231,11 +232,14 @@ def _in_a_notebook(loop: Loop) -> Iterator[Callable[[bool], None]]:
         if time.monotonic() - told >= _EVERY_IN_NOTEBOOK:
             show("  ".join(filter(None, loop.words())))
 
-    yield moved
-    if loop.lasting:
-        show("  ".join(filter(None, loop.words())))
-    elif shown:
-        show("")
+    try:
+        yield moved
+    finally:
+        if loop.lasting:
+            show("  ".join(filter(None, loop.words())))
+            shown.clear()
+        elif shown:
+            show("")
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 import base64
 import csv
+import html
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from jaxdna.api import default_workdir
 from jaxdna.data.motifs import load_motif
 from jaxdna.data.sequences import decode
 from jaxdna.data.simulator import simulate
+from jaxdna.errors import speaking_of_flags, speaking_python
 from jaxdna.parallel.settings import SETTINGS
 from jaxdna.runs.guard import Guard
 from jaxdna.runs.run_folder import RunFolder
@@ -131,10 +134,10 @@ def test_attribute_scores_letters_and_files_alike_and_shows_logos(run, tmp_path)
         (lambda run: jaxdna.train(3), "config=3 is not a configuration; legal: the name"),
         (lambda run: jaxdna.train(run.config, workdir=3), "workdir=3 is not a path; legal"),
         (lambda run: jaxdna.open_run(None), "workdir=None is not a path; legal"),
-        (lambda run: jaxdna.load_config(3), "--config=3 is neither a file .*; legal: attention"),
+        (lambda run: jaxdna.load_config(3), "^config=3 is neither a file .*; legal: attention"),
         (lambda run: jaxdna.load_config("tal1", "train.epochs=5"), "must be a list, such as"),
         (lambda run: jaxdna.load_config("tal1", None), "overrides=None must be a list"),
-        (lambda run: jaxdna.load_config("tal1", [3]), "--config.3 is an unknown key"),
+        (lambda run: jaxdna.load_config("tal1", [3]), r"^config\.3 is an unknown key"),
         (lambda run: run.predict(3), "sequences=3 are not sequences; legal: letters"),
         (lambda run: run.predict({"id": "ACGT"}), "are not sequences; legal: letters"),
         (lambda run: run.predict(b"ACGT"), "are not sequences; legal: letters"),
@@ -154,6 +157,12 @@ def test_attribute_scores_letters_and_files_alike_and_shows_logos(run, tmp_path)
         (lambda run: run.evaluate(table=3), "table=3 is not a path; legal"),
         (lambda run: run.filters(["ACGT"]), "sequences=.* is not a path; legal"),
         (lambda run: run.filters(motifs=3), "motifs=3 is not a path; legal"),
+        (lambda run: run.interpret(mutate=-1), "^mutate=-1 is not legal"),
+        (lambda run: jaxdna.open_run("nowhere"), "^workdir=nowhere is not a run folder"),
+        (
+            lambda run: jaxdna.train(jaxdna.load_config("tal1", ["optimizer.learning_rate=-1"])),
+            "^optimizer.learning_rate=-1 is not legal: it must be a number above 0",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_that_says_what_is_legal(run, mistake, sentence):
@@ -181,7 +190,7 @@ def test_evaluate_takes_labelled_files_that_go_together(run, tmp_path):
     table.write_text("".join(rows))
     scored = run.evaluate(table=str(table))
     assert scored["examples"] == 60 and scored["test"]["auroc"] > 0.8
-    with pytest.raises(jaxdna.UserError, match="--labels given; legal"):
+    with pytest.raises(jaxdna.UserError, match=r"^labels given; legal: positives and negatives"):
         run.evaluate(labels=str(table))
 
 
@@ -211,6 +220,62 @@ def test_the_cells_of_the_notebook_page_run(run, monkeypatch):
     assert names["run"].summary == run.summary
     assert names["again"].folder.path == default_workdir(names["config"])
     assert names["best"].motif.probabilities.shape == (15, 4)
+
+
+def test_a_run_and_its_report_show_themselves(run):
+    """In frames that run no script; a run that is under way by its epochs until now."""
+    shown = html.unescape(run._repr_html_())
+    assert shown.startswith("<iframe sandbox srcdoc=") and "<script" not in shown
+    verdict = html.escape(run.summary["verdict"])
+    for part in (verdict, "AUROC's ceiling", "<h2>Curves", "<h2>What the filters look for"):
+        assert part in shown
+    assert "Configuration and versions" not in shown
+    page = run.report()
+    assert page.path == run.folder.report and "Configuration and versions" in page._repr_html_()
+    assert run.plot_curves()._repr_png_().startswith(b"\x89PNG")
+    assert "<svg" in run.filters()[0]._repr_html_()
+
+
+def test_a_run_without_an_end_shows_its_epochs(run, tmp_path):
+    for name in ("config.json", "data.json", "metrics.jsonl"):
+        shutil.copy(run.folder.path / name, tmp_path / name)
+    unfinished = jaxdna.open_run(tmp_path, quiet=True)
+    assert "is not finished: 8 epochs are done" in unfinished._repr_html_()
+    assert unfinished.plot_curves()._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(jaxdna.UserError, match=r"has no report.html; legal: a finished run"):
+        unfinished.report()
+
+
+def test_interpret_leaves_what_the_verb_leaves_and_shows_it(run, command, tmp_path):
+    found = run.interpret(mutate=1, output=tmp_path / "api")
+    flags = [f"--workdir={run.folder.path}", "--config.runtime.cpu_devices=8", "--mutate=1"]
+    verb = json.loads(command("interpret", *flags, f"--output={tmp_path}/verb", "--json").stdout)
+    assert found.filters == verb["filters"] and found.embedded == verb["embedded"]
+    names = ("filters.tsv", "filters.meme", "mutagenesis.tsv")
+    for name in names:
+        assert (tmp_path / "api" / name).read_bytes() == (tmp_path / "verb" / name).read_bytes()
+    assert html.unescape(found._repr_html_()).count("<img ") >= 2
+
+
+@pytest.mark.parametrize(
+    ("sentence", "spoken"),
+    [
+        (
+            "--config.optimizer.learning_rate=-1 is not legal: it must be a number above 0",
+            "optimizer.learning_rate=-1 is not legal: it must be a number above 0",
+        ),
+        ("--test-positives=a--b.fa needs --config.data.x.", "test_positives=a--b.fa needs data.x."),
+        ("(`jaxdna simulate --list`); the same command resumes", None),
+    ],
+)
+def test_sentences_speak_of_arguments_where_no_command_line_calls(sentence, spoken):
+    spoken = spoken or sentence.replace("command", "call")
+    with pytest.raises(jaxdna.UserError) as caught, speaking_python():
+        raise jaxdna.UserError(sentence)
+    assert str(caught.value) == spoken
+    with pytest.raises(jaxdna.UserError) as caught, speaking_of_flags(), speaking_python():
+        raise jaxdna.UserError(sentence)
+    assert str(caught.value) == sentence
 
 
 def test_an_interrupt_in_a_notebook_saves_and_leaves_the_process_alive():

@@ -52,6 +52,11 @@ class FilterMotif:
     hits: Sequence[Hit]
     output: str = ""
 
+    def _repr_html_(self) -> str:
+        from jaxdna.analysis.report import logo_card
+
+        return f'<div style="max-width:26rem">{logo_card(self)}</div>'
+
 
 def filter_motifs(
     trained: Trained,

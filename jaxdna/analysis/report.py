@@ -26,6 +26,7 @@ from jaxdna.tasks.classes import Binary
 from jaxdna.tasks.task import Task
 
 MOST_LOGOS = 8
+_SCORES, _CURVES, _FILTERS = "Scores on the test split", "Curves", "What the filters look for"
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -90,18 +91,15 @@ def escape(text: str) -> str:
 def report_html(report: ReportData) -> str:
     """Returns the page."""
     summary, name = report.summary, escape(report.name)
-    parts = [
-        f"<h1>{name}</h1>",
-        f"<p>{escape(report.data['describe'])}</p>",
-        _headline(report),
-    ]
+    described = f"<p>{escape(report.data['describe'])}</p>"
+    parts = [f"<header><h1>{name}</h1>{described}{_headline(report)}</header>"]
     if len(report.targets):
-        parts.append(_section("Scores on the test split", _scores(report)))
-    parts.append(_section("Curves", _figures(_curves(report))))
+        parts.append(_section(_SCORES, _scores(report)))
+    parts.append(_section(_CURVES, _figures(_curves(report))))
     if len(report.targets):
         parts += _answers(report.task, report.targets, report.outputs, report.best_logits)
     if report.filters:
-        parts.append(_section("What the filters look for", _logos(report.filters, report.caveat)))
+        parts.append(_section(_FILTERS, _logos(report.filters, report.caveat)))
     parts += [
         _section("Data", _data(report.data)),
         _section("Layout and time", _layout(report)),
@@ -141,7 +139,7 @@ def folds_html(
         f"<h1>{escape(name)}</h1>",
         f"<p>Cross-validation: each of {len(targets):,} examples is scored by the model that has "
         f"not seen it. The folds' own pages: {links}</p>",
-        _section("Scores", _sizes(chance) + _table(["", "examples", *keys.values()], rows)),
+        _section("Scores", _sizes(chance) + table_html(["", "examples", *keys.values()], rows)),
         *_answers(task, targets, outputs, None),
     ]
     return _page(name, parts, summary)
@@ -168,13 +166,31 @@ def with_attributions(page: str, svg: str, method: str, answer: str) -> str:
 
 
 def _page(title: str, parts: Iterable[str], summary: dict[str, Any]) -> str:
+    return page_html(title, [*parts, f"<p>jaxdna {escape(summary['versions']['jaxdna'])}</p>"])
+
+
+def page_html(title: str, parts: Iterable[str]) -> str:
+    """Returns a page of parts, which are HTML already."""
     viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     # The icon is empty, so that no browser asks a server for one.
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">{viewport}<link rel="icon" '
         f'href="data:,"><title>{escape(title)}</title><style>{_STYLE}</style></head><body>'
-        f"{''.join(parts)}<p>jaxdna {escape(summary['versions']['jaxdna'])}</p></body></html>"
+        f"{''.join(parts)}</body></html>"
     )
+
+
+def short_page(page: str) -> str:
+    """Returns a report's page with its head, curves, filters and scores alone."""
+    sections = {
+        title: section
+        for section, title in re.findall(r"(<section><h2>(.*?)</h2>.*?</section>)", page, re.DOTALL)
+    }
+    if not sections:  # another version wrote it
+        return page
+    begin, end = page.index("<section>"), page.rindex("</section>") + len("</section>")
+    shown = (sections.get(title, "") for title in (_CURVES, _FILTERS, _SCORES, "Scores"))
+    return page[:begin] + "".join(shown) + page[end:]
 
 
 def _headline(report: ReportData) -> str:
@@ -202,7 +218,7 @@ def _scores(report: ReportData) -> str:
     if found is None:
         test = report.summary["test"]
         rows = [[label, test[key], chance[key]] for key, label in task.scored.items()]
-        return sizes + _table(["", "value", "chance"], rows) + by_output
+        return sizes + table_html(["", "value", "chance"], rows) + by_output
     rows = [
         [
             label,
@@ -214,13 +230,13 @@ def _scores(report: ReportData) -> str:
         for key, label in task.measured.items()
     ]
     columns = ["", "value", "95 % interval", "chance", *(["Bayes ceiling"] if ceiling else [])]
-    return sizes + _table(columns, rows) + by_output
+    return sizes + table_html(columns, rows) + by_output
 
 
 def _by_output(task: Task, targets: NDArray, outputs: NDArray[np.floating]) -> str:
     each = task.scores_by_output(targets, outputs) if task.outputs > 1 else {}
     rows = [[name, *(one[key] for key in task.scored)] for name, one in each.items()]
-    return _table(["", *task.scored.values()], rows) if rows else ""
+    return table_html(["", *task.scored.values()], rows) if rows else ""
 
 
 def _sizes(chance: dict[str, Any]) -> str:
@@ -250,7 +266,7 @@ def _answers(
     if counts is not None:
         names = task.classes
         rows = [[f"is {name}", *row.tolist()] for name, row in zip(names, counts, strict=True)]
-        table = _table(["", *(f"called {name}" for name in names)], rows)
+        table = table_html(["", *(f"called {name}" for name in names)], rows)
         sections.append(_section("Confusion table of the test split", table))
     return sections
 
@@ -258,20 +274,7 @@ def _answers(
 def _logos(filters: list[FilterMotif], caveat: str) -> str:
     shown = [one for one in filters if one.core][:MOST_LOGOS]
     several = len({one.output for one in filters}) > 1
-    cards = []
-    for one in shown:
-        assert one.core is not None
-        best = likely(one.hits)
-        match = (
-            f"resembles {escape(best.target)} ({best.strand} {best.offset}, p {best.p_value:.1g})"
-            if best
-            else "resembles none of the known motifs"
-        )
-        cards.append(
-            f"<figure>{logo_svg(one.core)}<figcaption>filter {one.number}, weight "
-            f"{one.weight:+.2f}{f' for {escape(one.output)}' if several else ''}, "
-            f"{one.sites:,} sites<br>{match}</figcaption></figure>"
-        )
+    cards = [logo_card(one, one.output if several else "") for one in shown]
     note = (
         f"<p>{len(shown)} of {len(filters)} filters, the most influential first; from the best "
         "windows of the test split, columns of little information cut off. Known motifs are named "
@@ -280,12 +283,31 @@ def _logos(filters: list[FilterMotif], caveat: str) -> str:
     return f'{note}<div class="logos">{"".join(cards)}</div>'
 
 
+def logo_card(one: FilterMotif, output: str = "") -> str:
+    """Returns a filter's logo with what is known of it; `output` where there are several."""
+    best = likely(one.hits)
+    match = (
+        f"resembles {escape(best.target)} ({best.strand} {best.offset}, p {best.p_value:.1g})"
+        if best
+        else "resembles none of the known motifs"
+    )
+    return (
+        f"<figure>{logo_svg(one.core) if one.core else ''}<figcaption>filter {one.number}, weight "
+        f"{one.weight:+.2f}{f' for {escape(output)}' if output else ''}, "
+        f"{one.sites:,} sites<br>{match}</figcaption></figure>"
+    )
+
+
 def _data(data: dict[str, Any]) -> str:
     rows: list[list[Any]] = [[f"{split} examples", size] for split, size in data["splits"].items()]
     rows.append(["shape of one", " x ".join(map(str, data["example_shape"]))])
     files = [[source["path"], source["sha256"]] for source in data["inputs"]]
     notes = "".join(f"<p>{escape(note)}</p>" for note in data["notes"])
-    return _table(["", ""], rows) + notes + (_table(["file", "SHA-256"], files) if files else "")
+    return (
+        table_html(["", ""], rows)
+        + notes
+        + (table_html(["file", "SHA-256"], files) if files else "")
+    )
 
 
 def _layout(report: ReportData) -> str:
@@ -301,18 +323,20 @@ def _layout(report: ReportData) -> str:
         ["examples a second", summary["samples_per_second"]],
         *([f"seconds: {key}", round(value, 2)] for key, value in summary["seconds"].items()),
     ]
-    return _table(["", ""], rows)
+    return table_html(["", ""], rows)
 
 
 def _settings(report: ReportData) -> str:
-    versions = _table(["package", "version"], [list(i) for i in report.summary["versions"].items()])
-    keys = _table(["key", "value"], [[key, str(v)] for key, v in flat(report.config).items()])
+    versions = table_html(
+        ["package", "version"], [list(i) for i in report.summary["versions"].items()]
+    )
+    keys = table_html(["key", "value"], [[key, str(v)] for key, v in flat(report.config).items()])
     digest = f"<p>parameters: <code>{report.summary['params_sha256']}</code></p>"
     return f"{digest}{versions}<details><summary>every key</summary>{keys}</details>"
 
 
 def _section(title: str, content: str) -> str:
-    return f"<h2>{escape(title)}</h2>{content}"
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
 
 
 def _figures(svgs: Iterable[str]) -> str:
@@ -320,7 +344,8 @@ def _figures(svgs: Iterable[str]) -> str:
     return f'<div class="panels">{cards}</div>'
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+def table_html(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Returns a table of numbers and plain texts."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     start = f"<thead><tr>{head}</tr></thead>" if any(columns) else ""

@@ -2,7 +2,7 @@
 
   jaxdna attribute --workdir=runs/tal1
   jaxdna attribute --workdir=runs/tal1 --sequences=x.fa --output=x.h5
-  jaxdna attribute --workdir=runs/tal1 --bed=peaks.bed --genome=g.fa --method=ism
+  jaxdna attribute --workdir=runs/tal1 --bed=x.bed --genome=g.fa --method=ism
   jaxdna attribute --workdir=runs/tal1 --variants=x.vcf --genome=g.fa
 
 deeplift_shap and integrated_gradients share out the difference between a sequence and references;

@@ -23,6 +23,7 @@ from jaxdna.errors import (
     UserError,
     nearest,
     report,
+    speaking_of_flags,
     unheard,
     visible,
 )
@@ -191,7 +192,7 @@ def _answer(arguments: list[str]) -> int:
         return int(end.code or EXIT_OK)
     parsed.overrides, parsed.command = overrides, command
     try:
-        with shown_on(_stderr):
+        with speaking_of_flags(), shown_on(_stderr):
             answer = module.run(parsed)
     except (JaxdnaError, KeyboardInterrupt) as error:
         return report(error)

@@ -37,22 +37,34 @@ def draw_curves(
     best_epoch: int,
     ceiling: dict[str, float | None] | None,
 ) -> bytes:
-    """Returns a PNG: loss, and what else is followed, over the epochs, as the report's figure 4.9.
+    """Returns `curves_figure` as PNG."""
+    return picture(curves_figure(task, rows, best_epoch, ceiling), "png", dpi=150)
+
+
+def curves_figure(
+    task: Task,
+    rows: list[dict[str, Any]],
+    best_epoch: int | None,
+    ceiling: dict[str, float | None] | None,
+    kind: Any = None,
+) -> Any:
+    """Returns a figure: loss, and what else is followed, over epochs, as the report's figure 4.9.
 
     Args:
       task: what is followed.
       rows: one dict per epoch, as in metrics.jsonl.
-      best_epoch: the epoch whose parameters were kept.
+      best_epoch: the epoch whose parameters were kept, if any.
       ceiling: best expected scores, drawn as lines; None where nobody knows them.
+      kind: the class of the figure; matplotlib's own if None.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = (kind or Figure)(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, quantity in zip(figure.subplots(1, 2), quantities(task), strict=True):
         draw_quantity(axes, quantity, task.scored[quantity], rows, best_epoch, ceiling)
-    return picture(figure, "png", dpi=150)
+    return figure
 
 
 def quantities(task: Task) -> tuple[str, str]:
@@ -65,7 +77,7 @@ def draw_quantity(
     quantity: str,
     label: str,
     rows: list[dict[str, Any]],
-    best_epoch: int,
+    best_epoch: int | None,
     ceiling: dict[str, float | None] | None,
 ) -> None:
     """Draws one of `quantities`, called `label`, on matplotlib's `axes`; see `draw_curves`."""
@@ -79,7 +91,8 @@ def draw_quantity(
         axes.plot(epochs, values, label=name, color=colour, marker=".", linewidth=1.5)
     if ceiling:
         axes.axhline(ceiling[quantity], color="0.4", linestyle=":", label="Bayes ceiling")
-    axes.axvline(best_epoch, color="0.8", zorder=0, label="best epoch")
+    if best_epoch is not None:
+        axes.axvline(best_epoch, color="0.8", zorder=0, label="best epoch")
     axes.set(xlabel="epoch", ylabel=label, title=label[0].upper() + label[1:])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
