@@ -37,6 +37,7 @@ _SECTIONS = {
     "train": "how long, and in which batches",
     "optimizer": "how parameters are updated",
     "": "the run as a whole",
+    "members": "several networks trained at once",
     "mesh": "how the devices share the arrays",
     "runtime": "devices and caches",
     "checkpoint": "what is kept for a restart",
@@ -96,7 +97,9 @@ def config_help(spec: str = "", overrides: Iterable[str] = ()) -> str:
         head = f"configs: --config=NAME --help shows its keys and values\n{columns(about.items())}"
         first = "ten keys that people change first, with their defaults"
         fields = COMMON
-    groups = [_group(about, section, fields, values) for section, about in _SECTIONS.items()]
+    others = {key.partition(".")[0] for key in fields if "." in key} - _SECTIONS.keys()
+    sections = _SECTIONS | {section: section for section in sorted(others)}
+    groups = [_group(about, section, fields, values) for section, about in sections.items()]
     return "\n\n".join(filter(None, [head, _group(first, None, ten, values), *groups]))
 
 
