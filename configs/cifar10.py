@@ -1,7 +1,7 @@
 """CIFAR-10: which of ten things does a 32 x 32 picture show? 276,138 parameters.
 
 jaxdna train --config=cifar10          the recipe that we recommend
-jaxdna train --config=cifar10:report   the report's recipe: Adam 1e-3, batch 256
+jaxdna train --config=cifar10:report   the report's: Adam 1e-3, batch 256
 jaxdna scale --config=cifar10:timing   the report's, on random pictures
 """
 

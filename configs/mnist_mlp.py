@@ -1,7 +1,7 @@
 """MNIST with the classic dense network 784-512-512-10: 669,706 parameters.
 
 jaxdna train --config=mnist_mlp          the recipe that we recommend
-jaxdna train --config=mnist_mlp:report   the report's recipe: Adam 1e-3, batch 128
+jaxdna train --config=mnist_mlp:report   the report's: Adam 1e-3, batch 128
 jaxdna scale --config=mnist_mlp:timing   the same on random pictures
 """
 
