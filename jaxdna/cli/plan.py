@@ -144,7 +144,7 @@ def _print_roofline(bound: dict[str, Any], console: Any) -> None:
     rows = [
         ["a step takes at least", _seconds(bound["step_seconds_at_least"])],
         *([f"of these: {part}", _seconds(taken)] for part, taken in bound["seconds"].items()),
-        ["examples a second, at most", f"{bound['examples_per_second_at_most']:,.0f}"],
+        ["examples per second, at most", f"{bound['examples_per_second_at_most']:,.0f}"],
         ["training of all epochs, at least", _seconds(bound["run_seconds"])],
         *([["cost of it, at least", f"{bound['cost']:.4g}"]] if bound["cost"] else []),
     ]
@@ -166,7 +166,7 @@ def _print_all(plans: list[dict[str, Any]], console: Any) -> None:
     columns = ("mesh", "exposed", "all collectives", "overlapped", "peak memory", "operations")
     console.print(
         table(
-            "Every mesh, the fewest exposed collective bytes a step first (compiled, not timed)",
+            "Every mesh, fewest exposed collective bytes per step first (compiled, not timed)",
             columns,
             [
                 [

@@ -187,6 +187,6 @@ def describe_devices(devices: list[jax.Device]) -> str:
     note = " (simulated)" if simulated else ""
     if simulated and processes == 1 and len(devices) <= cores():
         note = (
-            f" ({len(devices)} of {cores()} cores)" if len(devices) < cores() else " (one a core)"
+            f" ({len(devices)} of {cores()} cores)" if len(devices) < cores() else " (one per core)"
         )
     return f"{len(devices)} x {kind}{note}" + (f" in {processes} processes" * (processes > 1))
