@@ -1,6 +1,7 @@
 """Scores of a trained model: on its own test split, or on labelled files."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import jax
@@ -73,17 +74,23 @@ def evaluate_test_split(
             f"--workdir={folder.path} has no test split; give labelled files, such as "
             "--positives=A.fa --negatives=B.fa"
         )
-    outputs = Evaluator(prepared.program, dataset.splits["test"]).outputs(best)
+
+    @cache
+    def outputs_of(split: str) -> NDArray[np.float32]:
+        return Evaluator(prepared.program, dataset.splits[split]).outputs(best)
+
+    outputs, one = outputs_of("test"), prepared.program.gather(best)
     about: dict[str, Any] = {}
     if members:
         if member is None:
-            about = progress.about(task, targets, outputs)
+            known = {name: split.y for name, split in dataset.splits.items()}
+            about = progress.about(task, known, outputs_of)
         shown = progress.best if member is None else member
-        best = jax.tree.map(lambda leaf: leaf[shown], prepared.program.gather(best))
+        one = jax.tree.map(lambda leaf: leaf[shown], one)
         outputs = progress.pooled(outputs) if member is None else outputs[member]
     return {
-        "params": parameter_count(best),
-        "params_sha256": params_sha256(best if members else prepared.program.gather(best)),
+        "params": parameter_count(one),
+        "params_sha256": params_sha256(one),
         **_scored(task, targets, outputs),
         **about,
         "ceiling": dataset.ceiling("test") if dataset.ceiling else None,

@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         from jaxdna.console import make_console, results_console
         from jaxdna.runs.cross_validation import folds_table
         from jaxdna.runs.display import results
+        from jaxdna.runs.members_table import calibration_note, members_table
         from jaxdna.runs.own_folder import own_folder
 
         workdir = arguments.workdir
@@ -47,6 +48,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         tested = folds or any(score is not None for score in summary["test"].values())
         if tested and not arguments.json:
             results_console().print(folds_table(summary) if folds else results(summary))
+        if "members" in summary and not arguments.json:
+            results_console().print(members_table(summary))
+            make_console().print(calibration_note(summary))
         if not folds:
             _closing_notes(summary, workdir, make_console())
     return summary

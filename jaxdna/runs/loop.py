@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from jaxdna.config import flat
@@ -279,12 +281,17 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
     targets, validation = (dataset.splits[name].y for name in ("test", "validation"))
     outputs, ceiling = np.zeros((0, task.outputs), np.float32), None
     verdict = UNTESTED if stopping.left_plateau else LEARNT_NOTHING
-    more = run.progress.about(task, targets, None)
+
+    @cache
+    def outputs_of(split: str) -> NDArray[np.float32]:
+        return Evaluator(prepared.program, dataset.splits[split]).outputs(run.best, guard.wait)
+
+    with run.watch.on("eval"):
+        known = {name: split.y for name, split in dataset.splits.items()}
+        more = run.progress.about(task, known, outputs_of)
     if len(targets):
         with run.watch.on("eval"):
-            evaluator = Evaluator(prepared.program, dataset.splits["test"])
-            each = evaluator.outputs(run.best, guard.wait)
-            outputs, more = run.progress.pooled(each), run.progress.about(task, targets, each)
+            outputs = run.progress.pooled(outputs_of("test"))
             ceiling = dataset.ceiling("test") if dataset.ceiling else None
         verdict = task.verdict(stopping.left_plateau, validation, targets, outputs, ceiling)
     folder.write_test(dataset.names("test"), targets, outputs, task.headings)

@@ -241,6 +241,12 @@ class Binary(_Classes):
     def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
         return expit(np.asarray(outputs, np.float64))
 
+    def told(
+        self, targets: NDArray, outputs: NDArray
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Returns the probability of being bound, and whether it is so."""
+        return self.predicted(outputs)[:, 0], targets == 1
+
     @property
     def reading(self) -> str:
         return "logits; P = 1 / (1 + exp(-logit))"

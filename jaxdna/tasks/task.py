@@ -248,6 +248,16 @@ class Task(ABC):
         """Names of the classes that exclude each other; none where there are none."""
         return ()
 
+    def told(
+        self, targets: NDArray, outputs: NDArray
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Returns the probability of what was said of each example, and whether it is so.
+
+        With several classes that is the one that is called; see `classes`.
+        """
+        called = self.predicted(outputs)
+        return called.max(axis=1), called.argmax(axis=1) == targets
+
     def confusion(self, targets: NDArray, outputs: NDArray) -> NDArray[np.int64] | None:
         """Returns how often each class [is, called] was called what; None without classes."""
         del targets, outputs

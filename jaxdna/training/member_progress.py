@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import jax
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.errors import NotFiniteError
+from jaxdna.tasks.calibration import calibration
 from jaxdna.tasks.task import Task
 from jaxdna.training.early_stopping import EarlyStopping
-from jaxdna.training.progress import Progress, Row, checked, is_row
+from jaxdna.training.progress import Outputs, Progress, Row, checked, is_row
 
 T = TypeVar("T")
 
@@ -172,31 +174,40 @@ class MemberProgress:
         """
         return mean_outputs(outputs[self.whole])
 
-    def about(self, task: Task, targets: NDArray, outputs: NDArray[np.float32] | None) -> Row:
+    def about(self, task: Task, targets: Mapping[str, NDArray], outputs: Outputs) -> Row:
         """Returns `members` and `ensemble` of the summary.
 
         Args:
           task: what was asked.
-          targets: [examples, *target_shape] of the test split.
-          outputs: float32 [members, examples, outputs]; None where there is no test split.
+          targets: of each split [examples, *target_shape].
+          outputs: (name of a split) -> float32 [members, examples, outputs].
         """
+        tested = bool(len(targets["test"]))
+        each = {name: outputs(name) for name in ("validation", "test")} if tested else {}
+
+        def told(answers: Callable[[NDArray[np.float32]], NDArray]) -> Row:
+            """The scores and the calibration of one answer, or of the mean of all."""
+            if not tested:
+                return {"test": None, "calibration": None}
+            known = {name: (targets[name], answers(own)) for name, own in each.items()}
+            return {
+                "test": task.scores(*known["test"]),
+                "calibration": calibration(task, known["validation"], known["test"]),
+            }
+
         return {
             "members": [
-                self._about_one(i, task, targets, outputs) for i in range(len(self.broken))
+                self._about_one(i, task)
+                | (_brief(told(itemgetter(i))) if i in self.whole else _NOTHING)
+                for i in range(len(self.members))
             ],
-            "ensemble": {
-                "members": self.whole,
-                "test": None if outputs is None else task.scores(targets, self.pooled(outputs)),
-            },
+            "ensemble": {"members": self.whole} | told(self.pooled),
         }
 
-    def _about_one(
-        self, i: int, task: Task, targets: NDArray, outputs: NDArray[np.float32] | None
-    ) -> Row:
+    def _about_one(self, i: int, task: Task) -> Row:
         own, settings = self.members[i], dict(self.settings[i])
         epoch = own.best_epoch
         best = own.rows[epoch - 1] if epoch else {}
-        finite = outputs is not None and bool(np.isfinite(outputs[i]).all())
         return {
             "seed": settings.pop("train.seed", None),
             "fold": settings.pop("members.fold", None),
@@ -206,7 +217,6 @@ class MemberProgress:
             "stopped_early": own.stop,
             "broken": self.broken[i] or None,
             "validation": {score: best.get(f"val_{score}") for score in ("loss", *task.followed)},
-            "test": task.scores(targets, outputs[i]) if outputs is not None and finite else None,
         }
 
     def to_json(self) -> Row:
@@ -233,6 +243,18 @@ class MemberProgress:
         if not all(map(is_row, progress.rows)) or len(progress.rows) != progress.epoch:
             raise ValueError("its rows of metrics do not fit its epochs")
         return progress
+
+
+_NOTHING: Row = {"test": None, "calibration": None}
+
+
+def _brief(told: Row) -> Row:
+    """Leaves out the curve of reliability, which is shown of the ensemble alone."""
+    found = told["calibration"]
+    if found is None:
+        return told
+    errors = {key: found[key]["error"] for key in ("before", "after")}
+    return told | {"calibration": {"temperature": found["temperature"], **errors}}
 
 
 def mean_outputs(outputs: NDArray[np.float32]) -> NDArray[np.float32]:

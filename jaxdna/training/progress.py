@@ -1,7 +1,7 @@
 """What a checkpoint stores beside the arrays: where the run is, and what it has found so far."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxdna.tasks.task import Task
 from jaxdna.training.early_stopping import EarlyStopping
 
 Row = dict[str, Any]
+Outputs = Callable[[str], NDArray[np.float32]]  # of a split by its name
 
 
 @dataclass
@@ -141,7 +142,7 @@ class Progress:
         """Returns the run's answer, float32 [examples, outputs]."""
         return outputs
 
-    def about(self, task: Task, targets: NDArray, outputs: NDArray[np.float32] | None) -> Row:
+    def about(self, task: Task, targets: Mapping[str, NDArray], outputs: Outputs) -> Row:
         """Returns what the summary says beside the scores: of one network nothing."""
         del task, targets, outputs
         return {}

@@ -14,6 +14,7 @@ from jaxdna.errors import NotFiniteError, Preempted, UserError
 from jaxdna.member_settings import member_settings
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.runs.guard import Guard
+from jaxdna.runs.members_table import members_rows
 from jaxdna.strategies.members import MemberProgram
 from jaxdna.strategies.prepare import program_of
 from jaxdna.tasks.kinds import of_classes
@@ -149,7 +150,16 @@ def test_a_run_that_is_stopped_within_an_epoch_ends_with_the_same_bits(tmp_path,
 
 def test_the_ensemble_or_one_member_answers(whole, dataset):
     summary, split = whole.summary, dataset.splits["test"]
-    assert whole.evaluate()["test"] == summary["test"] == summary["ensemble"]["test"]
+    again = whole.evaluate()
+    assert again["test"] == summary["test"] == summary["ensemble"]["test"]
+    assert (again["members"], again["ensemble"]) == (summary["members"], summary["ensemble"])
+    error = summary["ensemble"]["calibration"]["before"]["error"]
+    headings, rows = members_rows(summary)
+    losses = [row[headings.index("val loss")] for row in rows[:8]]
+    assert losses == sorted(one["validation"]["loss"] for one in summary["members"])
+    assert [row[0] for row in rows[8:]] == ["mean", "sd", "ensemble"]
+    assert rows[-1][3:] == [None, *summary["test"].values(), error]
+    assert f"member</th><th>{headings[1]}" in whole.folder.report.read_text()
     letters = ["".join("ACGT"[code] for code in row) for row in split.x]
     each = []
     for i in range(8):
@@ -162,7 +172,7 @@ def test_the_ensemble_or_one_member_answers(whole, dataset):
     np.testing.assert_allclose(
         np.log(together / (1 - together)), np.mean(each, axis=0), rtol=0, atol=1e-4
     )
-    with pytest.raises(UserError, match="--member=8 is not legal: it must be 0 to 7"):
+    with pytest.raises(UserError, match="member=8 is not legal: it must be 0 to 7"):
         jaxdna.open_run(whole.folder.path, member=8, quiet=True).predict(letters)
 
 
