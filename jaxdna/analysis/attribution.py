@@ -35,13 +35,14 @@ from jaxdna.analysis.scorers import make_scorer
 from jaxdna.data.sequences import UNKNOWN, Codes
 from jaxdna.errors import UserError
 from jaxdna.ops.one_hot import one_hot
+from jaxdna.ops.strands import complement_strand
 from jaxdna.parallel.mesh import AXES
 from jaxdna.parallel.sharding import replicated
 from jaxdna.runs.trained import Trained
 from jaxdna.storage.files import picture
 from jaxdna.training.dispatch import few_ahead
 from jaxdna.training.state import Params
-from jaxdna.training.step import STRANDS, complement_strand
+from jaxdna.training.step import STRANDS
 
 BOUND = 1e-5  # of the output's change: what contributions may miss it by
 _ROUNDINGS = 4  # of the output itself, which hardly changes where the network sees nothing

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from jaxdna.data.sequences import UNIFORM, UNKNOWN, encode
 from jaxdna.errors import UserError
 from jaxdna.ops.motif_scan import motif_scan
+from jaxdna.ops.strands import complement_strand
 from jaxdna.parallel.sharding import path_name
 from jaxdna.runs.trained import Trained
 from jaxdna.storage.files import Folder, writing
-from jaxdna.training.step import STRANDS, complement_strand
+from jaxdna.training.step import STRANDS
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _README = """# {name}

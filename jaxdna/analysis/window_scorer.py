@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.sequences import Codes
+from jaxdna.ops.strands import complement_strand
 from jaxdna.parallel.mesh import AXES
 from jaxdna.parallel.sharding import replicated
 from jaxdna.progress import counted
 from jaxdna.runs.trained import Trained
 from jaxdna.training.state import Params
-from jaxdna.training.step import STRANDS, complement_strand
+from jaxdna.training.step import STRANDS
 
 # Bases that one device reads in one call: as many as fill it, and whose activations fit.
 _CALL_BASES = {"cpu": 2**16}

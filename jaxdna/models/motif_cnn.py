@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from jaxdna.models.layers import BIAS_INIT, KERNEL_INIT, Dense
 from jaxdna.models.network import Layer, Network, Shape
 from jaxdna.ops.sharded_scan import motif_scan_on_mesh
+from jaxdna.ops.strands import Strands
 
 
 class MotifScan(Layer):
@@ -26,8 +27,8 @@ class MotifScan(Layer):
         self.bias = nnx.Param(BIAS_INIT(rngs.params(), (filters,)))
         self.implementation = implementation
 
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Maps codes uint8 [batch, length], or their one-hot form, to float [batch, filters]."""
+    def __call__(self, x: jax.Array | Strands, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps codes uint8 [batch, length], one-hot or `Strands`, to float [batch, filters]."""
         # ReLU grows with its argument, so it may as well come after the max: on fewer numbers.
         best = motif_scan_on_mesh(x, self.kernel[...], self.bias[...], self.implementation)
         return nnx.relu(best)

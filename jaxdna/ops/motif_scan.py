@@ -14,6 +14,7 @@ the larger sum takes the gradient, and the rounded plain form would share it.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from jax import Array, lax
 from jaxdna.ops import motif_scan_gpu, motif_scan_matmul, motif_scan_pallas
 from jaxdna.ops.one_hot import one_hot
 from jaxdna.ops.packed_windows import unpack
+from jaxdna.ops.strands import Strands, read
 
 # (codes, kernel) -> best score float32, its position int32, whether another window has the same
 # score; each [batch, filters]. Where a score is tied the position means nothing.
@@ -69,7 +71,7 @@ def _fused(search: Search, codes: Array, kernel: Array, bias: Array) -> Array:
     return lax.optimization_barrier(search(codes, kernel)[0]) + bias
 
 
-Residuals = tuple[Array, Array, Array, Array, Array]
+Residuals = tuple[Any, Array, Array, Array, Array]
 
 
 def _fused_forward(
@@ -92,12 +94,12 @@ _fused.defvjp(_fused_forward, _fused_backward)
 
 
 def _shared_if_tied(
-    codes: Array,
+    codes: Any,
     kernel: Array,
     gradient: Array,
     alone: Array,
     any_tied: Array,
-    read: Callable[[Array], Array] = lambda codes: codes,
+    read: Callable[[Any], Array] = lambda codes: codes,
 ) -> Array:
     """The kernel's gradient: `alone`, or with `any_tied` the dense one, which shares evenly."""
 
@@ -153,11 +155,13 @@ _pallas.defvjp(_pallas_forward, _pallas_backward)
 
 
 @jax.custom_vjp
-def _pallas_gpu(codes: Array, kernel: Array, bias: Array) -> Array:
+def _pallas_gpu(codes: Array | Strands, kernel: Array, bias: Array) -> Array:
     return _pallas_gpu_forward(codes, kernel, bias)[0]
 
 
-def _pallas_gpu_forward(codes: Array, kernel: Array, bias: Array) -> tuple[Array, Residuals]:
+def _pallas_gpu_forward(
+    codes: Array | Strands, kernel: Array, bias: Array
+) -> tuple[Array, Residuals]:
     best, windows, tied = motif_scan_gpu.search(codes, kernel)
     return best.T + bias, (codes, kernel, bias, windows, tied)
 
@@ -168,25 +172,33 @@ def _pallas_gpu_backward(residuals: Residuals, gradient: Array) -> tuple[None, A
     alone = motif_scan_gpu.winners_gradient(windows, by_filter, kernel.shape[0])
     # Sums of the same numbers in the same order are one kernel.
     of_tied = jnp.sum(jnp.where(tied, jnp.abs(by_filter), 0), axis=1)
-    d_kernel = _shared_if_tied(codes, kernel, by_filter.T, alone, jnp.any(of_tied > 0))
+    any_tied = jnp.any(of_tied > 0)
+    d_kernel = _shared_if_tied(codes, kernel, by_filter.T, alone, any_tied, read)
     return None, d_kernel.astype(kernel.dtype), jnp.sum(by_filter, axis=1).astype(bias.dtype)
 
 
 _pallas_gpu.defvjp(_pallas_gpu_forward, _pallas_gpu_backward)
 
 
-def _suits_the_mesh(codes: Array, kernel: Array, bias: Array) -> Array:
+def turns_strands(implementation: str, device: jax.sharding.AbstractDevice | None) -> bool:
+    """Whether a formulation turns the sequences of `Strands` while it reads them, on a device."""
+    on_gpu = device is not None and motif_scan_gpu.suits(device)
+    return implementation == "pallas_gpu" or (implementation == "auto" and on_gpu)
+
+
+def _suits_the_mesh(codes: Array | Strands, kernel: Array, bias: Array) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     device = mesh.abstract_device
     whole = mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names)
+    if device and whole and motif_scan_gpu.suits(device) and motif_scan_gpu.fits(kernel):
+        return _pallas_gpu(codes, kernel, bias)
+    codes = read(codes)
     if device and whole and device.platform == "tpu" and motif_scan_pallas.fits(codes, kernel):
         return _pallas(codes, kernel, bias)
-    if device and whole and motif_scan_gpu.suits(device, kernel):
-        return _pallas_gpu(codes, kernel, bias)
     return _fused(_platform_search, codes, kernel, bias)
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Array, Array, Array], Array]] = {
+IMPLEMENTATIONS: dict[str, Callable[[Any, Array, Array], Array]] = {
     "plain": _plain,
     "convolution": partial(_fused, _convolution_search),
     "matmul": partial(_fused, motif_scan_matmul.search),
@@ -197,7 +209,7 @@ IMPLEMENTATIONS: dict[str, Callable[[Array, Array, Array], Array]] = {
 
 
 def motif_scan(
-    codes: Array,
+    codes: Array | Strands,
     kernel: Array,
     bias: Array,
     *,
@@ -212,7 +224,7 @@ def motif_scan(
     Args:
         codes: [batch, length] uint8, 0..3 for A C G T, 4 for unknown or padding, 5 for uniform; or
             their one-hot form, [batch, length, 4] float, which is scanned plainly and has a
-            derivative of its own.
+            derivative of its own; or `Strands`.
         kernel: [width, 4, filters] float, width at most length.
         bias: [filters] float.
         implementation: a name in `IMPLEMENTATIONS`; "auto" is the one that suits the platform
@@ -228,16 +240,17 @@ def motif_scan(
     Raises:
         ValueError: the sequences are shorter than the filters, or no implementation has the name.
     """
-    codes, kernel, bias = jnp.asarray(codes), jnp.asarray(kernel), jnp.asarray(bias)
-    if codes.shape[1] < kernel.shape[0]:
-        raise ValueError(
-            f"sequences of {codes.shape[1]} are shorter than filters of {kernel.shape[0]}"
-        )
+    codes, kernel, bias = jax.tree.map(jnp.asarray, (codes, kernel, bias))
+    length = jax.tree.leaves(codes)[0].shape[1]
+    if length < kernel.shape[0]:
+        raise ValueError(f"sequences of {length} are shorter than filters of {kernel.shape[0]}")
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"implementation={implementation!r}, expected one of {', '.join(IMPLEMENTATIONS)}"
         )
-    if jnp.issubdtype(codes.dtype, jnp.floating):
+    if implementation not in ("auto", "pallas_gpu"):
+        codes = read(codes)
+    if not isinstance(codes, Strands) and jnp.issubdtype(codes.dtype, jnp.floating):
         implementation = "plain"
     return IMPLEMENTATIONS[implementation](codes, kernel, bias).astype(dtype or kernel.dtype)
 

@@ -25,6 +25,7 @@ from jax.experimental import pallas as pl
 from jaxdna.data.sequences import UNIFORM, UNKNOWN
 from jaxdna.ops.one_hot import one_hot
 from jaxdna.ops.packed_windows import CODE_BITS, CODES_PER_WORD, word_count
+from jaxdna.ops.strands import Strands
 
 try:
     from jax.experimental.pallas import triton
@@ -59,23 +60,19 @@ def _split(values: Array, parts: int) -> list[Array]:
     return [*result, values.astype(jnp.bfloat16)]
 
 
-def _scan_sequence(
-    codes_ref: jax.Ref,
-    kernel_ref: jax.Ref,
-    best_ref: jax.Ref,
-    windows_ref: jax.Ref,
-    *,
-    block: int,
-) -> None:
+def _scan_sequence(*refs: jax.Ref, block: int) -> None:
     """One sequence and a block of filters.
 
     Args:
-        codes_ref: [batch, length] uint8, the input.
-        kernel_ref: [width, 4, filters] float, the input.
-        best_ref: [filters, batch] float32, output.
-        windows_ref: [halves, filters, batch] uint16, output.
+        refs: in this order,
+            codes: [batch, length] uint8, the input;
+            kernel: [width, 4, filters] float, the input;
+            turned: [batch] uint8, the input if there are `Strands`;
+            best: [filters, batch] float32, output;
+            windows: [halves, filters, batch] uint16, output.
         block: filters of this block, a power of two.
     """
+    codes_ref, kernel_ref, *turned_refs, best_ref, windows_ref = refs
     (_, length), (width, _, filters) = codes_ref.shape, kernel_ref.shape
     positions, words = length - width + 1, word_count(width)
     tile = min(SCORES // block, max(LEAST, pl.next_power_of_2(positions)))
@@ -84,6 +81,7 @@ def _scan_sequence(
     column = jnp.arange(4 * TAPS)
     tap, base = column // 4, column % 4
 
+    turned = [triton.load(ref.at[sequence]) != 0 for ref in turned_refs]
     weights, poison = [], jnp.zeros((block,), jnp.float32)
     for start in starts:
         values = triton.load(
@@ -101,9 +99,14 @@ def _scan_sequence(
         packed = [jnp.zeros((tile,), jnp.int32)] * words
         for start, parts in zip(starts, weights, strict=True):
             place = position[:, None] + (start + tap)[None, :]
+            exists = place < length
+            for other in turned:
+                place = jnp.where(other, length - 1 - place, place)
             codes = triton.load(
-                codes_ref.at[sequence, place], mask=place < length, other=jnp.uint8(UNKNOWN)
+                codes_ref.at[sequence, place], mask=exists, other=jnp.uint8(UNKNOWN)
             ).astype(jnp.int32)
+            for other in turned:
+                codes = jnp.where(other & (codes < 4), 3 - codes, codes)
             uniform = jnp.where(codes == UNIFORM, 0.25, 0.0)
             has_base = jnp.where(codes == base[None, :], 1.0, uniform).astype(jnp.bfloat16)
             # From the smallest part to the largest, which loses least.
@@ -141,7 +144,7 @@ def _scan_sequence(
         )
 
 
-def _scan(interpret: bool, codes: Array, kernel: Array) -> list[Array]:
+def _scan(interpret: bool, codes: Array, kernel: Array, *turned: Array) -> list[Array]:
     (batch, length), (width, bases, filters) = codes.shape, kernel.shape
     block = min(MOST_FILTERS, max(LEAST, pl.next_power_of_2(filters)))
     return pl.pallas_call(
@@ -156,10 +159,10 @@ def _scan(interpret: bool, codes: Array, kernel: Array) -> list[Array]:
         metadata={"flops_of_block": str(2 * (length - width + 1) * width * bases * block)},
         interpret=interpret,
         name="motif_scan",
-    )(codes, kernel)
+    )(codes, kernel, *turned)
 
 
-def _scan_on_gpu(codes: Array, kernel: Array) -> list[Array]:
+def _scan_on_gpu(*arrays: Array) -> list[Array]:
     # jax 0.12 wants to know the GPU's generation, and knows few of those that are not there. The
     # kernel is the same for all: XLA compiles it for the GPU that it will run on.
     mesh, known = (
@@ -167,23 +170,27 @@ def _scan_on_gpu(codes: Array, kernel: Array) -> list[Array]:
         jax.sharding.AbstractDevice("NVIDIA A100", None, "gpu"),
     )
     with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=known)):
-        return _scan(False, codes, kernel)
+        return _scan(False, *arrays)
 
 
-def suits(device: jax.sharding.AbstractDevice, kernel: Array) -> bool:
-    """Whether the kernel has been compiled for such a device, and for filters of this width."""
-    known = any(kind in device.device_kind for kind in KINDS)
-    return triton is not None and known and kernel.shape[0] <= MOST_WIDTH
+def suits(device: jax.sharding.AbstractDevice) -> bool:
+    """Whether the kernel has been compiled for such a device."""
+    return triton is not None and any(kind in device.device_kind for kind in KINDS)
 
 
-def search(codes: Array, kernel: Array) -> tuple[Array, Array, Array]:
+def fits(kernel: Array) -> bool:
+    """Whether the kernel has been compiled for filters of this width."""
+    return kernel.shape[0] <= MOST_WIDTH
+
+
+def search(codes: Array | Strands, kernel: Array) -> tuple[Array, Array, Array]:
     """Finds each filter's best window in each sequence.
 
     The compiler cannot divide a kernel over devices by itself: this is for one device, or for
     inside `shard_map`.
 
     Args:
-        codes: [batch, length] uint8.
+        codes: [batch, length] uint8, or `Strands`.
         kernel: [width, 4, filters] float.
 
     Returns:
@@ -194,8 +201,11 @@ def search(codes: Array, kernel: Array) -> tuple[Array, Array, Array]:
     # Off NVIDIA's GPUs a kernel is interpreted, which is slow and for tests. That branch also comes
     # first: the results belong to its mesh, which is that of the context.
     interpreted = partial(_scan, True)
+    arrays = [codes, kernel]
+    if isinstance(codes, Strands):
+        arrays = [codes.codes, kernel, codes.turned.astype(jnp.uint8)]
     best, windows = lax.platform_dependent(
-        codes, kernel, cpu=interpreted, cuda=_scan_on_gpu, default=interpreted
+        *arrays, cpu=interpreted, cuda=_scan_on_gpu, default=interpreted
     )
     return best, windows, windows[0] >= TIED
 

@@ -6,6 +6,7 @@ for the halos and one number per sequence and filter for the maximum.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxdna.errors import UserError
 from jaxdna.ops.motif_scan import motif_scan
+from jaxdna.ops.strands import Strands, read
 from jaxdna.parallel.mesh import BATCH_AXES, divisors
 
 
@@ -42,7 +44,10 @@ def check_length(length: int, width: int, seq: int) -> None:
 
 
 def motif_scan_on_mesh(
-    codes: jax.Array, kernel: jax.Array, bias: jax.Array, implementation: str = "auto"
+    codes: jax.Array | Strands,
+    kernel: jax.Array,
+    bias: jax.Array,
+    implementation: str = "auto",
 ) -> jax.Array:
     """`motif_scan`, each device its own part of the batch, the filters and the positions.
 
@@ -51,7 +56,7 @@ def motif_scan_on_mesh(
     `motif_scan` itself.
 
     Args:
-      codes: uint8 [batch, length].
+      codes: uint8 [batch, length], or `Strands`.
       kernel: float [width, 4, filters].
       bias: float [filters].
       implementation: of `motif_scan`.
@@ -64,10 +69,13 @@ def motif_scan_on_mesh(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or mesh.manual_axes:
         return motif_scan(codes, kernel, bias, implementation=implementation)
+    if mesh.shape["seq"] > 1:
+        codes = read(codes)  # the other strand of a stretch lies on another device
+    rows = jax.tree.map(lambda leaf: P(BATCH_AXES, *["seq"][: leaf.ndim - 1]), codes)
     scan = jax.shard_map(
         partial(_scan_stretch, implementation),
         mesh=mesh,
-        in_specs=(P(BATCH_AXES, "seq"), P(None, None, "model"), P("model")),
+        in_specs=(rows, P(None, None, "model"), P("model")),
         out_specs=P(BATCH_AXES, "model"),
         check_vma=False,
     )
@@ -75,11 +83,12 @@ def motif_scan_on_mesh(
     return scan(codes, kernel, bias).astype(kernel.dtype)
 
 
-def _scan_stretch(
-    implementation: str, codes: jax.Array, kernel: jax.Array, bias: jax.Array
-) -> jax.Array:
+def _scan_stretch(implementation: str, codes: Any, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    scan = partial(motif_scan, implementation=implementation, dtype=jnp.float32)
     stretches, halo = lax.axis_size("seq"), kernel.shape[0] - 1
-    if halo and stretches > 1:
+    if stretches == 1:
+        return scan(codes, kernel, bias)
+    if halo:
         following = [(i, i - 1) for i in range(1, stretches)]
         preceding = [(i, i + 1) for i in range(stretches - 1)]
         after = lax.ppermute(codes[:, :halo], "seq", following)
@@ -92,9 +101,6 @@ def _scan_stretch(
             jnp.concatenate([before, codes], axis=1),
             jnp.concatenate([codes, after], axis=1),
         )
-    scan = partial(motif_scan, implementation=implementation, dtype=jnp.float32)
-    if stretches == 1:
-        return scan(codes, kernel, bias)
     return _best_of_all(scan(codes, kernel, jnp.zeros_like(bias)), bias)
 
 

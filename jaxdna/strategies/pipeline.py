@@ -26,6 +26,7 @@ from jaxdna.data.dataset import Spec
 from jaxdna.errors import UserError
 from jaxdna.models.network import Network, parameter_count
 from jaxdna.models.registry import build_network
+from jaxdna.ops.strands import complement_strand
 from jaxdna.parallel.mesh import batch_shards
 from jaxdna.parallel.sharding import replicated
 from jaxdna.strategies import schedules
@@ -37,7 +38,7 @@ from jaxdna.training.dispatch import few_ahead, most_steps
 from jaxdna.training.optimizer import momentum_update
 from jaxdna.training.program import Program, TrainCall
 from jaxdna.training.state import Params, TrainState
-from jaxdna.training.step import STRANDS, complement_strand, piece_keys, step_keys
+from jaxdna.training.step import STRANDS, piece_keys, step_keys
 
 _EVENTS_AHEAD = 4  # of each stage: its devices never wait for the host
 

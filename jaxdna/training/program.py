@@ -27,6 +27,7 @@ from jaxdna.data.dataset import Spec, Split
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
+from jaxdna.ops.motif_scan import turns_strands
 from jaxdna.ops.sharded_scan import check_length
 from jaxdna.parallel.compiler_options import overlap_options
 from jaxdna.parallel.gradient_sync import make_sync
@@ -162,7 +163,13 @@ class Program:
     def augment(self) -> Augment | None:
         """What is done to the inputs of a training batch."""
         if self.config.data.get("reverse_complement"):
-            return partial(flip_strands, task=self.task)
+            first = getattr(self._abstract, self._abstract.names[0])
+            by_network = (
+                self.config.strategy == "spmd"
+                and isinstance(first, MotifScan)
+                and turns_strands(first.implementation, self.mesh.abstract_mesh.abstract_device)
+            )
+            return partial(flip_strands, task=self.task, by_network=by_network)
         return flip_and_shift if self.config.data.get("augment") else None
 
     @cached_property

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdna.ops.strands import Strands, complement_strand, read
 from jaxdna.parallel.gradient_sync import hold_update
 from jaxdna.tasks.task import Batch, Task
 from jaxdna.training.state import Params, TrainState
@@ -24,20 +25,20 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 Gradient = Callable[[Params, Batch, jax.Array, jax.Array], tuple[Params, Metrics]]
 
 
-def complement_strand(codes: jax.Array) -> jax.Array:
-    """Returns the reverse complement of codes uint8 [..., length] or one-hot [..., length, 4]."""
-    if jnp.issubdtype(codes.dtype, jnp.floating):
-        return codes[..., ::-1, ::-1]
-    turned = codes[..., ::-1]
-    return jnp.where(turned < 4, 3 - turned, turned)
+def flip_strands(batch: Batch, key: jax.Array, task: Task, by_network: bool = False) -> Batch:
+    """Replaces each sequence of a batch by its other strand half of the time, and its targets.
 
-
-def flip_strands(batch: Batch, key: jax.Array, task: Task) -> Batch:
-    """Replaces each sequence of a batch by its other strand half of the time, and its targets."""
+    Args:
+      batch: `x` is uint8 [batch, length].
+      key: decides for every sequence on its own.
+      task: knows which targets the other strand exchanges.
+      by_network: leaves the sequences as they are, and `x` as `Strands` to the network.
+    """
     # A TPU takes them out of the stack of batches once, and not once for each strand.
     codes = jax.lax.optimization_barrier(batch["x"])
     flip = jax.random.bernoulli(key, 0.5, codes.shape[:1])
-    flipped = {"x": jnp.where(flip[:, None], complement_strand(codes), codes)}
+    strands = Strands(codes, flip)
+    flipped: dict[str, Any] = {"x": strands if by_network else read(strands)}
     if task.swaps:
         flipped["y"] = jnp.where(flip[:, None], task.turned(batch["y"]), batch["y"])
     return batch | flipped

@@ -8,6 +8,7 @@ import pytest
 from jaxdna.data.sequences import ONE_HOT_ROWS as BASE_ROWS
 from jaxdna.ops.motif_scan import IMPLEMENTATIONS, motif_scan
 from jaxdna.ops.sharded_scan import motif_scan_on_mesh
+from jaxdna.ops.strands import Strands
 from jaxdna.parallel.mesh import AXES
 
 NAMES = list(IMPLEMENTATIONS)
@@ -32,6 +33,11 @@ def numpy_scan(codes, kernel, bias, weight):
     wins = scores == best[:, None]
     share = wins / wins.sum(axis=1, keepdims=True) * weight[:, None]
     return best, np.einsum("bpf,bpwc->wcf", share, windows), weight.sum(axis=0, dtype=np.float64)
+
+
+def other_strand(codes, turned):
+    complement = np.array([3, 2, 1, 0, 4, 5], np.uint8)
+    return np.where(turned[:, None], complement[codes[:, ::-1]], codes)
 
 
 def run(name, codes, kernel, bias, weight):
@@ -169,22 +175,38 @@ def test_an_unknown_implementation_is_refused():
         motif_scan(codes, kernel, bias, implementation="fast")
 
 
-@pytest.mark.parametrize("sizes", [{"seq": 8}, {"data": 2, "seq": 2, "model": 2}])
+@pytest.mark.parametrize("name", ["auto", "pallas_gpu"])
+@pytest.mark.parametrize("letters", [4, 6])
+def test_turned_sequences_are_scanned_as_their_other_strand(name, letters):
+    codes, kernel, bias, weight = draw(batch=6, length=50, filters=4, letters=letters)
+    turned = np.array([True, False, True, False, True, True])
+    # With whole numbers scores tie, and the derivative reads the codes again.
+    kernel, bias = (np.round(values) if letters == 4 else values for values in (kernel, bias))
+    expected = numpy_scan(other_strand(codes, turned), kernel, bias, weight)
+    actual = run(name, Strands(jnp.asarray(codes), jnp.asarray(turned)), kernel, bias, weight)
+    for a, e in zip(actual, expected, strict=True):
+        assert_close(a, e, codes.size)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"seq": 8}, {"data": 4, "model": 2}, {"data": 2, "seq": 2, "model": 2}]
+)
 @pytest.mark.parametrize("name", ["auto", "pallas_gpu"])
 def test_value_and_gradient_on_a_mesh_equal_numpy(name, sizes):
     devices = np.reshape(jax.devices(), [sizes.get(axis, 1) for axis in AXES])
     mesh = jax.sharding.Mesh(devices, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
     codes, kernel, bias, weight = draw(batch=4, length=160, filters=6)
+    turned = np.array([True, False, False, True])
 
     def objective(kernel, bias):
-        best = motif_scan_on_mesh(codes, kernel, bias, name)
+        best = motif_scan_on_mesh(Strands(codes, turned), kernel, bias, name)
         return jnp.sum(weight * best), best
 
     with jax.set_mesh(mesh):
         (d_kernel, d_bias), best = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))(
             kernel, bias
         )
-    expected = numpy_scan(codes, kernel, bias, weight)
+    expected = numpy_scan(other_strand(codes, turned), kernel, bias, weight)
     assert_close(best, expected[0], 61)
     assert_close(d_kernel, expected[1], codes.size)
     assert_close(d_bias, expected[2], codes.shape[0])

@@ -6,10 +6,11 @@ import pytest
 
 from jaxdna.config import load_config
 from jaxdna.data.sequences import reverse_complement
+from jaxdna.ops.strands import complement_strand
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.program import Program
-from jaxdna.training.step import complement_strand, flip_strands, make_predict, make_train_step
+from jaxdna.training.step import flip_strands, make_predict, make_train_step
 
 SMALL = ["optimizer.name=sgd", "optimizer.learning_rate=0.5", "train.batch_size=16"]
 
@@ -142,6 +143,18 @@ def test_flips_half_of_the_sequences_to_their_other_strand():
     assert (turned | kept).all()
     assert abs(turned.mean() - 0.5) < 4 * 0.5 / np.sqrt(1000)
     np.testing.assert_array_equal(complement_strand(jnp.asarray(codes)), reverse_complement(codes))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [["mesh.data=2", "mesh.model=2", "train.accumulate=2"], ["gradient_sync.method=ring"]],
+)
+def test_a_scan_that_turns_sequences_by_itself_trains_as_one_that_is_given_them_turned(layout):
+    stacked = batches(2)
+    given, _ = run(program("model.scan=convolution"), stacked)
+    by_itself, _ = run(program("model.scan=pallas_gpu", *layout, devices=4), stacked)
+    for a, b in zip(*map(jax.tree.leaves, (by_itself.params, given.params)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("strands", ["average", "max"])
