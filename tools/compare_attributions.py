@@ -4,7 +4,7 @@ python tools/compare_attributions.py --python=PEER/bin/python runs/tal1 runs/dee
 
 PEER is an environment of its own: `python -m venv PEER; PEER/bin/pip install torch tangermeme`.
 Both take turns, and what is compared is processor time, so that other work on the machine counts
-little.
+little. The scores of both are compared with tangermeme's in float64.
 """
 
 import argparse
@@ -38,21 +38,31 @@ def compare(workdir: str, count: int, peer: subprocess.Popen, folder: Path) -> l
     rng = np.random.default_rng([settings.seed, 0])
     references = make_references("dinucleotide_shuffle", codes, settings.shuffles, rng)
     flat = jax.tree_util.tree_leaves_with_path(trained.params)
-    own = {path_name(path): np.asarray(leaf) for path, leaf in flat}
-    path = folder / "work.npz"
-    np.savez(
-        path, network=trained.config.model.name, pool=trained.config.model.get("pool", 0),
-        batch=BATCH, sequences=one_hot(codes), references=references, **own,
-    )  # fmt: skip
+    work = {
+        "network": trained.config.model.name,
+        "pool": trained.config.model.get("pool", 0),
+        "batch": BATCH,
+        "sequences": one_hot(codes),
+        "references": references,
+        **{path_name(path): np.asarray(leaf) for path, leaf in flat},
+    }
+    paths = {kind: folder / f"{kind}.npz" for kind in ("float32", "float64")}
+    for kind, path in paths.items():
+        np.savez(path, precision=kind, **work)
+
+    def ask(kind: str) -> float:
+        print(paths[kind], file=peer.stdin, flush=True)
+        return float(peer.stdout.readline())
+
     ours, theirs, attribute = [], [], make_attributor(trained, settings)
     for _ in range(ROUNDS + 1):  # the first compiles
         begin = time.process_time()
         parts = list(attribute([([str(i) for i in range(count)], codes)]))
         ours.append(time.process_time() - begin)
-        print(path, file=peer.stdin, flush=True)
-        theirs.append(float(peer.stdout.readline()))
+        theirs.append(ask("float32"))
+    ask("float64")
+    other, exact = (np.load(f"{path}.npy") for path in paths.values())
     found = np.concatenate([part.hypothetical[:, 0] for part in parts]).swapaxes(1, 2)
-    other = np.load(f"{path}.npy")
     missed = max(float(part.missed.max()) for part in parts)
     size = np.concatenate([part.size for part in parts])[:, 0]
     change = np.concatenate([part.change for part in parts])[:, 0]
@@ -60,7 +70,8 @@ def compare(workdir: str, count: int, peer: subprocess.Popen, folder: Path) -> l
     return [
         trained.config.model.name,
         count,
-        f"{np.abs(found - other).max():.1e}",
+        f"{np.abs(found - exact).max():.1e}",
+        f"{np.abs(other - exact).max():.1e}",
         f"{np.abs(found).max():.2f}",
         f"{missed:.1e}",
         f"{(np.abs(total - change) / size).max():.1e}",
@@ -77,8 +88,8 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=16, help="of each run's test split")
     parser.add_argument("workdirs", nargs="+")
     arguments = parser.parse_args()
-    columns = ["network", "sequences", "largest difference", "largest score", "delta"]
-    columns += ["tangermeme's delta", "ms a sequence", "tangermeme's", "ratio"]
+    columns = ["network", "sequences", "off float64", "tangermeme's", "largest score", "delta"]
+    columns += ["tangermeme's", "ms a sequence", "tangermeme's", "ratio"]
     with tempfile.TemporaryDirectory() as folder:
         peer = subprocess.Popen(
             [arguments.python, str(WORKER)],

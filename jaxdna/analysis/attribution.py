@@ -295,7 +295,7 @@ class _Derivatives:
         self.shift, self.scale = low, high - low
         bases = jax.ShapeDtypeStruct((1, trained.length, UNKNOWN), np.float32)
         try:
-            jax.eval_shape(self._network, trained.params, bases)
+            jax.eval_shape(self._network, trained.networks, bases)
         except (IndexError, TypeError, ValueError) as error:
             raise self._other_form("does not take") from error
 
@@ -361,33 +361,35 @@ class _Derivatives:
             "--method=ism, or a first layer that takes them, as by jaxdna.ops.one_hot"
         )
 
-    def _network(self, params: Params, x: jax.Array) -> jax.Array:
+    def _network(self, networks: Sequence[Params], x: jax.Array) -> jax.Array:
         """Maps codes [batch, length], or their one-hot form, to the answers [batch, answers]."""
-        network, task = self.trained.network(params), self.trained.task
-        if self.strands == "forward":
-            return network(x)[:, self.chosen]
-        # As one batch: half the program to compile.
-        both = network(jnp.concatenate([x, complement_strand(x)]))
-        forward, other = jnp.split(both, 2)
-        return STRANDS[self.strands](forward, task.turned(other))[:, self.chosen]
+        task, each = self.trained.task, []
+        for network in map(self.trained.network, networks):
+            if self.strands == "forward":
+                each.append(network(x))
+            else:  # both as one batch: half the program to compile
+                both = network(jnp.concatenate([x, complement_strand(x)]))
+                forward, other = jnp.split(both, 2)
+                each.append(STRANDS[self.strands](forward, task.turned(other)))
+        return (sum(each[1:], each[0]) / len(each))[:, self.chosen]
 
     @cached_property
-    def _on_devices(self) -> Params:
-        return jax.device_put(self.trained.params, replicated(self.trained.mesh))
+    def _on_devices(self) -> list[Params]:
+        return jax.device_put(list(self.trained.networks), replicated(self.trained.mesh))
 
     @cached_property
     def _call(self) -> Any:
         hypothetical, steps = self.method.hypothetical, self.settings.steps
 
-        def rows(params: Params, codes: jax.Array, references: jax.Array) -> tuple:
+        def rows(networks: list[Params], codes: jax.Array, references: jax.Array) -> tuple:
             def output(sequence: jax.Array) -> jax.Array:
-                return self._network(params, sequence[None])[0]
+                return self._network(networks, sequence[None])[0]
 
             bases = one_hot(codes)
             scores = jax.vmap(lambda x, r: hypothetical(output, x, r, steps))(bases, references)
             seen = jax.vmap(output)(bases)
             changes = seen[:, None] - jax.vmap(jax.vmap(output))(references)
-            own = self._network(params, codes)
+            own = self._network(networks, codes)
             return scores, own, seen, changes.mean(axis=1), abs(changes).mean(axis=1)
 
         # Each device its own rows with whole parameters, so that no layer meets the mesh.

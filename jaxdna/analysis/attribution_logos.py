@@ -14,6 +14,7 @@ from jaxdna.errors import visible
 
 MOST_DRAWN = 10  # sequences in one picture
 _SHOWN = 60  # bases of a logo
+_INVISIBLE = 0.005  # of the height of a picture: letters that would only make it large
 
 
 class Shown(NamedTuple):
@@ -87,7 +88,8 @@ def draw(groups: Sequence[Sequence[Shown]], answer: str) -> Any:
         for one, own in zip(group, heights, strict=True):
             axes = next(places)
             letters = one.codes[part, None] == np.arange(UNKNOWN)
-            draw_letters(axes, letters * own[:, None])
+            seen = np.abs(own) > _INVISIBLE * (high - low)
+            draw_letters(axes, letters * (own * seen)[:, None])
             axes.axhline(0, color="0.6", linewidth=0.6)
             axes.set(xlim=(-0.6, len(own) - 0.4), ylim=(low - room, high + room))
             axes.set_title(visible(one.title), fontsize=8, loc="left", parse_math=False)

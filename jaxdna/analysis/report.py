@@ -28,6 +28,7 @@ from jaxdna.tasks.classes import Binary
 from jaxdna.tasks.task import Task
 
 MOST_LOGOS = 8
+_ATTRIBUTIONS = "What each base adds"
 _SCORES, _CURVES, _FILTERS = "Scores on the test split", "Curves", "What the filters look for"
 _STYLE = """
 :root { color-scheme: light; }
@@ -164,10 +165,12 @@ def with_attributions(page: str, svg: str, method: str, answer: str) -> str:
         f"largest: how much each base adds to the {escape(answer)}, by {escape(method)}. "
         "<code>jaxdna attribute</code> drew it.</p>"
     )
-    section = _section("What each base adds", f"{text}<figure>{svg}</figure>")
-    page = re.sub('<div id="attributions">.*?</figure></div>', "", page, flags=re.DOTALL)
-    before, mark, after = page.partition("<h2>Data</h2>")
-    return f'{before}<div id="attributions">{section}</div>{mark}{after}' if mark else page
+    section = _section(_ATTRIBUTIONS, f"{text}<figure>{svg}</figure>")
+    earlier = f"<section><h2>{_ATTRIBUTIONS}</h2>.*?</section>"
+    before, mark, after = re.sub(earlier, "", page, flags=re.DOTALL).partition(
+        "<section><h2>Data</h2>"
+    )
+    return f"{before}{section}{mark}{after}" if mark else page
 
 
 def _page(title: str, parts: Iterable[str], summary: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.analysis.attribution_files import FORMS, form_of
     from jaxdna.analysis.attribution_logos import Telling
     from jaxdna.analysis.run_report import add_attributions
-    from jaxdna.cli.common import open_network
+    from jaxdna.cli.common import open_trained
     from jaxdna.console import make_console, results_console
     from jaxdna.progress import counted
     from jaxdna.runs.run_folder import RunFolder
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     notes = make_console()
     for path in outputs:
         form_of(path, arguments.bed is not None, 1)
-    trained = open_network(arguments)
+    trained = open_trained(arguments)
     answers = 1 if arguments.answer else trained.task.outputs
     forms = {path: form_of(path, arguments.bed is not None, answers) for path in outputs}
     settings = Settings(

@@ -1,5 +1,7 @@
 """Scores of bases: by hand, complete, on any number of devices, or refused in a sentence."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,7 +84,7 @@ def test_the_choices_are_those_that_there_are():
 
 @pytest.mark.parametrize(
     ("name", "strands"),
-    [*((name, "average") for name in NETWORKS), ("dilated", "max"), ("dilated", "forward")],
+    [*((name, "average") for name in NETWORKS), ("dilated", "max")],
 )
 def test_deeplift_shares_out_all_of_the_change_on_every_network(name, strands):
     model = trained(name, strands=strands)
@@ -242,6 +244,18 @@ def test_what_is_unknown_adds_nothing_and_one_answer_is_one_of_all():
     )
 
 
+def test_an_ensemble_is_attributed_as_the_mean_of_its_networks():
+    one = trained("dilated")
+    other = jax.tree.map(lambda leaf: -leaf[..., ::-1] / 2, one.params)
+    both = replace(one, ensemble=(one.params, other))
+    each = [joined(model, Settings(shuffles=2)) for model in (one, replace(one, params=other))]
+    found = joined(both, Settings(shuffles=2))
+    assert not found["beyond"].any()
+    for name in ("hypothetical", "outputs", "change"):
+        mean = (each[0][name] + each[1][name]) / 2
+        np.testing.assert_allclose(found[name], mean, atol=2e-6, err_msg=name)
+
+
 def test_scores_are_in_the_units_that_add_up():
     counts = Counts(("reads",), (), (7.0,))
     found = joined(trained(task=counts), Settings(shuffles=2))
@@ -268,7 +282,7 @@ def test_the_bases_of_an_embedded_site_stand_out():
         codes[row, start : start + width] = best if row % 2 else reverse_complement(best)
         inside[row, start : start + width] = True
     for method in ("deeplift_shap", "ism"):
-        sizes = np.abs(joined(model, Settings(method), codes)["contributions"][:, 0])
+        sizes = np.abs(joined(model, Settings(method, shuffles=5), codes)["contributions"][:, 0])
         above = sizes[inside][:, None] > sizes[~inside]
         equal = sizes[inside][:, None] == sizes[~inside]
         assert (above + equal / 2).mean() > 0.97, method

@@ -136,9 +136,10 @@ def main() -> None:
         network = {"motif_cnn": motif_cnn, "deep_cnn": deep_cnn, "dilated": dilated}[
             str(own["network"])
         ]
-        sequences = torch.from_numpy(own["sequences"]).permute(0, 2, 1).float()
-        references = torch.from_numpy(own["references"]).permute(0, 1, 3, 2).float()
-        model = BothStrands(network(own, sequences.shape[2], int(own["pool"])))
+        kind = getattr(torch, str(own["precision"]))
+        sequences = torch.from_numpy(own["sequences"]).permute(0, 2, 1).to(kind)
+        references = torch.from_numpy(own["references"]).permute(0, 1, 3, 2).to(kind)
+        model = BothStrands(network(own, sequences.shape[2], int(own["pool"]))).to(kind)
         begin = time.process_time()
         found = deep_lift_shap(
             model, sequences, references=references, hypothetical=True, device="cpu",
