@@ -1,7 +1,7 @@
 """Times a checkpoint, its digests and its flushes: `python tools/save_cost.py [MEGABYTES ...]`.
 
 All are measured in the same saves, in the folder where this is started. Digests and flushes are
-made by the thread that finishes a save, so their share is the time inside `write_manifest`, and
+made by the thread that finishes a save, so their share is the time inside `manifest`, and
 that inside `os.fsync`, over the time from `save` to the end. What TensorStore flushes by itself is
 in the rest.
 """
@@ -49,16 +49,17 @@ def cost(megabytes: float, folder: Path) -> tuple[float, float, float]:
     jax.block_until_ready((state, best))
     spent = {"digests": 0.0, "flushes": 0.0}
 
-    def timed(what: str, function: Callable[..., None]) -> Callable[..., None]:
-        def call(*arguments: Any) -> None:
+    def timed(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
             start = time.perf_counter()
-            function(*arguments)
+            made = function(*arguments)
             spent[what] += time.perf_counter() - start
+            return made
 
         return call
 
-    write, flush = disk.write_manifest, os.fsync
-    disk.write_manifest, os.fsync = timed("digests", write), timed("flushes", flush)
+    write, flush = disk.manifest, os.fsync
+    disk.manifest, os.fsync = timed("digests", write), timed("flushes", flush)
     checkpoints, rows = checkpoint.Checkpoints(DiskFolder(folder), keep=2), []
     progress = Progress(EarlyStopping("val_loss", 0, 0.0, 0.69))
     for i in range(REPEATS):
@@ -68,7 +69,7 @@ def cost(megabytes: float, folder: Path) -> tuple[float, float, float]:
         checkpoints.save(state, best, progress)
         checkpoints.wait()
         rows.append((time.perf_counter() - start, spent["digests"], spent["flushes"]))
-    disk.write_manifest, os.fsync = write, flush
+    disk.manifest, os.fsync = write, flush
     save, digests, flushes = (statistics.median(column) for column in zip(*rows, strict=True))
     return save, digests, flushes
 

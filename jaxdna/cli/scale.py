@@ -21,6 +21,7 @@ from jaxdna.cli.common import add_price
 from jaxdna.config import load_config
 from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
+from jaxdna.storage.places import place_of
 
 _MODES = ("strong", "weak", "both")
 
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_price(parser)
     parser.add_argument(
-        "--workdir", type=Path, metavar="DIR",
+        "--workdir", type=place_of, metavar="DIR",
         help="where measurements, table and picture go (default: runs/scale-NAME-OF-CONFIG)",
     )  # fmt: skip
 
@@ -67,11 +68,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     notes = make_console()
     modes = scaling.MODES if arguments.mode == "both" else (arguments.mode,)
     parts = scaling.parts_of(configs, devices, modes)
-    if (folder / "config.json").exists():
+    files = folder_at(folder)
+    if files.exists("config.json"):
         raise UserError(
             f"--workdir={folder} holds a run of `jaxdna train`; give another folder for the study"
         )
-    files = folder_at(folder)
     try:
         files.make()
     except OSError as error:

@@ -9,18 +9,18 @@ import json
 import os
 from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from jaxdna.cli.common import add_config
 from jaxdna.config import load_config, to_json
 from jaxdna.errors import UserError
+from jaxdna.storage.places import disk_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_config(parser, required=False)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--output", type=disk_folder, metavar="DIR", help="a new or empty folder")
     parser.add_argument("--list", action="store_true", help="list the motif presets and stop")
 
 

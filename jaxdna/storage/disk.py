@@ -20,7 +20,8 @@ from typing import Any
 from jaxdna.errors import UserError
 from jaxdna.storage.files import UNFINISHED, Folder, FolderLost
 from jaxdna.storage.handles import is_at
-from jaxdna.storage.manifest import write_manifest
+from jaxdna.storage.manifest import NAME as MANIFEST
+from jaxdna.storage.manifest import manifest
 from jaxdna.storage.run_lock import RunLock
 
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # of a folder: some cannot, or may not
@@ -166,8 +167,7 @@ class DiskFolder(Folder):
 
     def finish(self, name: str) -> None:
         unfinished = self.unfinished(name)
-        self.place(unfinished)
-        write_manifest(self, unfinished)
+        (self.place(unfinished) / MANIFEST).write_text(manifest(self, unfinished))
         self.flush(unfinished)
         self.remove(name)  # damaged, or it would have been used
         self.rename(unfinished, name)

@@ -17,19 +17,23 @@ UNREAD = "it cannot be read"  # how `damage` begins where the system, not the co
 _MOST_BYTES = 64 * 2**20  # of a manifest; one of our own has a few kilobytes
 
 
-def write_manifest(folder: Folder, name: str = "") -> None:
-    """Writes the manifest of every file below the folder `name` of `folder`, into it.
+def manifest(folder: Folder, name: str = "") -> str:
+    """Returns the manifest of every file below the folder `name` of `folder`.
 
     Raises:
-      OSError: a file cannot be read, or the manifest not written.
+      OSError: a file cannot be read.
       ValueError: there is something else than files and folders below it.
     """
     files = {
         file: {"bytes": size, "xxh3_128": _digest(folder, _below(name, file), size)}
         for file, size in _sizes(folder, name).items()
     }
-    text = json.dumps({"digest": "xxh3_128", "files": files}, indent=1)
-    folder.write(_below(name, NAME), text + "\n")
+    return json.dumps({"digest": "xxh3_128", "files": files}, indent=1) + "\n"
+
+
+def write_manifest(folder: Folder, name: str = "") -> None:
+    """Writes the manifest of a folder into it; raises what `manifest` does, and OSError."""
+    folder.write(_below(name, NAME), manifest(folder, name))
 
 
 def damage(folder: Folder, name: str = "") -> str | None:

@@ -55,6 +55,17 @@ def place_of(text: str | Path, flag: str = "--workdir") -> Place:
     return url
 
 
+def disk_folder(text: str) -> Path:
+    """Returns the folder on a disk that `--output` names.
+
+    Raises:
+      UserError: it is a URL.
+    """
+    if _SCHEME.match(text):
+        raise UserError(f"--output={text} is a URL; give a folder on a disk")
+    return Path(text)
+
+
 def input_place(name: str | Place) -> Place:
     """Returns what names an input file, which may also be read over `https://`."""
     found = _SCHEME.match(str(name))

@@ -113,7 +113,7 @@ def test_fault_34_rights_that_are_taken_away_end_a_run_and_the_rerun_has_the_sam
     ("workdir", "said"),
     [
         ("gs://nowhere/runs/a", "cannot be written (there is no bucket nowhere); give another"),
-        ("gs://bkt/runs", "--workdir=gs://bkt/runs holds other files and no run"),
+        ("gs://bkt/runs", "--workdir=gs://bkt/runs holds files but no run"),
         ("ftp://host/run", "--workdir=ftp://host/run: the scheme ftp:// is unknown; give a"),
     ],
 )

@@ -11,7 +11,7 @@ from jaxdna.storage.bucket import BucketFolder
 from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.files import folder_at
 from jaxdna.storage.manifest import damage
-from jaxdna.storage.places import Url, beside, place_of
+from jaxdna.storage.places import Url, beside, disk_folder, place_of
 from jaxdna.storage.trial import trial
 from tools.object_store import Fault, ObjectStore
 
@@ -237,6 +237,11 @@ def test_nothing_above_the_folder_is_listed(folder, store):
 def test_a_url_that_cannot_be_a_run_folder_is_refused(text, said):
     with pytest.raises(UserError, match=said):
         place_of(text)
+
+
+def test_what_is_written_to_disks_alone_refuses_a_url():
+    with pytest.raises(UserError, match="--output=gs://bkt/sim is a URL; give a folder on a disk"):
+        disk_folder("gs://bkt/sim")
 
 
 def test_names_in_a_bucket_are_computed_as_paths_are():

@@ -1,0 +1,137 @@
+"""Hurts runs in an emulated bucket again and again, and compares what they end with.
+
+    python -m tools.bucket_campaign --faults=100 --seed=1 [--processes=2] --folder=runs/buckets
+
+Each run is started until it ends with 0. Every start meets some faults of the store (429 or 503,
+answers cut off, slow answers, permission denied once), most are killed or stopped at a random
+moment, and between two starts an object of the newest checkpoint may be damaged. Parameters and
+metrics are compared with those of a run that nobody touched. A traceback counts as a loss. What
+has hurt nobody is not counted.
+"""
+
+import argparse
+import json
+import random
+import re
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from jaxdna.parallel.cluster import free_port
+from tools.jobs import Job
+from tools.object_store import Fault, ObjectStore
+
+SETTINGS = [
+    "--config=configs/tal1.py", "--config.data.length=60", "--config.data.train_examples=1280",
+    "--config.data.validation_examples=64", "--config.data.test_examples=64",
+    "--config.train.epochs=8", "--config.train.steps_per_call=4", "--config.runtime.platform=cpu",
+]  # fmt: skip
+STORE_FAULTS = {
+    "429": lambda chance: Fault("POST /upload", status=429, times=chance.randint(1, 2)),
+    "503": lambda chance: Fault("GET|POST|DELETE", status=503, times=chance.randint(1, 3)),
+    "cut upload": lambda chance: Fault("POST /upload", status=0, times=1),
+    "cut download": lambda chance: Fault("GET .*alt=media", status=0, times=1),
+    "slow": lambda chance: Fault("GET|POST", seconds=chance.uniform(0.1, 1), times=5),
+    "denied": lambda chance: Fault("POST /upload.*", status=403, times=1),
+}
+LEGAL = {0, 1, 2, 70, 77, 78, 134, -signal.SIGKILL, -signal.SIGABRT}
+
+
+def begin(store: ObjectStore, name: str, processes: int, logs: Path) -> list[Job]:
+    """Starts the processes of a run."""
+    port, caches = free_port(), {"JAX_COMPILATION_CACHE_DIR": str(logs / "compiled")}
+    several = [
+        f"--config.cluster.coordinator=127.0.0.1:{port}",
+        f"--config.cluster.processes={processes}",
+        "--config.cluster.start_seconds=60",
+    ]
+    return [
+        Job(
+            ["train", *SETTINGS, f"--workdir=gs://bkt/{name}"]
+            + ([*several, f"--config.cluster.process_id={i}"] if processes > 1 else []),
+            logs / f"{name}-{i}.txt",
+            store.environment | caches,
+        )
+        for i in range(processes)
+    ]
+
+
+def result(store: ObjectStore, name: str) -> tuple[str, list[dict[str, float]]]:
+    """The digest of the parameters of a finished run, and its metrics."""
+    files = store.objects(f"{name}/")
+    rows = [json.loads(line) for line in files[f"{name}/metrics.jsonl"].splitlines()]
+    summary = json.loads(files[f"{name}/summary.json"])
+    metrics = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    return summary["params_sha256"], metrics
+
+
+def damage(store: ObjectStore, name: str, chance: random.Random) -> bool:
+    """Flips a bit of an object of the newest of several checkpoints."""
+    saved: dict[int, list[str]] = {}
+    found = store.objects(f"{name}/checkpoints/")
+    for one in found:
+        saved.setdefault(int(re.search(r"/epoch-(\d+)", one)[1]), []).append(one)  # type: ignore[index]
+    whole = [e for e, names in saved.items() if any("manifest.json" in one for one in names)]
+    if len(whole) < 2:
+        return False
+    one = chance.choice([one for one in saved[max(whole)] if found[one]])
+    content = bytearray(found[one])
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    store.put(one, bytes(content))
+    return True
+
+
+def main() -> None:
+    """Runs until there were enough faults."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, required=True, help="for logs")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    chance, made, starts, runs, lost = random.Random(given.seed), Counter[str](), 0, 0, 0
+    with ObjectStore() as store:
+        for job in begin(store, "untouched", given.processes, given.folder):
+            assert job.end(600) == 0, job.output
+        wanted = result(store, "untouched")
+        while made.total() < given.faults:
+            runs, name = runs + 1, f"run{runs}"
+            for start in range(6):
+                starts, last = starts + 1, start == 5
+                kinds = [] if last else chance.choices(list(STORE_FAULTS), k=chance.randint(1, 4))
+                store.faults[:] = [STORE_FAULTS[kind](chance) for kind in kinds]
+                jobs = begin(store, name, given.processes, given.folder)
+                how = None if last else chance.choice([signal.SIGKILL, signal.SIGTERM, None])
+                if how:
+                    time.sleep(chance.uniform(1, 12))
+                    for job in jobs:
+                        job.send(how)
+                    made[how.name] += 1
+                codes = [job.end(900) for job in jobs]
+                made.update(k for k, fault in zip(kinds, store.faults, strict=True) if fault.hits)
+                store.faults.clear()
+                said = "".join(job.output for job in jobs)
+                if "Traceback" in said or not set(codes) <= LEGAL:
+                    lost += 1
+                    print(f"LOST {name}, start {start}: {codes}\n{said}", flush=True)
+                if set(codes) == {0}:
+                    break
+                if chance.random() < 0.3 and damage(store, name, chance):
+                    made["bit flip"] += 1
+            if set(codes) != {0} or result(store, name) != wanted:
+                lost += 1
+                print(f"LOST {name}: {codes}, or other numbers\n{said}", flush=True)
+            print(f"{runs} runs, {starts} starts, {made.total()} faults {dict(made)}, {lost} lost",
+                  file=sys.stderr, flush=True)  # fmt: skip
+    kinds_text = ", ".join(f"{count} {kind}" for kind, count in sorted(made.items()))
+    print(
+        f"{runs} runs, {starts} starts, {made.total()} faults ({kinds_text}), {lost} lost or wrong"
+    )
+    sys.exit(lost > 0)
+
+
+if __name__ == "__main__":
+    main()
