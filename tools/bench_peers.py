@@ -41,6 +41,7 @@ PINS = {
 }
 PEERS = Path(__file__).with_name("peers")
 WANTED_AUROC, MOST_EPOCHS = 0.97, 40
+OURS = ("jaxdna, one device",)  # what is no peer among them
 CLOCKS = {"training_seconds": "seconds of training", "seconds": "building and compiling included"}
 # For all of them. XLA takes the memory of a step anew each time, page by page.
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -278,6 +279,10 @@ def _shares(row: Any) -> list[str]:
     ]
 
 
+def _within(tick: float, limits: tuple[float, float]) -> bool:
+    return limits[0] <= tick <= limits[1]
+
+
 def draw(rows: list[Any], path: Path) -> None:
     """Draws the rates relative to jaxdna's."""
     import matplotlib
@@ -294,13 +299,23 @@ def draw(rows: list[Any], path: Path) -> None:
         middle = np.array([ratio[0] for ratio in found])
         spread = np.abs(np.array([ratio[1:] for ratio in found]).T - middle)
         at = [y + (i - (len(names) - 1) / 2) * height for y in places]
-        axes.barh(at, middle, height * 0.9, xerr=spread, label=name, error_kw={"lw": 1})
+        own = {"color": "0.85", "hatch": "///", "edgecolor": "0.5"} if name in OURS else {}
+        bars = {"height": height * 0.9, "left": 1, "xerr": spread, "error_kw": {"lw": 1}}
+        axes.barh(at, middle - 1, label=name, **bars, **own)
+        for y, (_, low, high), ratio in zip(at, found, middle, strict=True):
+            beside = (high, "left") if ratio >= 1 else (low, "right")
+            axes.text(beside[0], y, f" {ratio:.2g} ", ha=beside[1], va="center", fontsize="small")
     axes.axvline(1, color="black", lw=1)
     axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
     axes.invert_yaxis()
+    axes.margins(x=0.1)
     axes.set_xscale("log")
-    axes.set_xlabel("training speed of jaxdna over the peer's (median; line: range)")
-    axes.legend(fontsize="small")
+    ticks = [tick for tick in (0.25, 0.5, 1, 2, 5, 10, 20, 50) if _within(tick, axes.get_xlim())]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("jaxdna is so many times as fast in training (median; line: range)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     figure.savefig(path, dpi=120)
 
 

@@ -69,6 +69,14 @@ def predict(bases: int, folder: Path, model: Path) -> dict[str, Any]:
     return run([*wanted, f"--window={WINDOW}", f"--stride={STRIDE}"]) | {"bases": bases}
 
 
+def short(size: int) -> str:
+    """A size as a tick has room for it: 64, 2k, 50M."""
+    for unit, name in ((10**6, "M"), (10**3, "k")):
+        if size >= unit:
+            return f"{size / unit:g}{name}"
+    return str(size)
+
+
 def draw(result: dict[str, list[Any]], path: Path) -> None:
     """Draws seconds and memory against each size."""
     import matplotlib
@@ -86,15 +94,16 @@ def draw(result: dict[str, list[Any]], path: Path) -> None:
         for row, name in enumerate((time_of, "gb")):
             axes[row, column].plot(sizes, [point[name] for point in rows], "o-")
             axes[row, column].set_xscale("log")
-            axes[row, column].set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize="small")
+            axes[row, column].set_xticks(sizes, list(map(short, sizes)))
             axes[row, column].minorticks_off()
         axes[0, column].set_yscale("log")
+        axes[0, column].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes[1, column].set_ylim(0)
         axes[1, column].set_xlabel(label)
         axes[0, column].set_title("prediction" if key == "bases" else "training")
     axes[0, 0].set_ylabel("seconds")
-    axes[1, 0].set_ylabel("most resident memory, GB")
-    figure.savefig(path, dpi=100)
+    axes[1, 0].set_ylabel("peak memory, GB")
+    figure.savefig(path, dpi=120)
 
 
 def show(result: dict[str, list[Any]]) -> str:

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 CHUNKS = "abcd"
 DEVICES = 4
+COLUMNS, BLOCK = 4, 8.5  # rounds beside one another, and the height of such a row
 WHOLE = frozenset(range(DEVICES))
 Held = list[list[frozenset[int]]]  # [device][chunk]: whose summands are in it
 
@@ -69,11 +70,12 @@ def hierarchical_rounds() -> list[tuple[str, Held]]:
 
 def draw(axes: Axes, rounds: list[tuple[str, Held]]) -> None:
     """One column of boxes per round, one row per device; darker means more summands."""
-    for column, (name, held) in enumerate(rounds):
-        axes.text(column * 5 + 2, 0.5, name, ha="center", va="bottom", fontsize=9)
+    for number, (name, held) in enumerate(rounds):
+        column, below = number % COLUMNS, number // COLUMNS * BLOCK
+        axes.text(column * 5 + 2, 0.3 - below, name, ha="center", va="bottom", fontsize=11)
         for device, chunks in enumerate(held):
             for place, summands in enumerate(chunks):
-                x, y = column * 5 + place, -device * 1.5 - 1
+                x, y = column * 5 + place, -device * 1.5 - 1 - below
                 share = len(summands) / DEVICES
                 colour = (1 - 0.75 * share, 1 - 0.45 * share, 1 - 0.15 * share)
                 edge = {"linewidth": 0.8, "edgecolor": "0.3"}
@@ -81,19 +83,21 @@ def draw(axes: Axes, rounds: list[tuple[str, Held]]) -> None:
                 members = "".join(map(str, sorted(summands)))
                 text = "Σ" if summands == WHOLE else members
                 axes.text(x + 0.5, y + 0.5, f"{CHUNKS[place]}\n{text}", ha="center", va="center",
-                          fontsize=6.5)  # fmt: skip
-    for device in range(DEVICES):
-        axes.text(
-            -0.4, -device * 1.5 - 0.5, f"device {device}", ha="right", va="center", fontsize=9
-        )
-    axes.set(xlim=(-3.2, len(rounds) * 5), ylim=(-6.2, 1.8), aspect="equal")
+                          fontsize=9)  # fmt: skip
+    blocks = -(-len(rounds) // COLUMNS)
+    for place in range(DEVICES * blocks):
+        block, device = divmod(place, DEVICES)
+        y = -device * 1.5 - 0.5 - block * BLOCK
+        axes.text(-0.4, y, f"device {device}", ha="right", va="center", fontsize=11)
+    axes.set(xlim=(-3.2, COLUMNS * 5 - 1), ylim=(0.8 - blocks * BLOCK, 2), aspect="equal")
     axes.axis("off")
 
 
 def main() -> None:
     """Draws both pictures."""
     for name, rounds in (("ring", ring_rounds()), ("hierarchical", hierarchical_rounds())):
-        figure = Figure(figsize=(1.6 * len(rounds) + 1.2, 3.0), layout="constrained")
+        blocks = -(-len(rounds) // COLUMNS)
+        figure = Figure(figsize=(8.6, 3.3 * blocks), layout="constrained")
         draw(figure.add_subplot(), rounds)
         figure.savefig(IMAGES / f"{name}.svg", metadata={"Date": None})
 

@@ -103,7 +103,9 @@ def draw(sequences: Sequence[Mutated]) -> bytes:
         whole, zoomed = grid[2 * i], grid[2 * i + 1]
         bases = len(one.codes)
         whole.plot(np.arange(bases) + one.first, strongest, linewidth=0.8, color="0.2")
-        whole.set(xlim=(one.first, one.first + bases - 1), ylim=(0, limit), ylabel="|change|")
+        whole.set(
+            xlim=(one.first, one.first + bases - 1), ylim=(0, limit), ylabel="largest\nchange"
+        )
         whole.set_title(
             visible(one.id) + (f": {one.answer}" if several else ""),
             fontsize=9,
@@ -118,6 +120,7 @@ def draw(sequences: Sequence[Mutated]) -> bytes:
         letters = list(decode(one.codes[part]))
         zoomed.set_xticks(range(len(letters)), letters, fontsize=7)
         zoomed.set_yticks(range(4), list(LETTERS), fontsize=7)
+        zoomed.set_ylabel("changed to", fontsize=8)
         shown = first + one.first
         zoomed.set_xlabel(f"bases {shown} to {shown + len(letters) - 1}", fontsize=8)
         figure.colorbar(

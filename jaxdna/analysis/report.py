@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowra
 .panels, .logos { display: grid; gap: 1rem; }
 .panels { grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
 .logos { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
+.faint figure { opacity: .55; }
 .headline { display: flex; flex-wrap: wrap; gap: .5rem 2rem; }
 .headline b { display: block; font-size: 1.6rem; line-height: 1.2; }
 details { margin: .5rem 0; } code { font-size: .85rem; overflow-wrap: anywhere; }
@@ -174,7 +176,9 @@ def with_attributions(page: str, svg: str, method: str, answer: str) -> str:
 
 
 def _page(title: str, parts: Iterable[str], summary: dict[str, Any]) -> str:
-    return page_html(title, [*parts, f"<p>jaxdna {escape(summary['versions']['jaxdna'])}</p>"])
+    made_by = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    drawn = f"<p><small>Drawn on {date.today().isoformat()} by {escape(made_by)}.</small></p>"
+    return page_html(title, [*parts, drawn])
 
 
 def page_html(title: str, parts: Iterable[str]) -> str:
@@ -282,13 +286,22 @@ def _answers(
 def _logos(filters: list[FilterMotif], caveat: str) -> str:
     shown = [one for one in filters if one.core][:MOST_LOGOS]
     several = len({one.output for one in filters}) > 1
-    cards = [logo_card(one, one.output if several else "") for one in shown]
+    named = [one for one in shown if likely(one.hits)]
+    others = [one for one in shown if not likely(one.hits)]
+
+    def cards(some: list[FilterMotif], kind: str) -> str:
+        made = "".join(logo_card(one, one.output if several else "") for one in some)
+        return f'<div class="logos{kind}">{made}</div>' if some else ""
+
     note = (
         f"<p>{len(shown)} of {len(filters)} filters, the most influential first; from the best "
         "windows of the test split, columns of little information cut off. Known motifs are named "
         f"where fewer than {LIKELY_E_VALUE:g} would fit as well by chance. {escape(caveat)}</p>"
     )
-    return f'{note}<div class="logos">{"".join(cards)}</div>'
+    if not named:  # then they are all that there is
+        return note + cards(others, "")
+    rest = "<p>Those that resemble none of the known motifs, often noise:</p>" * bool(others)
+    return note + cards(named, "") + rest + cards(others, " faint")
 
 
 def logo_card(one: FilterMotif, output: str = "") -> str:

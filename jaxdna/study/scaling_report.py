@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from jaxdna.storage.files import Folder, picture, writing
 from jaxdna.study.scaling import Row, place
@@ -139,7 +140,7 @@ def draw(rows: Sequence[Row]) -> bytes:
     from matplotlib.figure import Figure
 
     priced = any(row.cost is not None for row in rows)
-    figure = Figure(figsize=(10.5 if priced else 7, 3.8), layout="constrained")
+    figure = Figure(figsize=(10.5 if priced else 7, 4.3), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3 if priced else 2)
     counts = sorted({row.devices for row in rows})
@@ -161,19 +162,31 @@ def draw(rows: Sequence[Row]) -> bytes:
     )
     simulated = ", simulated" if any(row.simulated for row in rows) else ""
     panels[0].set(title="Time of a run", ylabel="seconds", yscale="log")
+    _plain(panels[0].yaxis)
     panels[1].set(title="Speed-up", yscale="log")
-    panels[1].set(ylabel=f"times the speed of {counts[0]} device{'s' * (counts[0] > 1)}")
+    panels[1].set(ylabel=f"compared with {counts[0]} device{'s' * (counts[0] > 1)}")
     ticks = [
         2**i for i in range(-3, 11) if panels[1].get_ylim()[0] < 2**i < panels[1].get_ylim()[1]
     ]
     panels[1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     panels[1].set_yticks([], minor=True)
     if priced:
-        panels[2].set(title="Cost of a run", ylabel="price")
+        panels[2].set(title="Cost of a run", ylabel="in the currency of the price", yscale="log")
+        _plain(panels[2].yaxis)
     for axes in panels:
         axes.set(xscale="log", xticks=counts, xlabel=f"devices ({rows[0].device_kind}{simulated})")
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.set_xticks([], minor=True)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[1].legend(frameon=False, fontsize="small")
+    lines, labels = panels[1].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=3, frameon=False)
     return picture(figure, "png", dpi=150)
+
+
+def _plain(axis: Any) -> None:
+    """Labels a logarithmic axis with numbers as people write them, and not with powers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
