@@ -46,6 +46,7 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowra
 .panels, .logos { display: grid; gap: 1rem; }
 .panels { grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
 .logos { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
+figcaption span { white-space: nowrap; }
 .faint figure { opacity: .55; }
 .headline { display: flex; flex-wrap: wrap; gap: .5rem 2rem; }
 .headline b { display: block; font-size: 1.6rem; line-height: 1.2; }
@@ -308,7 +309,8 @@ def logo_card(one: FilterMotif, output: str = "") -> str:
     """Returns a filter's logo with what is known of it; `output` where there are several."""
     best = likely(one.hits)
     match = (
-        f"resembles {escape(best.target)} ({best.strand} {best.offset}, p {best.p_value:.1g})"
+        f"resembles {escape(best.target)} <span>({best.strand} {best.offset}, p "
+        f"{best.p_value:.1g})</span>"
         if best
         else "resembles none of the known motifs"
     )

@@ -147,7 +147,7 @@ class Binary(_Classes):
     kind: ClassVar[str] = "binary"
     measured: ClassVar[Mapping[str, str]] = {
         "loss": "loss (nats)",
-        "accuracy": "accuracy at 0.5",
+        "accuracy": "accuracy",
         "balanced_accuracy": "balanced accuracy",
         "auroc": "AUROC",
         "auprc": "AUPRC",
