@@ -665,7 +665,7 @@ def sites_of(path, names):
         (["--sequences=x.fa", "--bed=x.bed"], "do not go together; give only one of them"),
         (["--shuffles=0"], "--shuffles=0 is not legal: it must be 1 or more"),
         (["--answer=x"], "--answer=x is unknown; legal: "),
-        (["--output=x.txt"], "--output=x.txt has an unknown suffix; legal: .npz, .h5, .tsv"),
+        (["--output=x.txt"], "--output=x.txt has an unknown suffix; legal: .npz, .h5, .png"),
         (["--output=a.npz", "--output=./a.npz"], "is the same file twice"),
         (
             ["--output=/nowhere/a.npz", "--method=saliency"],
