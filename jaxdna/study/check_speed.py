@@ -17,6 +17,8 @@ from jaxdna.study.step_timer import step_timer
 _LEAST_SHARE = 0.2
 # Clocks, and the data sheets' own, are not more exact than this.
 _TOLERANCE = 1.1
+# Rates that are measured on a busy machine are lower than those while it trains.
+_TOLERANCE_OF_MEASURED = 3.0
 _IMAGES = {"data.train_examples": 2048, "data.validation_examples": 8, "data.test_examples": 8}
 _REPEATS = 3
 
@@ -32,6 +34,7 @@ class Speed:
       unit: of both.
       note: what else there is to say.
       least_share: the share of `most` below which something is wrong.
+      tolerance: how many times `most` is still possible.
     """
 
     name: str
@@ -40,13 +43,14 @@ class Speed:
     unit: str
     note: str = ""
     least_share: float = 0.0
+    tolerance: float = _TOLERANCE
 
     @property
     def plausible(self) -> bool:
         """Whether it is neither faster than it can be nor far too slow."""
         if self.most is None:
             return self.value > 0
-        return self.least_share * self.most <= self.value <= _TOLERANCE * self.most
+        return self.least_share * self.most <= self.value <= self.tolerance * self.most
 
 
 def rate_rows(rates: Rates, devices: Sequence[jax.Device]) -> list[Speed]:
@@ -84,13 +88,14 @@ def training_speed(name: str, devices: Sequence[jax.Device], rates: Rates) -> Sp
       rates: what they reach: the roofline's rates where there is no data sheet.
     """
     program, dataset = on_all(name, _IMAGES if name.startswith("cifar10") else {}, devices)
-    machine = MACHINES.get(devices[0].device_kind) or rates.machine()
-    bound = plan(program, machine=machine)["roofline"]
+    sheet = MACHINES.get(devices[0].device_kind)
+    bound = plan(program, machine=sheet or rates.machine())["roofline"]
     timer = step_timer(program, program.compiled, dataset.splits["train"])
     seconds = largest(min(timer() for _ in range(_REPEATS)))
     program.close()
     batch = program.config.train.batch_size
     note = f"{batch / seconds:,.0f} examples/s; limit: roofline, bound by {bound['bound']}"
     return Speed(
-        f"training {name}", 1 / seconds, 1 / bound["step_seconds_at_least"], "steps/s", note
-    )
+        f"training {name}", 1 / seconds, 1 / bound["step_seconds_at_least"], "steps/s", note,
+        tolerance=_TOLERANCE if sheet else _TOLERANCE_OF_MEASURED,
+    )  # fmt: skip
