@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxdna.config_files import run_config_file
 from jaxdna.errors import UserError, nearest
+from jaxdna.recipe import recipe
 from jaxdna.schema import IMAGE_MODELS, IMAGE_SETS, MODELS, Field, schema
 
 
@@ -67,21 +68,37 @@ def choose_variant(
     return _nested(flat(base) | dict(variants.get(variant, {})))
 
 
-def load_config(spec: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
+def load_config(
+    spec: str | Path, overrides: Iterable[str] = (), measure: bool = True
+) -> ConfigDict:
     """Reads a config file, applies the flags and validates the result.
+
+    With `recipe=sized` the sequences that the flags name are read, and what they suggest
+    (`jaxdna.recipe`) takes the place of what the file says, but not of what the flags say.
 
     Args:
       spec: `FILE.py`, `FILE.py:VARIANT`, or the same with the name of a shipped config (`tal1`);
         the file's `get_config(variant)` makes the config.
       overrides: `section.key=value` texts, in the order given; the last one wins.
+      measure: False leaves the sequences alone, and checks the rest in milliseconds.
 
     Returns:
       A configuration whose keys, types and ranges are all legal.
 
     Raises:
-      UserError: the file, a key or a value is wrong.
+      UserError: the file, a key or a value is wrong; or the sequences are.
     """
-    return validate(override(flat(run_config_file(str(spec))), overrides))
+    leaves = override(flat(run_config_file(str(spec))), overrides)
+    config = validate(leaves)
+    named = any(leaves.get(f"data.{key}") for key in ("positives", "bed", "table"))
+    if not (measure and leaves.get("recipe") == "sized" and named):
+        return config
+    from jaxdna.data.measure import measured  # reads sequences, and config.py imports no reader
+
+    suggested = recipe(**measured(config))
+    if leaves["model.name"] != suggested["model.name"]:  # another network has its own sizes
+        suggested = {k: v for k, v in suggested.items() if not k.startswith("model.")}
+    return validate(override(leaves | suggested, overrides))
 
 
 def override(leaves: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -164,6 +181,11 @@ def _check_together(leaves: Mapping[str, Any]) -> None:
         raise UserError(
             f"--config.model.name={leaves['model.name']} cannot read data.name="
             f"{leaves['data.name']}; legal with it: {', '.join(fitting)}"
+        )
+    if leaves["recipe"] == "sized" and leaves["data.name"] != "fasta":
+        raise UserError(
+            f"--config.recipe=sized does not go with --config.data.name={leaves['data.name']}; "
+            "legal: data.name=fasta, or recipe=fixed"
         )
     # Other data say what they ask once they are read.
     if images and leaves["train.early_stopping.metric"] == "val_pearson":

@@ -164,6 +164,11 @@ DATA_SETS: dict[str, dict[str, Field]] = {
 _STRANDS = choice(
     "average", STRAND_CHOICES, "how the logits of both strands are combined into one prediction"
 )
+_SCAN = choice(
+    "auto",
+    ("auto", "convolution", "matmul", "pallas_gpu", "pallas_tpu", "plain"),
+    "how the filters are computed; auto: as suits the devices",
+)
 
 
 def _odd(default: int, meaning: str) -> Field:
@@ -175,11 +180,19 @@ MODELS: dict[str, dict[str, Field]] = {
         "filters": integer(16, "convolution filters", high=10**6),
         "width": integer(15, "bases that a filter spans", high=10**6),
         "strands": _STRANDS,
-        "scan": choice(
-            "auto",
-            ("auto", "convolution", "matmul", "pallas_gpu", "pallas_tpu", "plain"),
-            "how the filters are computed; auto: as suits the devices",
+        "scan": _SCAN,
+    },
+    "multiscale": {
+        "filters": integer(64, "filters for long sites", high=10**6),
+        "width": integer(15, "bases that they span", high=10**6),
+        "short_filters": integer(64, "filters for short words", high=10**6),
+        "short_width": integer(8, "bases that those span", high=10**6),
+        "dense": sizes("32", "units of the hidden dense layers"),
+        "dropout": replace(
+            share("share of the hidden dense layers' outputs to drop in training"), default=0.4
         ),
+        "strands": _STRANDS,
+        "scan": _SCAN,
     },
     "deep_cnn": {
         "filters": sizes("64,64", "filters of each block's convolution"),
@@ -247,13 +260,19 @@ _IDENTITY = _identity(
         ),
         "train.early_stopping.metric": choice(
             "val_loss",
-            ("val_loss", "val_accuracy", "val_auroc", "val_pearson"),
-            "decides which parameters are best",
+            ("val_loss", "val_accuracy", "val_auroc", "val_pearson", "epoch"),
+            "decides which parameters are best; epoch: those of the last one are",
         ),
     }
 )
 
 _SETTINGS = {
+    "recipe": choice(
+        "fixed",
+        ("fixed", "sized"),
+        "sized: network and training follow from number, length and GC of the sequences, and "
+        "every other flag overrides that",
+    ),
     "optimizer.learning_rate": positive(1e-3, "peak step size"),
     "optimizer.schedule": choice(
         "constant", ("constant", "cosine", "linear"), "how the step size falls after the warm-up"

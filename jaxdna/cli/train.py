@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains; returns the summary."""
     spec, overrides = own_sequences(arguments)
-    config = load_config(spec, overrides)
+    config = load_config(spec, overrides, measure=False)
 
     # First of all, since a signal can come while the rest is imported.
     from jaxdna.runs.guard import Guard
@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         from jaxdna.runs.members_table import calibration_note, members_table
         from jaxdna.runs.own_folder import own_folder
 
+        config = load_config(spec, overrides)
         workdir = arguments.workdir
         if not workdir:
             workdir, note = own_folder(Path("runs") / run_name(spec), config)

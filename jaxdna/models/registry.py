@@ -12,10 +12,12 @@ from jaxdna.models.deep_cnn import deep_cnn
 from jaxdna.models.dilated import dilated
 from jaxdna.models.image_cnn import image_cnn, mlp
 from jaxdna.models.motif_cnn import motif_cnn
+from jaxdna.models.multiscale import multiscale
 from jaxdna.models.network import Network, Shape
 
 BUILDERS: dict[str, Callable[[ConfigDict, int, Shape, nnx.Rngs], Network]] = {
     "motif_cnn": motif_cnn,
+    "multiscale": multiscale,
     "deep_cnn": deep_cnn,
     "dilated": dilated,
     "attention": attention,

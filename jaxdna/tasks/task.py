@@ -190,7 +190,7 @@ class Task(ABC):
 
     def check_metric(self, metric: str) -> None:
         """Raises UserError where the task has no such metric to stop by."""
-        legal = [f"val_{name}" for name in ("loss", *self.followed)]
+        legal = [*(f"val_{name}" for name in ("loss", *self.followed)), "epoch"]
         if metric not in legal:
             raise UserError(
                 f"--config.train.early_stopping.metric={metric} does not go with the task "

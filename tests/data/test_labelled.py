@@ -86,7 +86,7 @@ def files(tmp_path, monkeypatch):
 
 
 def config(files, data, seed=0):
-    leaves = flat(load_config("configs/fasta.py")) | {"seed": seed}
+    leaves = flat(load_config("configs/fasta.py:small")) | {"seed": seed}
     for key, value in data.items():
         there = isinstance(value, str) and (files / value).is_file()
         leaves[f"data.{key}"] = str(files / value) if there else value

@@ -49,7 +49,7 @@ def files(tmp_path, monkeypatch):
 
 def config(files, **data):
     """Settings of data.*; a value that is the name of one of the files becomes its path."""
-    leaves = flat(load_config("configs/fasta.py"))
+    leaves = flat(load_config("configs/fasta.py:small"))
     for key, value in data.items():
         there = isinstance(value, str) and value and (files / value).is_file()
         leaves[f"data.{key}"] = str(files / value) if there else value

@@ -61,7 +61,7 @@ def test_test_table(tmp_path, ids):
 @given(names())
 def test_config_and_input_names(tmp_path, ids):
     folder = RunFolder(tmp_path)
-    leaves = flat(load_config("configs/fasta.py")) | {"data.positives": ids[0]}
+    leaves = flat(load_config("configs/fasta.py:small")) | {"data.positives": ids[0]}
     folder.open(validate(leaves))
     assert folder.read_config().data.positives == ids[0]
 

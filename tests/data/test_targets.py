@@ -46,7 +46,7 @@ def load(path, content=None, **data):
     if content is not None:
         path.write_bytes(content)
     key = "positives" if data.get("labels_in_headers") else "bed" if "tracks" in data else "table"
-    leaves = flat(load_config("configs/fasta.py")) | {f"data.{key}": str(path)}
+    leaves = flat(load_config("configs/fasta.py:small")) | {f"data.{key}": str(path)}
     return load_dataset(validate(leaves | {f"data.{name}": value for name, value in data.items()}))
 
 
@@ -321,7 +321,7 @@ def test_a_part_of_a_track_is_one_sentence(tracks, size):
 
 def test_two_files_of_classes_have_no_other_task(tmp_path):
     (tmp_path / "n.fa").write_text(">a\nACGT\n")
-    leaves = flat(load_config("configs/fasta.py")) | {
+    leaves = flat(load_config("configs/fasta.py:small")) | {
         "data.positives": str(tmp_path / "n.fa"),
         "data.negatives": "dinucleotide_shuffle",
         "data.task": "regression",

@@ -147,7 +147,7 @@ def test_fault_14_a_corrupt_data_file_is_named_with_the_record(runner, tmp_path,
     bound.write_bytes(content)
     unbound.write_bytes(b"".join(b">r%d\n%s\n" % (i, b"ACGT" * 20) for i in range(50)))
     with runner.start(
-        "train", "--config=configs/fasta.py", f"--config.data.positives={bound}",
+        "train", "--config=configs/fasta.py:small", f"--config.data.positives={bound}",
         f"--config.data.negatives={unbound}", f"--workdir={tmp_path}/run",
     ) as job:  # fmt: skip
         assert job.end() == 2, job.output
@@ -167,7 +167,7 @@ def store(runner, tmp_path_factory):
         records = (f">{name}{i}\n{''.join(row)}\n" for i, row in enumerate(sequences))
         (folder / f"{name}.fa").write_text("".join(records))
     command = [
-        "train", "--config=configs/fasta.py", f"--config.data.positives={folder}/bound.fa",
+        "train", "--config=configs/fasta.py:small", f"--config.data.positives={folder}/bound.fa",
         f"--config.data.negatives={folder}/unbound.fa", "--config.train.epochs=1",
         "--config.train.batch_size=16", "--config.runtime.platform=cpu",
     ]  # fmt: skip

@@ -172,7 +172,7 @@ def test_fault_28_signals_after_the_first_fold_stop_before_the_next(tmp_path, nu
     (tmp_path / "table.tsv").write_text("".join(rows))
     workdir = tmp_path / "run"
     settings = [
-        "--config=configs/fasta.py", f"--config.data.table={tmp_path / 'table.tsv'}",
+        "--config=configs/fasta.py:small", f"--config.data.table={tmp_path / 'table.tsv'}",
         "--config.data.folds=3", "--config.train.epochs=1", "--config.train.batch_size=8",
         "--config.optimizer.warmup_epochs=0", "--config.runtime.platform=cpu",
         f"--config.runtime.data_cache={tmp_path / 'cache'}",

@@ -51,7 +51,7 @@ def simulated(run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def from_fasta(simulated):
     return [
-        "--config=configs/fasta.py",
+        "--config=configs/fasta.py:small",
         f"--config.data.positives={simulated}/positives.fa",
         f"--config.data.negatives={simulated}/negatives.fa",
     ]
@@ -111,7 +111,8 @@ def relative(jaxdna, simulated, tmp_path_factory):
     shutil.copytree(simulated, folder / "sim")
     root = Path(__file__).parents[2]
     done = jaxdna(
-        "train", f"--config={root}/configs/fasta.py", "--config.data.positives=sim/positives.fa",
+        "train", f"--config={root}/configs/fasta.py:small",
+        "--config.data.positives=sim/positives.fa",
         "--config.data.negatives=sim/negatives.fa", "--config.data.split_table=sim/labels.tsv",
         *TRAIN, "--config.train.epochs=1", f"--config.runtime.data_cache={folder}/cache",
         "--config.runtime.compilation_cache=off", "--workdir=run", cwd=folder,

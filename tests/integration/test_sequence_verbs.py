@@ -39,7 +39,8 @@ def trained(jaxdna, tmp_path_factory):
     )  # fmt: skip
     assert simulated.returncode == 0, simulated.stderr
     done = jaxdna(
-        "train", "--config=configs/fasta.py", f"--config.data.positives={folder}/sim/positives.fa",
+        "train", "--config=configs/fasta.py:small",
+        f"--config.data.positives={folder}/sim/positives.fa",
         f"--config.data.negatives={folder}/sim/negatives.fa",
         f"--config.data.split_table={folder}/sim/labels.tsv", "--config.data.lengths=pad",
         "--config.train.epochs=8", OFF, f"--config.runtime.data_cache={folder}/cache",
@@ -436,7 +437,7 @@ def test_padding_in_the_test_split_is_not_mutated(tmp_path, jaxdna):
         rows = (f">{name}{i}\n{text}\n" for i, text in enumerate(texts))
         (tmp_path / f"{name}.fa").write_text("".join(rows))
     jaxdna(
-        "train", "--config=configs/fasta.py", f"--workdir={tmp_path}/run",
+        "train", "--config=configs/fasta.py:small", f"--workdir={tmp_path}/run",
         f"--config.data.positives={tmp_path}/p.fa", f"--config.data.negatives={tmp_path}/n.fa",
         "--config.data.lengths=pad", "--config.train.epochs=1", "--config.train.batch_size=8", OFF,
         f"--config.runtime.data_cache={tmp_path}/cache",

@@ -71,7 +71,7 @@ def runs(files):
             f"runtime.data_cache={files / 'cache'}",
             *axes,
         ]
-        config = load_config("configs/fasta.py", settings)
+        config = load_config("configs/fasta.py:small", settings)
         mesh, dataset = make_mesh(config, jax.devices()[:devices]), load_dataset(config)
         program = program_of(config).of(config, mesh, dataset.spec)
         folder, console = RunFolder(files / f"run{len(made)}"), Console(quiet=True)

@@ -54,9 +54,7 @@ def block(x, own, pool):
 
 def plain_deep_cnn(x, own):
     x = block(block(x, own["block1"], 3), own["block2"], 3).max(axis=1)
-    x = x @ own["dense1"]["kernel"] + own["dense1"]["bias"]
-    # GELU by its usual approximation, arXiv 1606.08415.
-    x = x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    x = gelu(x @ own["dense1"]["kernel"] + own["dense1"]["bias"])
     return x @ own["dense2"]["kernel"] + own["dense2"]["bias"]
 
 
@@ -92,7 +90,38 @@ def plain_attention(x, own):
     return x.mean(axis=1) @ own["dense"]["kernel"] + own["dense"]["bias"]
 
 
+def gelu(x):
+    """By its usual approximation, arXiv 1606.08415."""
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def plain_multiscale(x, own):
+    long, short = own["conv"]["kernel"][..., :3], own["conv"]["kernel"][1:5, :, 3:]
+    best = []
+    for kernel, bias, first in (
+        (long, own["conv"]["bias"][:3], 0),
+        (short, own["conv"]["bias"][3:], 1),
+    ):
+        places = range(first, first + x.shape[1] - 6)  # where the long filters have room as well
+        scores = [np.einsum("bwc,wcf->bf", x[:, at : at + len(kernel)], kernel) for at in places]
+        best.append(np.maximum(np.max(scores, axis=0) + bias, 0))
+    x = gelu(np.concatenate(best, axis=1) @ own["dense1"]["kernel"] + own["dense1"]["bias"])
+    return x @ own["dense2"]["kernel"] + own["dense2"]["bias"]
+
+
 NETWORKS = {
+    "multiscale": (
+        plain_multiscale,
+        {
+            "filters": 3,
+            "width": 7,
+            "short_filters": 5,
+            "short_width": 4,
+            "dense": "6",
+            "dropout": 0.0,
+        },
+        (7 * 4 + 1) * 8 + (8 + 1) * 6 + (6 + 1) * 2,
+    ),
     "deep_cnn": (
         plain_deep_cnn,
         {"filters": "4,6", "width": 5, "inner_width": 3, "pool": 3, "dense": "5", "dropout": 0.0},
@@ -135,6 +164,23 @@ def test_bfloat16_is_near_and_the_table_adds_up(name):
     assert np.abs(near - whole).max() < 0.05 * np.abs(whole).max()
     rows = summary_rows(lambda: build_network(config_of(name, **model), 2, (40,)), (40,))
     assert sum(row[3] for row in rows) == count
+
+
+def test_short_filters_begin_as_a_layer_of_their_own_would_and_get_no_gradient_outside():
+    model = {"filters": 3, "width": 7, "short_filters": 400, "short_width": 4, "dropout": 0.0}
+    network = build_network(config_of("multiscale", **model), 1, (40,))
+    graph, state = nnx.split(network)
+    codes = RNG.integers(0, 4, (16, 40), dtype=np.uint8)
+    kernel = np.asarray(network.conv.kernel[...])
+    slopes = jax.grad(lambda state: nnx.merge(graph, state)(codes).sum())(state)
+    slope = np.asarray(nnx.to_pure_dict(slopes)["conv"]["kernel"])
+    outside = np.ones((7, 4, 403), bool)
+    outside[:, :, :3] = outside[1:5] = False
+    assert not kernel[outside].any()
+    assert not slope[outside].any()
+    assert (slope[1:5, :, 3:] != 0).mean() > 0.3
+    # Glorot's bound for 4 bases and 400 filters of 4: sqrt(6 / (4 * 4 + 4 * 400)).
+    assert 0.058 < np.abs(kernel[1:5, :, 3:]).max() <= np.sqrt(6 / 1616)
 
 
 class Heads(nnx.Module):
@@ -198,6 +244,8 @@ def test_what_cannot_be_built_is_said(monkeypatch):
         build_network(config_of("attention", pool=50), 1, (40,))
     with pytest.raises(UserError, match="width=8 is not legal: it must be an odd integer"):
         config_of("dilated", width=8)
+    with pytest.raises(UserError, match=r"short_width=9 is longer than --config\.model\.width=8"):
+        build_network(config_of("multiscale", width=8, short_width=9), 1, (40,))
 
     def stateful(config, outputs, shape, rngs):
         return Network({"count": Counting(), "dense": Dense(4, outputs, rngs=rngs)})

@@ -46,7 +46,7 @@ def test_what_no_version_wrote_is_refused(stopping):
 
 
 def test_a_run_from_before_data_similarity_keeps_its_splits(tmp_path):
-    asked = load_config("configs/fasta.py", ["data.table=t.tsv"])
+    asked = load_config("configs/fasta.py:small", ["data.table=t.tsv"])
     folder = RunFolder(tmp_path)
     folder.open(asked)
     assert folder.check(folder.settle(asked)) == []
@@ -56,6 +56,6 @@ def test_a_run_from_before_data_similarity_keeps_its_splits(tmp_path):
     assert folder.read_config().data.similarity == 0
     settled = folder.settle(asked)
     assert settled.data.similarity == 0 and folder.check(settled) == []
-    assert folder.settle(load_config("configs/fasta.py", ["data.similarity=0.5"])).data == (
-        load_config("configs/fasta.py", ["data.similarity=0.5"]).data
+    assert folder.settle(load_config("configs/fasta.py:small", ["data.similarity=0.5"])).data == (
+        load_config("configs/fasta.py:small", ["data.similarity=0.5"]).data
     )

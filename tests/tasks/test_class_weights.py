@@ -163,7 +163,7 @@ def test_validation_is_weighted_as_training_is_and_the_test_is_not(tmp_path, cap
     found = {}
     for way in ("none", "balanced"):
         folder = tmp_path / way
-        train(load_config("fasta", [*settings, f"train.class_weight={way}"]), folder)
+        train(load_config("fasta:small", [*settings, f"train.class_weight={way}"]), folder)
         row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
         found[way] = row, json.loads((folder / "summary.json").read_text())
     said = capfd.readouterr()

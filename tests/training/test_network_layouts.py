@@ -31,6 +31,10 @@ NETWORKS = {
     "mnist": [*IMAGES, "model.filters=4,8", "model.dense=16,8"],
     "mnist_mlp": [*IMAGES, "model.dense=16,8"],
     "tal1": [*SEQUENCES, "model.filters=8", "model.width=5"],
+    "multiscale": [
+        *["model.name=multiscale", *SEQUENCES, "model.filters=8", "model.width=5"],
+        *["model.short_filters=8", "model.short_width=3", "model.dense=8"],
+    ],
     "deep_cnn": [*SEQUENCES, "model.filters=8,8", "model.width=5", "model.dense=8"],
     "dilated": [*SEQUENCES, "model.filters=8", "model.width=5"],
     "attention": [*SEQUENCES, "model.filters=8", "model.width=5", "model.pool=4"],
@@ -49,6 +53,7 @@ MESHES = {
     "mnist": ALL_AXES,
     "mnist_mlp": MIXES,
     "tal1": ALL_AXES,
+    "multiscale": ALL_AXES,
     "deep_cnn": ALL_AXES,
     "dilated": [*ALL_AXES, {"seq": 8}, {"seq": 2, "model": 4}],
     "attention": ALL_AXES,
@@ -60,7 +65,7 @@ PIPELINES = [
     {"stage": 2, "data": 2, "fsdp": 2},
 ]
 PIPELINED = [("mnist_mlp", mesh) for mesh in PIPELINES]
-PIPELINED += [(name, PIPELINES[-1]) for name in ("deep_cnn", "dilated", "attention")]
+PIPELINED += [(name, PIPELINES[-1]) for name in ("multiscale", "deep_cnn", "dilated", "attention")]
 
 
 def train(config, flags, devices):
@@ -80,9 +85,15 @@ def train(config, flags, devices):
     return jax.tree.map(np.asarray, state.params), losses
 
 
+def configured(name):
+    """Of a config of that name; `multiscale` has none, and is tal1's with another network."""
+    config = "tal1" if name == "multiscale" else name
+    return load_config(f"configs/{config}.py", [*SMALL, *NETWORKS[name]])
+
+
 @cache
 def on_one_device(name):
-    config = load_config(f"configs/{name}.py", [*SMALL, *NETWORKS[name]])
+    config = configured(name)
     return config, *train(config, {}, 1)
 
 
@@ -96,7 +107,7 @@ def test_a_mix_of_axes_gives_the_parameters_of_one_device(name, mesh):
 
 
 def test_every_network_is_here():
-    named = {load_config(f"configs/{name}.py").model.name for name in NETWORKS}
+    named = {configured(name).model.name for name in NETWORKS}
     assert named == set(BUILDERS)
 
 

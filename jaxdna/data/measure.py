@@ -1,0 +1,36 @@
+"""What the recipe must know of the user's sequences."""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxdna.data.labelled import read_labelled
+
+_MOST = 10_000  # sequences whose letters are counted
+
+
+def measured(config: ConfigDict) -> dict[str, float]:
+    """Reads the files of `config.data`, into the store that training reads as well.
+
+    Returns:
+      `sequences`, about how many there are to train on; `length`, their bases, padded or cropped
+      where the configuration says so; `gc`, the share of G and C among A, C, G and T.
+
+    Raises:
+      UserError: a file or a setting is wrong, or they do not fit each other.
+    """
+    data, labelled = config.data, read_labelled(config)
+    rest = len(labelled) - labelled.tested
+    tested = data.test_fraction
+    if labelled.tested or data.test_chroms or data.split_table:
+        tested = 0.0
+    elif data.folds:
+        tested = 1 / data.folds
+    share = max(0.0, 1 - tested) * (1 - data.validation_fraction if data.folds else 1)
+    share -= 0 if data.folds else data.validation_fraction
+    step = max(1, len(labelled) // _MOST)
+    counts = np.bincount(labelled.codes[::step].ravel(), minlength=4)[:4]
+    return {
+        "sequences": max(1, round(rest * max(share, 0))),
+        "length": labelled.codes.shape[1],
+        "gc": float((counts[1] + counts[2]) / max(1, counts.sum())),
+    }
