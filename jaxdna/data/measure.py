@@ -1,5 +1,7 @@
 """What the recipe must know of the user's sequences."""
 
+from typing import Any
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -8,7 +10,7 @@ from jaxdna.data.labelled import read_labelled
 _MOST = 10_000  # sequences whose letters are counted
 
 
-def measured(config: ConfigDict) -> dict[str, float]:
+def measured(config: ConfigDict) -> dict[str, Any]:
     """Reads the files of `config.data`, into the store that training reads as well.
 
     Returns:
@@ -19,18 +21,15 @@ def measured(config: ConfigDict) -> dict[str, float]:
       UserError: a file or a setting is wrong, or they do not fit each other.
     """
     data, labelled = config.data, read_labelled(config)
-    rest = len(labelled) - labelled.tested
-    tested = data.test_fraction
-    if labelled.tested or data.test_chroms or data.split_table:
-        tested = 0.0
-    elif data.folds:
-        tested = 1 / data.folds
-    share = max(0.0, 1 - tested) * (1 - data.validation_fraction if data.folds else 1)
-    share -= 0 if data.folds else data.validation_fraction
+    share = 1 - data.validation_fraction
+    if data.folds:
+        share *= 1 - 1 / data.folds
+    elif not labelled.tested:
+        share -= data.test_fraction
     step = max(1, len(labelled) // _MOST)
     counts = np.bincount(labelled.codes[::step].ravel(), minlength=4)[:4]
     return {
-        "sequences": max(1, round(rest * max(share, 0))),
+        "sequences": max(1, round((len(labelled) - labelled.tested) * share)),
         "length": labelled.codes.shape[1],
         "gc": float((counts[1] + counts[2]) / max(1, counts.sum())),
     }

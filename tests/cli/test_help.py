@@ -61,7 +61,7 @@ def test_the_ten_keys_come_first_with_the_values_of_the_command_line(shown):
 
 def test_files_stand_for_their_config_and_an_unknown_config_is_one_sentence(shown, capsys):
     page = shown("train", "--positives=a.fa", "--negatives=b.fa", "--help")
-    assert "\n  optimizer.learning_rate=0.02 " in page
+    assert "\n  optimizer.learning_rate=0.01 " in page
     assert "\n  optimizer.learning_rate=0.001 " in shown("train", "--help")
     assert main(["plan", "--help", "--config=tal2"]) == 2
     assert capsys.readouterr().err == (

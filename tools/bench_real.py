@@ -1,0 +1,261 @@
+"""Trains on every real set of a folder, with jaxdna's recipes and gapped k-mer SVMs in turn.
+
+python tools/bench_real.py --data=FOLDER [--seeds=5] [--recipes=fasta,fasta:small] [--lsgkm=SOURCE]
+
+FOLDER has NAME.train.fasta and NAME.test.fasta for each set, with the label in every header (>1
+bound, >0 not), as FastSK distributes those of DeepBind. Peers are lsgkm (gkmtrain and gkmpredict on
+the path, or built from the source folder --lsgkm) and gkmsvm-lite (gkmsvm on the path, or
+--gkmsvm=COMMAND), with their own defaults; a row says so where one is absent. They draw nothing, so
+they run once. The members of an ensemble are the seeds of a recipe: the mean of their logits.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+import jaxdna
+from jaxdna.data.fasta import read_fasta_blocks
+from jaxdna.data.header_targets import labelled_by_headers
+from jaxdna.data.sequences import decode
+from jaxdna.runs.run_folder import RunFolder
+from jaxdna.tasks.classes import Binary
+
+Scores = NDArray[np.float64]
+Peer = Callable[[Path], Scores]  # takes the folder of `write_parts`
+
+
+def find_sets(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Returns the files to train and to test on by the set's name."""
+    trains = sorted(folder.glob("*.train.fa*"))
+    pairs = {path.name.split(".train.")[0]: path for path in trains}
+    return {
+        name: (path, path.with_name(path.name.replace(".train.", ".test.")))
+        for name, path in pairs.items()
+    }
+
+
+def labelled(path: Path) -> Iterator[tuple[str, int]]:
+    """Yields the sequences of a file with their labels, in order."""
+    for block in labelled_by_headers(read_fasta_blocks(path, whole_headers=True), str(path)):
+        for row, label in enumerate(block.targets[:, 0]):
+            yield decode(block.records[row]), int(label)
+
+
+def write_parts(train: Path, test: Path, folder: Path) -> list[int]:
+    """Writes bound.fa, unbound.fa and test.fa, as the peers read them; returns the test labels."""
+    rows = list(labelled(train))
+    for name, wanted in (("bound", 1), ("unbound", 0)):
+        texts = [text for text, label in rows if label == wanted]
+        (folder / f"{name}.fa").write_text(_fasta(texts))
+    tested = list(labelled(test))
+    (folder / "test.fa").write_text(_fasta([text for text, _ in tested]))
+    return [label for _, label in tested]
+
+
+def _fasta(texts: list[str]) -> str:
+    return "".join(f">s{i}\n{text}\n" for i, text in enumerate(texts))
+
+
+def run_recipe(recipe: str, train: Path, test: Path, seed: int, folder: Path) -> Scores:
+    """Trains a config of jaxdna and returns its logits of the test file, bound as the files say."""
+    data = [f"data.positives={train}", f"data.test_positives={test}", "data.labels_in_headers=true"]
+    jaxdna.train(jaxdna.load_config(recipe, [*data, f"seed={seed}"]), folder, quiet=True)
+    return RunFolder(folder).read_test(Binary())[2][:, 0].astype(np.float64)
+
+
+def find_peers(lsgkm: Path | None, gkmsvm: str) -> dict[str, Peer | None]:
+    """Returns what scores a set, by the peer's name; None where it is absent."""
+    if lsgkm:
+        subprocess.run(["make", "-s", "-C", lsgkm / "src"], check=True, stdout=sys.stderr)
+    where = str(lsgkm / "src") if lsgkm else None
+    gkmtrain, gkmpredict = (shutil.which(name, path=where) for name in ("gkmtrain", "gkmpredict"))
+    light = shutil.which(gkmsvm)
+
+    def lsgkm_scores(folder: Path) -> Scores:
+        _call(folder, str(gkmtrain), "bound.fa", "unbound.fa", "lsgkm")
+        _call(folder, str(gkmpredict), "test.fa", "lsgkm.model.txt", "lsgkm.tsv")
+        return _column(folder / "lsgkm.tsv")
+
+    def light_scores(folder: Path) -> Scores:
+        files = ["-p", "bound.fa", "-n", "unbound.fa", "-o", "light.npz"]
+        _call(folder, str(light), "train", *files)
+        _call(folder, str(light), "predict", "-m", "light.npz", "-i", "test.fa", "-o", "light.tsv")
+        return _column(folder / "light.tsv")
+
+    return {
+        "lsgkm": lsgkm_scores if gkmtrain and gkmpredict else None,
+        "gkmsvm-lite": light_scores if light else None,
+    }
+
+
+def _call(folder: Path, *command: str) -> None:
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=sys.stderr)
+
+
+def _column(path: Path) -> Scores:
+    """The numbers in the last column of a table, with or without a header."""
+    cells = [line.split()[-1] for line in path.read_text().splitlines() if line.strip()]
+    return np.array(cells if _is_number(cells[0]) else cells[1:], np.float64)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def measure(
+    sets: dict[str, tuple[Path, Path]],
+    recipes: list[str],
+    peers: dict[str, Peer | None],
+    seeds: int,
+    done: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Returns for each set and competitor the AUROC and seconds of every run."""
+    found: dict[str, Any] = {}
+    for name, (train, test) in sets.items():
+        found[name] = {}
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            labels = write_parts(train, test, folder)
+            for peer, score in peers.items():
+                if score:
+                    start = time.perf_counter()
+                    auroc = float(roc_auc_score(labels, score(folder)))
+                    found[name][peer] = {
+                        "auroc": [auroc],
+                        "seconds": [time.perf_counter() - start],
+                    }
+                    done(found)
+            for recipe in recipes:
+                runs: list[Scores] = []
+                row = found[name][recipe] = {"auroc": [], "seconds": []}
+                for seed in range(seeds):
+                    start = time.perf_counter()
+                    run = folder / f"{recipe.replace(':', '-')}-{seed}"
+                    runs.append(run_recipe(recipe, train, test, seed, run))
+                    row["seconds"].append(time.perf_counter() - start)
+                    row["auroc"].append(float(roc_auc_score(labels, runs[-1])))
+                    row["ensemble"] = float(roc_auc_score(labels, np.mean(runs, axis=0)))
+                    done(found)
+    return found
+
+
+def table(found: dict[str, Any], names: list[str]) -> str:
+    """The table in Markdown: mean and standard error over seeds, seconds, paired differences."""
+    ours = names[0]
+    lines = [f"| set | {' | '.join(names)} | {ours}, members averaged |"]
+    lines += ["| --- " * (len(names) + 2) + "|"]
+    for name, rows in found.items():
+        cells = [_cell(rows.get(one)) for one in names]
+        lines.append(f"| {name} | {' | '.join(cells)} | {rows[ours]['ensemble']:.4f} |")
+    means = [
+        f"{np.mean([np.mean(rows[one]['auroc']) for rows in found.values()]):.4f}"
+        if all(one in rows for rows in found.values())
+        else "absent"
+        for one in names
+    ]
+    members = f"{np.mean([rows[ours]['ensemble'] for rows in found.values()]):.4f}"
+    lines.append(f"| mean | {' | '.join(means)} | {members} |")
+    lines.append("")
+    for one in names[1:]:
+        gaps = [
+            np.mean(rows[ours]["auroc"]) - np.mean(rows[one]["auroc"])
+            for rows in found.values()
+            if one in rows
+        ]
+        if not gaps:
+            lines.append(f"- {one} is absent, and its column is empty.")
+            continue
+        error = np.std(gaps, ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else float("nan")
+        lines.append(
+            f"- {ours} less {one}, paired over {len(gaps)} sets: {np.mean(gaps):+.4f} "
+            f"(standard error {error:.4f}; {', '.join(f'{gap:+.4f}' for gap in gaps)})"
+        )
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if not row:
+        return "absent"
+    values = row["auroc"]
+    error = f" ± {np.std(values, ddof=1) / np.sqrt(len(values)):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{error} ({np.median(row['seconds']):.0f} s)"
+
+
+def draw(found: dict[str, Any], names: list[str], path: Path) -> None:
+    """Draws every run as a dot, a column for each set."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(1.5 + 1.3 * len(found), 4), layout="constrained")
+    for i, name in enumerate(names):
+        at = (i - (len(names) - 1) / 2) * 0.8 / len(names)
+        points = [
+            (place + at, value)
+            for place, rows in enumerate(found.values())
+            for value in rows.get(name, {"auroc": []})["auroc"]
+        ]
+        if points:
+            axes.scatter(*np.array(points).T, s=18, label=name, alpha=0.8)
+    axes.set_xticks(range(len(found)), list(found))
+    axes.set_ylabel("AUROC of the test file")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Measures, prints the table and writes bench_real.json, .md and .png."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, required=True, help="NAME.train.fasta, NAME.test.fasta"
+    )
+    parser.add_argument("--sets", default="", help="names, joined by commas; all if empty")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--recipes", default="fasta,fasta:small", help="the first is compared")
+    parser.add_argument("--lsgkm", type=Path, help="source folder of lsgkm, to build it")
+    parser.add_argument("--gkmsvm", default="gkmsvm", help="the command of gkmsvm-lite")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench_real"))
+    arguments = parser.parse_args()
+    sets = find_sets(arguments.data)
+    wanted = arguments.sets.split(",") if arguments.sets else list(sets)
+    if unknown := [name for name in wanted if name not in sets]:
+        parser.error(f"--sets={unknown[0]} is not in {arguments.data}; there: {', '.join(sets)}")
+    if not wanted:
+        parser.error(f"{arguments.data} has no NAME.train.fasta")
+    recipes = arguments.recipes.split(",")
+    peers = find_peers(arguments.lsgkm, arguments.gkmsvm)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+
+    def keep(found: dict[str, Any]) -> None:
+        last = list(found.items())[-1]
+        print(last[0], json.dumps(last[1]), file=sys.stderr, flush=True)
+        (arguments.output / "bench_real.json").write_text(json.dumps(found, indent=2))
+
+    chosen = {name: sets[name] for name in wanted}
+    found = measure(chosen, recipes, peers, arguments.seeds, keep)
+    names = [*recipes, *peers]
+    text = table(found, names)
+    (arguments.output / "bench_real.md").write_text(text + "\n")
+    draw(found, names, arguments.output / "bench_real.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
