@@ -16,16 +16,16 @@ def recipe(sequences: int, length: int, gc: float) -> dict[str, str | int | floa
       gc: share of G and C among them, 0 to 1.
     """
     batch = _power_of_two(64 * (sequences / 2000) ** 0.25, 16, 256)
-    epochs = _between(25 * math.sqrt(2000 / sequences), 4, 60)
+    epochs = _between(25 * (2000 / sequences) ** (0.5 if sequences < 2000 else 0.25), 4, 60)
     width = filter_width(length, gc)
-    filters = _power_of_two(sequences / 40, 64, 256)
+    filters = _power_of_two(sequences / 160, 64, 256)
     return {
         "model.name": "multiscale",
         "model.filters": filters,
         "model.width": width,
         "model.short_filters": filters,
         "model.short_width": (width + 1) // 2,
-        "optimizer.learning_rate": 0.01,
+        "optimizer.learning_rate": round(min(0.01, max(0.002, 20 / sequences)), 6),
         "optimizer.schedule": "cosine",
         "optimizer.warmup_epochs": min(2.0, epochs / 10),
         "optimizer.weight_decay": 1.0,
