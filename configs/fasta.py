@@ -3,11 +3,12 @@
 jaxdna train --positives=bound.fa --negatives=unbound.fa
 jaxdna train --config=fasta:small --positives=bound.fa --negatives=unbound.fa
 
-Network and training follow from the number, length and GC content of the sequences, by the rules of
-docs/recipe.md (recipe=sized); any other flag overrides its own. `fasta:small` has the 993 parameters
-of tal1, `fasta:large` 128 short filters and no hidden layer. `data.folds=5` cross-validates.
-`data.task` takes classes, labels, numbers and counts from tables, FASTA headers or bigWig tracks.
-docs/genomics.md says what to expect on real data.
+Network and training follow from the number, length and GC content of the
+sequences, by the rules of docs/recipe.md (recipe=sized); any other flag
+overrides its own. `fasta:small` has the 993 parameters of tal1, `fasta:large`
+128 short filters and no hidden layer. `data.folds=5` cross-validates.
+`data.task` takes classes, labels, numbers and counts from tables, FASTA
+headers or bigWig tracks. docs/genomics.md says what to expect on real data.
 """
 
 from ml_collections import ConfigDict

@@ -86,7 +86,9 @@ def config_help(spec: str = "", overrides: Iterable[str] = ()) -> str:
     Raises:
       UserError: there is no such config, or an override is wrong.
     """
-    config = load_config(spec, overrides) if spec else default_config("tal1", "motif_cnn")
+    config = (
+        load_config(spec, overrides, measure=False) if spec else default_config("tal1", "motif_cnn")
+    )
     fields, values = schema(config.data.name, config.model.name), flat(config)
     ten = {key: fields[key] for key in [key for key in _FIRST if key in fields][:10]}
     if spec:
