@@ -6,12 +6,14 @@ jaxdna train --config=tal1 --config.train.epochs=40 --workdir=runs/longer
 """
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jaxdna.cli.common import add_config, add_own_sequences, add_workdir, own_sequences
 from jaxdna.config import load_config
 from jaxdna.config_files import run_name
+from jaxdna.errors import UserError
 from jaxdna.storage.places import Place
 
 
@@ -38,7 +40,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         from jaxdna.runs.members_table import calibration_note, members_table
         from jaxdna.runs.own_folder import own_folder
 
-        config = load_config(spec, overrides)
+        with suppress(UserError):  # of several processes all shall hear it: when data are loaded
+            config = load_config(spec, overrides)
         workdir = arguments.workdir
         if not workdir:
             workdir, note = own_folder(Path("runs") / run_name(spec), config)

@@ -163,6 +163,7 @@ def test_two_files_of_twenty_sequences_train_and_a_second_try_has_a_name_of_its_
         Path(name).write_text("".join(records))
     off = ["--config.runtime.compilation_cache=off", f"--config.runtime.data_cache={tmp_path}/c"]
     command = ["train", "--positives=a.fa", "--negatives=b.fa", "--config.train.epochs=3", *off]
+    command += ["--config.train.batch_size=32"]
     command += ["--config.data.reverse_complement=false", "--config.data.test_fraction=0.1"]
 
     def logits(*flags):
