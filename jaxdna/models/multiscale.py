@@ -11,6 +11,7 @@ from jaxdna.models.image_cnn import dense_layers
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.network import Network, Shape
 from jaxdna.ops.sharded_scan import motif_scan_on_mesh
+from jaxdna.ops.strands import Strands
 
 
 class TwoWidths(MotifScan):
@@ -45,8 +46,8 @@ class TwoWidths(MotifScan):
         self.bias = nnx.Param(jnp.concatenate([self.bias[...], short.bias[...]]))
         self.short_width, self.short_filters = short_width, short_filters
 
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Maps codes uint8 [batch, length] to float [batch, filters]."""
+    def __call__(self, x: jax.Array | Strands, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps codes uint8 [batch, length], one-hot or `Strands`, to float [batch, filters]."""
         kernel = self.kernel[...]
         width, _, filters = kernel.shape
         taps = np.ones((width, 1, filters), np.float32)
