@@ -564,7 +564,7 @@ def test_the_report_in_a_browser_fits_a_phone(trained, tmp_path):
 @pytest.mark.parametrize(
     ("verb", "flags", "words"),
     [
-        ("predict", [], "one of --sequences"),
+        ("predict", [], "give either --sequences=X.fa or --variants=X.vcf"),
         ("predict", ["--sequences={tmp}/empty.fa"], "is empty"),
         ("predict", ["--sequences={tmp}/protein.fa"], "record 'p', line 2, offset 2"),
         ("predict", ["--sequences={tmp}/junk"], "this is not text"),
