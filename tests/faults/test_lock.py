@@ -55,7 +55,7 @@ def foreign(path, **changes):
 
 def test_fault_16_a_lock_of_another_machine_is_watched(tmp_path, monkeypatch):
     """Its holder lives as long as the file changes; the kernel knows nothing of it."""
-    monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 2.0)
+    monkeypatch.setattr(run_lock, "WATCH_SECONDS", 2.0)
     path, notes = tmp_path / ".lock", []
     foreign(path)
     renewing = threading.Timer(0.2, path.write_bytes, [path.read_bytes() + b" "])
@@ -76,7 +76,7 @@ def test_fault_30_a_holder_that_was_stopped_for_long_has_lost_and_removes_nothin
     tmp_path, monkeypatch, kernel
 ):
     """It cannot know while it is stopped; when it comes back it must look before it writes."""
-    monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 0.6)
+    monkeypatch.setattr(run_lock, "WATCH_SECONDS", 0.6)
     if not kernel:  # a file system without flock
         refused = OSError(errno.ENOLCK, "No locks available")
         monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=refused))
@@ -127,7 +127,7 @@ def test_fault_16_a_lock_that_is_released_while_it_is_watched_is_free(tmp_path):
 
 @pytest.mark.parametrize("content", [b"\xff\x00", b"[" * 9_000, b'{"pid": "\\u001b[31m"}', b"null"])
 def test_fault_16_a_garbled_lock_is_a_dead_one(tmp_path, monkeypatch, capsys, content):
-    monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(run_lock, "WATCH_SECONDS", 0.5)
     path = tmp_path / ".lock"
     path.write_bytes(content)
     lock = RunLock(path)
@@ -144,7 +144,7 @@ def test_fault_16_a_garbled_lock_is_a_dead_one(tmp_path, monkeypatch, capsys, co
 def test_the_holder_s_name_is_cut_and_shown_as_all_text_of_strangers_is(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(run_lock, "WATCH_SECONDS", 0.5)
     foreign(tmp_path / ".lock", host="a\x1b[1m" + "b" * 200)
     lock = RunLock(tmp_path / ".lock")
     lock.take(loud(make_console()))

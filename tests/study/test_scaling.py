@@ -194,7 +194,7 @@ def test_an_interrupted_study_continues_with_the_rows_it_has(jaxdna, tmp_path):
         (["--repeats=0"], "--repeats=0"),
         (["--price-per-hour=-1"], "--price-per-hour=-1"),
         (["--mode=both", "--workdir=pyproject.toml"], "--workdir=pyproject.toml cannot be made"),
-        (["--workdir={train}"], "/train holds a run of `jaxdna train`; give a folder"),
+        (["--workdir={train}"], "/train holds a run of `jaxdna train`; give another folder"),
         (["--config=tal1"], "--config=tal1 is the second with the name tal1; give each"),
         (
             ["--config.strategy=parameter_server"],
