@@ -16,7 +16,9 @@ from jaxdna.study.layouts import Difference
 
 
 def test_eight_devices_are_checked_in_full(jaxdna):
-    done = jaxdna("doctor", "--check", "--json", "--config.runtime.cpu_devices=8")
+    # The layouts of eight devices are compared in tests/study/test_layouts.py.
+    names = ",".join(name for name in CHECKS if name != "layouts")
+    done = jaxdna("doctor", f"--check={names}", "--json", "--config.runtime.cpu_devices=8")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])["check"]
     assert found["ok"] and all(row["ok"] for row in found["rows"])
@@ -24,14 +26,19 @@ def test_eight_devices_are_checked_in_full(jaxdna):
     assert {f"motif scan, {name}" for name in IMPLEMENTATIONS} < set(rows)
     for name in ("sum, ring", "same seed twice, tal1", "checkpoint"):
         assert rows[name]["value"] == rows[name]["limit"] == 0
-    layouts = rows["one SGD step on every layout"]
-    assert 0 < layouts["value"] < layouts["limit"] < 1e-2
-    assert "the furthest of 23 from one device" in layouts["note"]
     for name in ("product of float32 matrices", "main memory", "sum over all devices"):
         assert rows[name]["value"] > 0 and rows[name]["limit"] is None  # no data sheet of a CPU
     for name in ("training tal1", "training cifar10:timing"):
         assert 0 < rows[name]["value"] < 3 * rows[name]["limit"]
         assert f"{name}: ok" in done.stderr  # as they come
+
+
+def test_every_layout_of_the_devices_is_one_of_the_checks(jaxdna):
+    done = jaxdna("doctor", "--check=layouts", "--json", "--config.runtime.cpu_devices=2")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout.splitlines()[-1])["check"]["rows"]
+    assert 0 < row["value"] < row["limit"] < 1e-2
+    assert "from one device" in row["note"]
 
 
 def test_the_flag_offers_every_check():

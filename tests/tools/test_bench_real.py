@@ -29,6 +29,7 @@ def sets(tmp_path, monkeypatch):
 def test_every_set_has_a_row_and_absent_peers_are_said(sets, monkeypatch, capsys):
     flags = [
         f"--data={sets}/data",
+        "--sets=GATA",
         "--seeds=2",
         "--recipes=fasta:small",
         "--gkmsvm=no-such-command",
