@@ -42,7 +42,7 @@ from jaxdna.storage.files import folder_at
 from jaxdna.storage.places import Place, Url, input_place, place_of
 
 if TYPE_CHECKING:
-    from jaxdna.analysis.attribution import Attributed
+    from jaxdna.analysis.attributed import Attributed
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -283,7 +283,8 @@ class Run:
           UserError: a letter is not a nucleotide, a sequence has a length that is not mended, or
             the method does not go with the network or the sequences.
         """
-        from jaxdna.analysis.attribution import Attributed, Settings, make_attributor
+        from jaxdna.analysis.attributed import Attributed
+        from jaxdna.analysis.attribution import Settings, make_attributor
         from jaxdna.analysis.attribution_inputs import fitted_blocks
 
         _check_choice("strands", strands, STRAND_CHOICES)

@@ -105,16 +105,8 @@ def _call(folder: Path, *command: str) -> None:
 
 def _column(path: Path) -> Scores:
     """The numbers in the last column of a table, with or without a header."""
-    cells = [line.split()[-1] for line in path.read_text().splitlines() if line.strip()]
-    return np.array(cells if _is_number(cells[0]) else cells[1:], np.float64)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    column = np.genfromtxt(path, usecols=-1, comments=None)
+    return column[1:] if np.isnan(column[0]) else column
 
 
 def measure(

@@ -5,19 +5,12 @@ base that is there is its contribution. Of `ism` and `saliency` it is what the b
 of all four; of the other two it is a share of the difference between the sequence and its
 references, and the contributions add up to that difference. Scores are in the units of the task's
 additive columns: of a logit, say.
-
-Sources: saliency, Simonyan, Vedaldi and Zisserman 2013, arXiv 1312.6034, with the mean of the four
-taken off (Majdandzic et al. 2023, Genome Biology 24:109); integrated gradients, Sundararajan, Taly
-and Yan 2017, arXiv 1703.01365; DeepLIFT's mean over references, Lundberg and Lee 2017, arXiv
-1705.07874, section 4.2.
 """
 
-import base64
-import html
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +19,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
-from jaxdna.analysis.attribution_logos import MOST_DRAWN, Shown, draw
-from jaxdna.analysis.deeplift import multipliers
+from jaxdna.analysis.attributed import Attributed
+from jaxdna.analysis.attribution_methods import BY_DERIVATIVES
 from jaxdna.analysis.mutagenesis import mutate
 from jaxdna.analysis.references import make_references
 from jaxdna.analysis.scorer import Scorer
@@ -39,13 +32,10 @@ from jaxdna.ops.strands import complement_strand
 from jaxdna.parallel.mesh import AXES
 from jaxdna.parallel.sharding import replicated
 from jaxdna.runs.trained import Trained
-from jaxdna.storage.files import picture
 from jaxdna.training.dispatch import few_ahead
 from jaxdna.training.state import Params
 from jaxdna.training.step import STRANDS
 
-BOUND = 1e-5  # of the output's change: what contributions may miss it by
-_ROUNDINGS = 4  # of the output itself, which hardly changes where the network sees nothing
 _SAME_FORM = 1e-4  # of an output: by which codes and their one-hot form may differ
 # Bases of references that one device reads in one call: as many as fill it.
 _CALL_BASES = {"cpu": 2**15}
@@ -53,62 +43,7 @@ _CALL_BASES_ON_ACCELERATORS = 2**20
 # Sequences whose references are drawn at once, whatever the devices: others would be drawn anew.
 _DRAWN = 32
 
-Output = Callable[[jax.Array], jax.Array]
 Blocks = Iterable[tuple[Sequence[str], Codes]]
-
-
-def _saliency(output: Output, sequence: jax.Array, references: jax.Array, steps: int) -> jax.Array:
-    gradient = jax.jacrev(output)(sequence)
-    return gradient - gradient.mean(axis=-1, keepdims=True)
-
-
-def _from(reference: jax.Array, slopes: jax.Array) -> jax.Array:
-    """What each base adds to a reference [length, 4] by slopes [outputs, length, 4]."""
-    return slopes - (slopes * reference).sum(axis=-1, keepdims=True)
-
-
-def _integrated_gradients(
-    output: Output, sequence: jax.Array, references: jax.Array, steps: int
-) -> jax.Array:
-    places, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
-    ways = jnp.asarray((places + 1) / 2, jnp.float32)
-
-    def of(reference: jax.Array) -> jax.Array:
-        path = reference + ways[:, None, None] * (sequence - reference)
-        slopes = jax.vmap(jax.jacrev(output))(path)
-        return _from(reference, jnp.tensordot(jnp.asarray(weights / 2, jnp.float32), slopes, 1))
-
-    return jax.vmap(of)(references).mean(axis=0)
-
-
-def _deeplift_shap(
-    output: Output, sequence: jax.Array, references: jax.Array, steps: int
-) -> jax.Array:
-    def of(reference: jax.Array) -> jax.Array:
-        return _from(reference, multipliers(output, sequence, reference))
-
-    return jax.vmap(of)(references).mean(axis=0)
-
-
-class Method(NamedTuple):
-    """A way to score bases by derivatives.
-
-    Attributes:
-      hypothetical: (output of one-hot [length, 4] -> [outputs], sequence [length, 4], references
-        [references, length, 4], steps) -> float [outputs, length, 4].
-      references: what it is compared with by default; nothing where that is nothing.
-    """
-
-    hypothetical: Callable[[Output, jax.Array, jax.Array, int], jax.Array]
-    references: str
-
-
-BY_DERIVATIVES = {
-    "saliency": Method(_saliency, ""),
-    "integrated_gradients": Method(_integrated_gradients, "background"),
-    "deeplift_shap": Method(_deeplift_shap, "dinucleotide_shuffle"),
-}
-METHODS = ("ism", *BY_DERIVATIVES)
 
 
 @dataclass(frozen=True)
@@ -116,7 +51,7 @@ class Settings:
     """How bases are scored.
 
     Attributes:
-      method: one of `METHODS`.
+      method: `ism`, or a key of `BY_DERIVATIVES`.
       references: a key of `references.KINDS`; the method's own if empty.
       shuffles: references of each sequence, where they are drawn.
       steps: places on the way from a reference at which gradients are taken.
@@ -130,84 +65,6 @@ class Settings:
     steps: int = 64
     seed: int = 0
     answer: str | None = None
-
-
-@dataclass(frozen=True)
-class Attributed:
-    """Scores of some sequences.
-
-    Attributes:
-      ids: their names.
-      codes: uint8 [sequences, length].
-      answers: what is scored, as the task's additive columns are called.
-      hypothetical: float32 [sequences, answers, length, 4].
-      outputs: float32 [sequences, answers], of the sequences.
-      change: float32 [sequences, answers], the outputs less those of the references, in the mean;
-        NaN for methods without references.
-      size: float32 [sequences, answers], the mean size of that change.
-    """
-
-    ids: Sequence[str]
-    codes: Codes
-    answers: tuple[str, ...]
-    hypothetical: NDArray[np.float32]
-    outputs: NDArray[np.float32]
-    change: NDArray[np.float32]
-    size: NDArray[np.float32]
-
-    @property
-    def one_hot(self) -> NDArray[np.int8]:
-        """Returns int8 [sequences, length, 4]: zeros where there is no known base."""
-        return (self.codes[..., None] == np.arange(UNKNOWN)).astype(np.int8)
-
-    @cached_property
-    def contributions(self) -> NDArray[np.float32]:
-        """The scores of the bases that are there: float32 [sequences, answers, length]."""
-        return (self.hypothetical * self.one_hot[:, None]).sum(axis=-1)
-
-    @property
-    def delta(self) -> NDArray[np.float32]:
-        """What the contributions add up to, less the change: float32 [sequences, answers]."""
-        total = self.contributions.sum(axis=-1, dtype=np.float64)
-        return (total - self.change).astype(np.float32)
-
-    @property
-    def missed(self) -> NDArray[np.float32]:
-        """The size of `delta` as a share of `size`: float32 [sequences, answers]."""
-        missed = np.abs(self.delta) / np.maximum(self.size, np.finfo(np.float32).tiny)
-        return missed.astype(np.float32)
-
-    @property
-    def beyond(self) -> NDArray[np.bool_]:
-        """Where `delta` is beyond `BOUND`, and beyond rounding: bool [sequences, answers]."""
-        rounding = _ROUNDINGS * np.finfo(np.float32).eps * np.abs(self.outputs)
-        return np.abs(self.delta) > np.maximum(BOUND * self.size, rounding)
-
-    def shown(self) -> list[Shown]:
-        """Returns what pictures show of each sequence, for the first answer."""
-        rows = zip(self.ids, self.outputs[:, 0], self.codes, self.contributions[:, 0], strict=True)
-        answer = self.answers[0]
-        return [Shown(f"{name}, {answer} {x:.2f}", *own) for name, x, *own in rows]
-
-    def plot(self, most: int = MOST_DRAWN) -> Any:
-        """Returns a matplotlib figure: logos of the first sequences, for the first answer."""
-        return draw([[one] for one in self.shown()[:most]], self.answers[0])
-
-    def _repr_html_(self) -> str:
-        """The picture, for notebooks."""
-        data = base64.b64encode(picture(self.plot(), "png", dpi=90)).decode()
-        names = ", ".join(self.answers)
-        return f'<p>{html.escape(names)}</p><img alt="logos" src="data:image/png;base64,{data}">'
-
-    @classmethod
-    def joined(cls, parts: Sequence["Attributed"]) -> "Attributed":
-        """Returns all sequences of one or more parts."""
-        arrays = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("codes", "hypothetical", "outputs", "change", "size")
-        }
-        ids = [name for part in parts for name in part.ids]
-        return cls(ids=ids, answers=parts[0].answers, **arrays)
 
 
 def make_attributor(
@@ -327,8 +184,9 @@ class _Derivatives:
             name = ids[int(np.argmin(differ))]
             others = [kind for kind in ("zeros", "background") if kind != self.kind]
             raise UserError(
-                f"--references={self.kind}: every reference of sequence '{name}' equals it, so "
-                f"there is no difference to share out; legal: --references={' or '.join(others)}"
+                f"--references={self.kind}: every reference of sequence '{name}' equals the "
+                "sequence, which leaves no difference to attribute; try "
+                f"--references={' or '.join(others)}"
             )
 
     def _submit(self, call: tuple[list[str], Codes, NDArray[np.float32]]) -> Any:
@@ -357,7 +215,7 @@ class _Derivatives:
 
     def _other_form(self, does: str) -> UserError:
         return UserError(
-            f"--method={self.settings.method}: the network {does} bases in one-hot form; legal: "
+            f"--method={self.settings.method}: the network {does} bases in one-hot form; use "
             "--method=ism, or a first layer that takes them, as by jaxdna.ops.one_hot"
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxdna.analysis.attribution import Attributed
+from jaxdna.analysis.attributed import Attributed
 from jaxdna.analysis.attribution_logos import Telling
 from jaxdna.analysis.attribution_tracks import Track
 from jaxdna.data.bigwig import open_bigwig

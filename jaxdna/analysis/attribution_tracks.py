@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxdna.analysis.attribution import Attributed
+from jaxdna.analysis.attributed import Attributed
 from jaxdna.data.intervals import Windows
 
 

@@ -58,8 +58,8 @@ def multipliers(
         (out,) = _walk(closed, [Pair(reference, sequence, change)])
         if isinstance(out.change, NoRule):
             raise UserError(
-                f"--method=deeplift_shap: the network uses {out.change.primitive} of jax.lax, for "
-                "which there is no rule; legal: --method=ism, saliency or integrated_gradients"
+                f"--method=deeplift_shap: the network uses {out.change.primitive} of jax.lax, "
+                "which has no rule; try --method=ism, saliency or integrated_gradients"
             )
         return jnp.zeros_like(out.sequence) if out.change is None else out.change
 

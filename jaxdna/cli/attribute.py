@@ -72,7 +72,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     outputs = arguments.output or [str(arguments.workdir / "attributions.npz")]
     _check(arguments, outputs)
 
-    from jaxdna.analysis.attribution import BOUND, Settings, make_attributor
+    from jaxdna.analysis.attributed import BOUND
+    from jaxdna.analysis.attribution import Settings, make_attributor
     from jaxdna.analysis.attribution_files import FORMS, form_of
     from jaxdna.analysis.attribution_logos import Telling
     from jaxdna.analysis.run_report import add_attributions

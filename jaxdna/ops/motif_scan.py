@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdna.ops import motif_scan_gpu, motif_scan_matmul, motif_scan_pallas
+from jaxdna.ops import motif_scan_gpu, motif_scan_matmul, motif_scan_tpu
 from jaxdna.ops.one_hot import one_hot
 from jaxdna.ops.packed_windows import unpack
 from jaxdna.ops.strands import Strands, read
@@ -129,7 +129,7 @@ def _pallas(codes: Array, kernel: Array, bias: Array) -> Array:
 
 
 def _pallas_forward(codes: Array, kernel: Array, bias: Array) -> tuple[Array, Residuals]:
-    best, windows, tied = motif_scan_pallas.search(codes, kernel)
+    best, windows, tied = motif_scan_tpu.search(codes, kernel)
     return best.T + bias, (codes, kernel, bias, windows, tied)
 
 
@@ -143,7 +143,7 @@ def _pallas_backward(residuals: Residuals, gradient: Array) -> tuple[None, Array
     any_tied = jnp.any(tied & (gradient.T != 0))
     # The loop over ties takes the codes as they lie; else every step would turn them round for it.
     d_kernel = _shared_if_tied(
-        codes, kernel, gradient, jnp.concatenate(of_words), any_tied, motif_scan_pallas.copied
+        codes, kernel, gradient, jnp.concatenate(of_words), any_tied, motif_scan_tpu.copied
     )
     return None, d_kernel.astype(kernel.dtype), jnp.sum(gradient, axis=0).astype(bias.dtype)
 
@@ -193,7 +193,7 @@ def _suits_the_mesh(codes: Array | Strands, kernel: Array, bias: Array) -> Array
     if device and whole and motif_scan_gpu.suits(device) and motif_scan_gpu.fits(kernel):
         return _pallas_gpu(codes, kernel, bias)
     codes = read(codes)
-    if device and whole and device.platform == "tpu" and motif_scan_pallas.fits(codes, kernel):
+    if device and whole and device.platform == "tpu" and motif_scan_tpu.fits(codes, kernel):
         return _pallas(codes, kernel, bias)
     return _fused(_platform_search, codes, kernel, bias)
 

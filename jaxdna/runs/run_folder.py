@@ -68,7 +68,6 @@ class RunFolder:
         self.files = folder_at(path, root)
         self.writes = True
         self.checkpoints = folder_at(path / "checkpoints")
-        self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
         self.report = path / "report.html"
 

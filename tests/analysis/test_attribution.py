@@ -10,7 +10,8 @@ from flax import nnx
 
 from jaxdna import schema
 from jaxdna.analysis import attribution, references
-from jaxdna.analysis.attribution import BOUND, Settings, make_attributor
+from jaxdna.analysis.attributed import BOUND
+from jaxdna.analysis.attribution import Settings, make_attributor
 from jaxdna.analysis.references import make_references
 from jaxdna.config import default_config, flat, validate
 from jaxdna.data.motifs import load_motif
@@ -316,11 +317,11 @@ class Sorted(Layer):
         (trained, Settings(answer="x"), None, "--answer=x is unknown; legal: plus, minus, both"),
         (
             trained, Settings(), np.zeros((1, LENGTH), np.uint8),
-            "--references=dinucleotide_shuffle: every reference of sequence 's0' equals it",
+            "--references=dinucleotide_shuffle: every reference of sequence 's0' equals the",
         ),
         (
             trained, Settings(references="background"), np.full((3, LENGTH), 2, np.uint8),
-            "legal: --references=zeros$",
+            "try --references=zeros$",
         ),
         (lambda: own_network(Embedded()), Settings(), None, "does not take bases in one-hot form"),
         (lambda: own_network(Counted()), Settings("saliency"), None, "answers otherwise to bases"),

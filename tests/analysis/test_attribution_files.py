@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from jaxdna.analysis.attribution import Attributed
+from jaxdna.analysis.attributed import Attributed
 from jaxdna.analysis.attribution_files import FORMS, Source, form_of
 from jaxdna.analysis.attribution_logos import MOST_DRAWN, Telling
 from jaxdna.analysis.report import _section, with_attributions
@@ -104,7 +104,7 @@ def test_letters_hang_where_a_base_takes_away():
     wanted = part.contributions[0, 0]
     assert set(ends) == set(np.flatnonzero(abs(wanted) > 0.005 * np.ptp(wanted)))
     for place, end in ends.items():
-        assert end == pytest.approx(wanted[place], rel=1e-3)
+        assert end == pytest.approx(wanted[place], rel=1e-6)
 
 
 def test_the_report_has_the_section_once():

@@ -673,7 +673,7 @@ def sites_of(path, names):
             "--output=/nowhere/a.npz cannot be writ",
         ),
         (["--sequences=SHORT"], "shorter than a filter; legal: 15 bases"),
-        (["--sequences=SAME"], "every reference of sequence 'a' equals it"),
+        (["--sequences=SAME"], "every reference of sequence 'a' equals the sequence"),
     ],
 )
 def test_attribute_refuses_in_a_sentence_and_writes_nothing(call, tmp_path, flags, said):

@@ -52,9 +52,8 @@ def test_leaves_the_files_and_keys_of_the_contract(finished):
     }  # fmt: skip
     assert summary["mfu"] is None  # no data sheet says what a CPU reaches
     flops = 3 * (2 * (120 - 15 + 1) * 15 * 4 * 16 + 2 * 16)  # of an example
-    assert summary["flops_per_second"] == pytest.approx(
-        flops * summary["samples_per_second"], rel=1e-3
-    )
+    # Examples per second are rounded to a whole number.
+    assert abs(summary["flops_per_second"] / flops - summary["samples_per_second"]) <= 0.51
     assert set(summary["test"]) == {"loss", "accuracy", "auroc", "auprc"}
     assert set(summary["ceiling"]) == {"accuracy", "auroc", "loss"}
     assert set(summary["seconds"]) == {"total", "compile", "train", "eval", "checkpoint"}
