@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 
 from jaxdna.config_files import run_config_file
 from jaxdna.errors import UserError, nearest
+from jaxdna.fields import parsed
+from jaxdna.member_settings import grid_settings
 from jaxdna.recipe import recipe
 from jaxdna.schema import IMAGE_MODELS, IMAGE_SETS, MODELS, Field, schema
 
@@ -126,7 +128,7 @@ def override(leaves: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
             raise UserError(f"--config.{text} is an unknown key; {nearest(key, fields)}")
         if not sign:
             raise UserError(f"--config.{key} needs a value: {fields[key].legal}")
-        changed[key] = _parse(key, value, fields[key])
+        changed[key] = parsed(key, value, fields[key])
     return changed
 
 
@@ -163,12 +165,16 @@ def keys_since(begun: Mapping[str, Any]) -> dict[str, Field]:
     return {k: f for k, f in fields.items() if f.before is not None and k not in begun}
 
 
+_MOST_MEMBERS = 10**4
+
 # What the other strategies do not offer, with the value that they need.
 _SPMD_ONLY = {
     "gradient_sync.method": "auto",
     "train.accumulate": 1,
     "train.precision": "float32",
     "members.seeds": 1,
+    "members.folds": 0,
+    "members.grid": "",
     "mesh.member": 1,
 }
 
@@ -221,7 +227,22 @@ def _check_together(leaves: Mapping[str, Any]) -> None:
 
 
 def _check_members(leaves: Mapping[str, Any]) -> None:
-    count, first = leaves["members.seeds"], max(leaves["train.seed"], leaves["seed"])
+    folds, fold = leaves["members.folds"], leaves["members.fold"]
+    if fold >= folds and fold != -1:
+        legal = f"-1 to {folds - 1} (--config.members.folds={folds})"
+        legal = legal if folds else "-1 without --config.members.folds"
+        raise UserError(f"--config.members.fold={fold} is not legal: it must be {legal}")
+    named = (leaves[key] for key in ("members.grid", "data.name", "model.name"))
+    grid, seeds = grid_settings(*named), leaves["members.seeds"]
+    if leaves["members.grid"] and len(grid) == 1:
+        raise UserError(
+            f"--config.members.grid={leaves['members.grid']} has one setting and nothing to "
+            "compare; give a key two values or more"
+        )
+    if len(grid) > 1:
+        for settings in grid:  # each is trained as if it were alone
+            _check_together({**leaves, **settings, "members.grid": "", "mesh.member": 1})
+    count = len(grid) * seeds * (folds if folds and fold == -1 else 1)
     if count == 1 and leaves["mesh.member"] != 1:
         raise UserError(
             f"--config.mesh.member={leaves['mesh.member']} splits networks that are trained at "
@@ -230,11 +251,17 @@ def _check_members(leaves: Mapping[str, Any]) -> None:
     if count > 1 and leaves["gradient_sync.method"] != "auto":
         raise UserError(
             f"--config.gradient_sync.method={leaves['gradient_sync.method']} is for one network, "
-            f"and --config.members.seeds={count} trains several; legal with it: auto"
+            f"and --config.members trains {count}; legal with it: auto"
         )
-    if first + count > 2**31:
+    if count > _MOST_MEMBERS:
         raise UserError(
-            f"--config.members.seeds={count} counts from the seed {first} beyond the largest, "
+            f"--config.members asks for {count:,} networks (settings of the grid x seeds x folds); "
+            f"legal: up to {_MOST_MEMBERS:,}"
+        )
+    first = leaves["seed"] if leaves["train.seed"] == -1 else leaves["train.seed"]
+    if first + seeds > 2**31:
+        raise UserError(
+            f"--config.members.seeds={seeds} counts from the seed {first} beyond the largest, "
             f"{2**31 - 1}; give a smaller seed"
         )
 
@@ -259,19 +286,6 @@ def _check_pipeline(leaves: Mapping[str, Any]) -> None:
 def _fields_of(leaves: Mapping[str, Any]) -> dict[str, Field]:
     """The schema of the data set and the model that `leaves` name."""
     return schema(str(leaves.get("data.name", "")), str(leaves.get("model.name", "")))
-
-
-def _parse(key: str, text: str, field: Field) -> Any:
-    kind = type(field.default)
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        value = kind(text)
-    except (ValueError, KeyError):
-        value = None
-    if value is None or not field.accepts(value):
-        raise UserError(f"--config.{key}={text} is not legal: it must be {field.legal}")
-    return value
 
 
 def to_json(config: ConfigDict) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from jaxdna.errors import UserError
+
 
 @dataclass(frozen=True)
 class Field:
@@ -26,6 +28,31 @@ class Field:
     accepts: Callable[[Any], bool]
     identity: bool = False
     before: Any = None
+
+
+def parsed(key: str, text: str, field: Field, said: str = "") -> Any:
+    """Returns the value that a text gives a key.
+
+    Args:
+      key: dotted.
+      text: as the user wrote it.
+      field: what the key accepts.
+      said: how the sentence names the key; as a flag if empty.
+
+    Raises:
+      UserError: the text is no value of the key's type, or not a legal one.
+    """
+    kind = type(field.default)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        value = kind(text)
+    except (ValueError, KeyError):
+        value = None
+    if value is None or not field.accepts(value):
+        named = said or f"--config.{key}"
+        raise UserError(f"{named}={text} is not legal: it must be {field.legal}")
+    return value
 
 
 def integer(default: int, meaning: str, low: int = 1, high: float = math.inf) -> Field:

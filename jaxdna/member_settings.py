@@ -4,15 +4,68 @@ A member is the run of its own configuration, that of the run with its changes: 
 trains alone when it is given the same keys.
 """
 
+from itertools import product
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxdna.errors import UserError, nearest
+from jaxdna.fields import parsed
+from jaxdna.schema import schema
+
+# What members of one setting differ in: they repeat it, and answer together.
+REPEATS = ("train.seed", "members.fold")
+
 
 def member_settings(config: ConfigDict) -> list[dict[str, Any]]:
     """Returns the dotted keys that each member changes, in order; empty for one network alone."""
-    seeds = config.members.seeds
-    if seeds == 1:
-        return []
+    seeds, folds = config.members.seeds, config.members.folds
     first = config.seed if config.train.seed == -1 else config.train.seed
-    return [{"train.seed": first + i} for i in range(seeds)]
+    held_out = range(folds) if config.members.fold == -1 else ()
+    each = [
+        grid_settings(config.members.grid, config.data.name, config.model.name),
+        [{"train.seed": first + i} for i in range(seeds)],
+        [{"members.fold": i} for i in held_out] or [{}],
+    ]
+    members = [
+        {key: value for part in parts for key, value in part.items()} for parts in product(*each)
+    ]
+    return members if len(members) > 1 else []
+
+
+def grid_settings(grid: str, data: str, model: str) -> list[dict[str, Any]]:
+    """Returns every combination of the values of a grid; of none the one that changes nothing.
+
+    Args:
+      grid: KEY=VALUE,VALUE joined by semicolons; the keys are numbers of the update or the network.
+      data: a key of `schema.DATA_SETS`.
+      model: a key of `schema.MODELS`.
+
+    Raises:
+      UserError: it names another key, one twice, or a value that is not legal.
+    """
+    legal = {
+        key: field
+        for key, field in schema(data, model).items()
+        if key.startswith(("optimizer.", "model.")) and type(field.default) in (int, float)
+    }
+    axes: dict[str, list[dict[str, Any]]] = {}
+    for part in filter(None, grid.split(";")):
+        key, sign, values = part.partition("=")
+        where = f"--config.members.grid={grid}"
+        if key not in legal:
+            raise UserError(
+                f"{where}: {key} is not a number of the update or of the network; "
+                f"{nearest(key, legal)}"
+            )
+        if not sign or key in axes:
+            fault = f"names {key} twice" if sign else f"gives no value of {key}"
+            raise UserError(f"{where} {fault}; legal: KEY=VALUE,VALUE joined by semicolons")
+        found = [parsed(key, value, legal[key], f"{where}: {key}") for value in values.split(",")]
+        if len(set(found)) < len(found):
+            raise UserError(f"{where} gives a value of {key} twice; legal: each once")
+        axes[key] = [{key: value} for value in found]
+    return [
+        {key: value for part in parts for key, value in part.items()}
+        for parts in product(*axes.values())
+    ]

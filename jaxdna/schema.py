@@ -245,6 +245,18 @@ _IDENTITY = _identity(
         "members.seeds": integer(
             1, "networks trained at once, each from a train.seed of its own", high=10**4
         ),
+        "members.folds": Field(
+            0,
+            "parts of the training and validation examples, each held out by networks of its own; "
+            "0 for none",
+            "0, or an integer, 2 to 10,000",
+            lambda v: v == 0 or 2 <= v <= 10**4,
+        ),
+        "members.fold": integer(-1, "the only part to hold out; -1 for each in turn", low=-1),
+        "members.grid": text(
+            "",
+            "settings to compare, as optimizer.learning_rate=0.005,0.02;optimizer.weight_decay=0,1",
+        ),
         "optimizer.name": choice("adam", ("adam", "sgd", "momentum"), "update rule"),
         "train.batch_size": integer(32, "GLOBAL batch: examples per step over all devices"),
         "train.class_weight": choice(

@@ -77,7 +77,7 @@ def evaluate_test_split(
 
     @cache
     def outputs_of(split: str) -> NDArray[np.float32]:
-        return Evaluator(prepared.program, dataset.splits[split]).outputs(best)
+        return Evaluator(prepared.program, dataset.splits[split], split).outputs(best)
 
     outputs, one = outputs_of("test"), prepared.program.gather(best)
     about: dict[str, Any] = {}

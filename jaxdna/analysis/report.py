@@ -23,8 +23,13 @@ from jaxdna.config import flat
 from jaxdna.console import figures
 from jaxdna.errors import visible
 from jaxdna.runs.display import class_sizes
-from jaxdna.runs.members_table import TITLE as MEMBERS
-from jaxdna.runs.members_table import calibration_note, members_rows
+from jaxdna.runs.members_table import (
+    GRID,
+    calibration_note,
+    grid_rows,
+    members_rows,
+    members_title,
+)
 from jaxdna.tasks.classes import Binary
 from jaxdna.tasks.task import Task
 
@@ -103,7 +108,9 @@ def report_html(report: ReportData) -> str:
         parts.append(_section(_SCORES, _scores(report)))
     if "members" in summary:
         told = f"<p>{escape(calibration_note(summary))}</p>"
-        parts.append(_section(MEMBERS, table_html(*members_rows(summary)) + told))
+        if "grid" in summary:
+            parts.append(_section(GRID, table_html(*grid_rows(summary))))
+        parts.append(_section(members_title(summary), table_html(*members_rows(summary)) + told))
     parts.append(_section(_CURVES, _figures(_curves(report))))
     if len(report.targets):
         parts += _answers(report.task, report.targets, report.outputs, report.best_logits)

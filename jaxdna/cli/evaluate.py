@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.api import open_run
     from jaxdna.console import results_console
     from jaxdna.runs.display import measures_table
-    from jaxdna.runs.members_table import members_table
+    from jaxdna.runs.members_table import members_tables
 
     files = {key: getattr(arguments, key) for key in _FILES if getattr(arguments, key)}
     run = open_run(arguments.workdir, arguments.overrides, member=arguments.member)
@@ -43,5 +43,5 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if not arguments.json:
         results_console().print(measures_table(summary))
         if "members" in summary:
-            results_console().print(members_table(summary))
+            results_console().print(*members_tables(summary), sep="\n")
     return summary

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         from jaxdna.console import make_console, results_console
         from jaxdna.runs.cross_validation import folds_table
         from jaxdna.runs.display import results
-        from jaxdna.runs.members_table import calibration_note, members_table
+        from jaxdna.runs.members_table import calibration_note, members_tables
         from jaxdna.runs.own_folder import own_folder
 
         with suppress(UserError):  # of several processes all shall hear it: when data are loaded
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if tested and not arguments.json:
             results_console().print(folds_table(summary) if folds else results(summary))
         if "members" in summary and not arguments.json:
-            results_console().print(members_table(summary))
+            results_console().print(*members_tables(summary), sep="\n")
             make_console().print(calibration_note(summary))
         if not folds:
             _closing_notes(summary, workdir, make_console())

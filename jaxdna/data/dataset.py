@@ -1,6 +1,6 @@
 """What every data set looks like to the rest of the program."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from jaxdna.tasks.task import Task
 
 SPLITS = ("train", "validation", "test")
+
+Folds = Sequence[Mapping[str, NDArray[np.int64]]]
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Spec(NamedTuple):
       task: what is asked of a network.
       train_examples: examples to train on.
       targets: [train_examples, *target_shape]; None where they have not been read.
+      folds: see `Dataset`.
     """
 
     example_shape: tuple[int, ...]
     task: Task
     train_examples: int
     targets: NDArray | None = None
+    folds: Folds = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ class Dataset:
       ids: names of a split's examples, in order; None where they have none.
       lengths: int64 [examples], a split's sequences' bases before any padding or cropping; None
         where there was none.
+      groups: int64 [examples] twice, numbers that a split's examples share which should stay
+        together, and which must; None for what is alone.
+      folds: of each fold, for those splits that it has for itself, the numbers of its examples in
+        the split of that name here; none where all members have the same examples.
       keys: uint64 [examples], a split's sequences by `sequence_keys`, as their files have them;
         None for what no file holds.
     """
@@ -97,6 +105,8 @@ class Dataset:
     ids: Callable[[str], list[str]] | None = None
     lengths: Callable[[str], NDArray[np.int64]] | None = None
     keys: Callable[[str], NDArray[np.uint64]] | None = None
+    groups: Callable[[str], tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]] | None = None
+    folds: Folds = ()
 
     @property
     def held_out(self) -> str:
@@ -118,4 +128,9 @@ class Dataset:
     def spec(self) -> Spec:
         """What a step must know of it."""
         train = self.splits["train"]
-        return Spec(self.example_shape, self.task, len(train), train.y)
+        return Spec(self.example_shape, self.task, self.most("train"), train.y, self.folds)
+
+    def most(self, split: str) -> int:
+        """Returns how many examples one network has of a split; of folds the largest number."""
+        own = [len(fold[split]) for fold in self.folds if split in fold]
+        return max(own, default=len(self.splits[split]))

@@ -92,6 +92,7 @@ def load_files(config: ConfigDict) -> Dataset:
         ids=ids,
         lengths=lambda name: labelled.lengths[rows[name]],
         keys=lambda name: labelled.keys[rows[name]],
+        groups=lambda name: (_of_rows(together, rows[name]), _of_rows(labelled.groups, rows[name])),
     )
 
 
@@ -224,9 +225,14 @@ def _beside(
         lambda groups: random_split(labels[rest], shares, seed, groups, classes),
         labels[rest],
         shares,
-        *(groups if groups is None else groups[rest] for groups in (together, needed)),
+        _of_rows(together, rest),
+        _of_rows(needed, rest),
     )
     return split
+
+
+def _of_rows(groups: NDArray[np.int64] | None, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    return None if groups is None else groups[rows]
 
 
 def _split(labelled: Labelled, rows: NDArray[np.int64]) -> Split:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from jaxdna.data.ceiling import log_likelihood_ratio
 from jaxdna.data.dataset import SPLITS, Dataset, Input, Spec, Split
 from jaxdna.data.digests import file_digest
+from jaxdna.data.folds import in_folds
 from jaxdna.data.images import images_spec, load_images
 from jaxdna.data.labelled_files import load_files
 from jaxdna.data.memory import require_memory
@@ -24,20 +25,21 @@ def load_dataset(config: ConfigDict) -> Dataset:
     Raises:
       UserError: the data cannot be read or made as asked.
     """
-    return LOADERS[config.data.name](config)
+    dataset = LOADERS[config.data.name](config)
+    return in_folds(dataset, config) if config.members.folds else dataset
 
 
 def spec_of(config: ConfigDict) -> Spec:
     """Returns what a step must know of the data set of `config.data`, reading only what it must.
 
     The shapes of known sets are known. Files of a user's are read, and so is every set whose labels
-    a weighted loss needs.
+    a weighted loss needs, or that is dealt to folds.
 
     Raises:
       UserError: the data cannot be read or made as asked.
     """
     known = SPECS.get(config.data.name)
-    counted = config.train.class_weight != "none"
+    counted = config.train.class_weight != "none" or config.members.folds
     return known(config) if known and not counted else load_dataset(config).spec
 
 

@@ -136,7 +136,7 @@ def _train(
     config = program.config
     guard.enter("compile")
     feed = program.feed(splits["train"])
-    evaluator = Evaluator(program, splits["validation"])
+    evaluator = Evaluator(program, splits["validation"], "validation")
     with run.watch.on("compile"):
         compiled = _compile(program, progress.epoch_step)
         meet()
@@ -146,7 +146,7 @@ def _train(
     board = TensorBoard(folder.files, progress.epoch + 1, flat(config), folder.writes)
     speed, rate = speed_of(program), learning_rate(config, program.steps_per_epoch)
     epochs = progress_line("epoch", config.train.epochs, progress.epoch, lasting=True)
-    sizes = config.train.batch_size, len(splits["train"])
+    sizes = config.train.batch_size, program.train_examples
     seen, seconds = progress.seen(*sizes), run.watch.seconds["train"]
     with closing(program), closing(profiler), epochs as line:
         while progress.epoch < config.train.epochs and not progress.stop:
@@ -284,7 +284,8 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
 
     @cache
     def outputs_of(split: str) -> NDArray[np.float32]:
-        return Evaluator(prepared.program, dataset.splits[split]).outputs(run.best, guard.wait)
+        evaluator = Evaluator(prepared.program, dataset.splits[split], split)
+        return evaluator.outputs(run.best, guard.wait)
 
     with run.watch.on("eval"):
         known = {name: split.y for name, split in dataset.splits.items()}

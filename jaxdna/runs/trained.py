@@ -134,7 +134,7 @@ def load_trained(
     stacked, progress = load_members(folder.checkpoints, abstract, note)
     best = progress.best if member is None else member
     params, *others = (
-        jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in (best, *progress.whole)
+        jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in (best, *progress.answering)
     )
     return one(params, length, task, tuple(others) if member is None else ())
 

@@ -7,7 +7,7 @@ CPU one after the other, each with the bits of a run of its own; on accelerators
 `jax.vmap` has it, since one small network does not fill them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -19,14 +19,16 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
+from jaxdna.config import flat, validate
 from jaxdna.console import table
-from jaxdna.data.batches import Rows, batch_rows
+from jaxdna.data.batches import Rows, batch_rows, steps_per_epoch
 from jaxdna.errors import UserError
-from jaxdna.member_settings import member_settings
+from jaxdna.member_settings import REPEATS, member_settings
 from jaxdna.parallel.mesh import divisors
 from jaxdna.parallel.sharding import replicated, stacked_inputs, stacked_rows
 from jaxdna.training.feed import Shardings
 from jaxdna.training.member_progress import MemberProgress
+from jaxdna.training.optimizer import PER_MEMBER
 from jaxdna.training.program import Program
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
@@ -44,6 +46,13 @@ class MemberProgram(Program):
 
     def __post_init__(self) -> None:
         """Raises UserError where the mesh cannot split the members, or what they hold."""
+        shaping = [key for key in self.settings[0] if key not in (*REPEATS, *self._swept)]
+        if shaping:
+            raise UserError(
+                f"--config.members.grid={self.config.members.grid} goes over {shaping[0]}, and "
+                "networks that differ in it have programs of their own; legal here: "
+                f"{', '.join(f'optimizer.{key}' for key in PER_MEMBER)}"
+            )
         count, size = len(self.settings), self.mesh.shape[AXIS]
         if count % size:
             raise UserError(
@@ -63,9 +72,30 @@ class MemberProgram(Program):
         return [one["train.seed"] for one in self.settings]
 
     @cached_property
+    def _swept(self) -> dict[str, list[float]]:
+        """The settings of the update that differ, dotted, with the value of each member."""
+        keys = [f"optimizer.{key}" for key in PER_MEMBER if f"optimizer.{key}" in self.settings[0]]
+        return {key: [one[key] for one in self.settings] for key in keys}
+
+    @cached_property
     def _one(self) -> Program:
-        """The program of one member on this mesh."""
-        return Program(self.config, self.mesh, self.example_shape, self.task, self.train_examples)
+        """The program of one member on this mesh, with whatever parts any member's update has."""
+        most = {key: max(values) for key, values in self._swept.items()}
+        config = validate(flat(self.config) | most)
+        return Program(config, self.mesh, self.example_shape, self.task, self.train_examples)
+
+    def own_rows(self, split: str) -> list[NDArray[np.int64]] | None:
+        """Returns which examples of a split each member has for itself; None: all have all."""
+        if not self.folds or split not in self.folds[0]:
+            return None
+        return [self.folds[one["members.fold"]][split] for one in self.settings]
+
+    @cached_property
+    def _own_steps(self) -> list[int]:
+        """Steps of each member in an epoch; there are as many calls as the longest needs."""
+        own = self.own_rows("train")
+        sizes = [len(rows) for rows in own] if own else [self.train_examples] * len(self.settings)
+        return [steps_per_epoch(size, self.config.train.batch_size) for size in sizes]
 
     @property
     def _in_turn(self) -> bool:
@@ -125,34 +155,57 @@ class MemberProgram(Program):
 
     def pure_call(self, sync: Callable[[Gradient], Gradient]) -> Step:
         """Returns what `call_with` compiles: the call of one member, for those that go on."""
-        call = super().pure_call(sync)
+        settings = {
+            key.partition(".")[2]: jnp.array(values, jnp.float32)
+            for key, values in self._swept.items()
+        }
 
         def stay(state: TrainState, batches: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
             return state, {key: jnp.zeros(batches["weight"].shape[:1]) for key in self.task.sums}
 
         def one(own: Any) -> tuple[TrainState, Metrics]:
-            state, active, batches = own
+            state, active, batches, values = own
+            ragged = min(self._own_steps) < max(self._own_steps)
+            call = self._one.call_of_one(sync, values, skips=ragged)
             return lax.cond(active, call, stay, state, batches)
 
         def every(states: TrainState, batches: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
             fed = {key: leaf for key, leaf in batches.items() if key != "active"}
-            return self._each(one, (states, batches["active"], fed))
+            return self._each(one, (states, batches["active"], fed, settings))
 
         return every
 
     def pure_predict(self) -> Callable[[Params, jax.Array], jax.Array]:
-        """Returns what `predict_call` compiles; outputs have the axis of the members first."""
-        predict = super().pure_predict()
-        return lambda params, x: self._each(predict, params, x)
+        """Returns what `predict_call` compiles; outputs have the axis of the members first.
+
+        The inputs are the same for all members, or have that axis too.
+        """
+        predict, shared = super().pure_predict(), 2 + len(self.example_shape)
+
+        def every(params: Params, x: jax.Array) -> jax.Array:
+            if x.ndim == shared:
+                return self._each(predict, params, x)
+            return self._each(lambda own: predict(*own), (params, x))
+
+        return every
 
     def rows(self, examples: int) -> Rows:
         """Returns which examples make which batches: int32 [members, steps, batch], and weights."""
-        batch_size = self.config.train.batch_size
+        batch_size, own = self.config.train.batch_size, self.own_rows("train")
+        every = own or [np.arange(examples)] * len(self.settings)
 
         def rows(first: int, steps: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-            each = [batch_rows(seed, first, steps, examples, batch_size) for seed in self.seeds]
-            chosen, weights = zip(*each, strict=True)
-            return np.stack(chosen), np.stack(weights)
+            epoch, start = divmod(first, self.steps_per_epoch)
+            chosen = np.zeros((len(every), steps, batch_size), np.int32)
+            weights = np.zeros(chosen.shape, np.float32)
+            members = zip(self.seeds, every, self._own_steps, strict=True)
+            for i, (seed, mine, most) in enumerate(members):
+                left = min(steps, most - start)
+                if left > 0:
+                    begin = epoch * most + start
+                    picked, weights[i, :left] = batch_rows(seed, begin, left, len(mine), batch_size)
+                    chosen[i, :left] = mine[picked]
+            return chosen, weights
 
         return rows
 
@@ -169,14 +222,19 @@ class MemberProgram(Program):
 
     def begin(self, targets: NDArray) -> Progress:
         """Returns the progress of a run that begins; see `Program.begin`."""
-        each = [self.stopping(targets) for _ in self.settings]
+        own: Sequence[Any] = self.own_rows("validation") or [slice(None)] * len(self.settings)
+        each = [self.stopping(targets[rows]) for rows in own]
         begun: Any = MemberProgress.begun(each, self.settings)
         return begun
 
     def scores(self, targets: NDArray, outputs: NDArray) -> list[dict[str, float | None]]:
-        """Returns the scores of each member."""
+        """Returns the scores of each member, on what it has for itself."""
+        own: Sequence[Any] = self.own_rows("validation") or [slice(None)] * len(self.settings)
         with np.errstate(invalid="ignore"):  # one of them may be broken
-            return [super(MemberProgram, self).scores(targets, own) for own in outputs]
+            return [
+                super(MemberProgram, self).scores(targets[rows], answers[rows])
+                for rows, answers in zip(own, outputs, strict=True)
+            ]
 
     def keep(self, best: Params, params: Params, improved: NDArray[np.bool_]) -> Params:
         """Returns the best parameters of each member so far."""

@@ -60,7 +60,7 @@ def prepare(
     console.print(f"data     {dataset.describe}")
     for note in dataset.notes:
         console.print(f"note     {note}")
-    examples = len(dataset.splits["train"])
+    examples = dataset.most("train")
     if config.train.batch_size > examples:
         batch = f"--config.train.batch_size={config.train.batch_size}"
         if "train_examples" in config.data:  # whose number the user has named too
@@ -125,7 +125,7 @@ def show(prepared: Prepared, console: Console) -> None:
         console.print(shown)
     batch = program.config.train.batch_size
     shards = batch_shards(prepared.mesh.shape)
-    sizes = {name: len(split) for name, split in prepared.dataset.splits.items()}
+    sizes = {name: prepared.dataset.most(name) for name in prepared.dataset.splits}
     console.print(
         table(
             "Batches",

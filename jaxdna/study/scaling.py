@@ -120,10 +120,10 @@ def parts_of(
                 "--config.strategy=parameter_server cannot be measured on --devices, since its "
                 "workers have devices of their own; legal: spmd, pipeline"
             )
-        if member_settings(config):
+        if members := member_settings(config):
             raise UserError(
-                f"--config.members.seeds={config.members.seeds} cannot be measured, since the "
-                "study is of one network; legal: 1"
+                f"--config.members asks for {len(members)} networks, and the study is of one; "
+                "leave it out"
             )
         for mode in modes:
             for count in devices:

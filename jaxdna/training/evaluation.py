@@ -12,7 +12,7 @@ from jaxdna.data.dataset import Split
 from jaxdna.parallel.mesh import batch_shards
 from jaxdna.progress import counted
 from jaxdna.training.dispatch import few_ahead
-from jaxdna.training.feed import evaluation_batches, fits
+from jaxdna.training.feed import evaluation_batches, fits, make_feed
 from jaxdna.training.program import Program
 from jaxdna.training.state import Params
 
@@ -28,18 +28,31 @@ _STREAMED_BYTES = 2**26  # of inputs in one call, where the split does not fit t
 class Evaluator:
     """Predicts one split with any parameters; its examples stay on the devices if they fit."""
 
-    def __init__(self, program: Program, split: Split):
-        """Puts the examples on the devices, if they fit."""
+    def __init__(self, program: Program, split: Split, name: str = ""):
+        """Puts the examples on the devices, if they fit.
+
+        Args:
+          program: predicts.
+          split: the examples.
+          name: of the split, where networks may have parts of it for themselves.
+        """
         platform = program.mesh.devices.flat[0].platform
         shards = batch_shards(program.mesh.shape)
-        rows = min(_ROWS.get(platform, _ROWS_ON_ACCELERATORS), -(-len(split) // shards))
+        self._own = program.own_rows(name)
+        self._examples = max(map(len, self._own)) if self._own else len(split)
+        rows = min(_ROWS.get(platform, _ROWS_ON_ACCELERATORS), -(-self._examples // shards))
         self._program = program
         self._targets, self._split = split.y, split
         self._batch, self._resident = rows * shards, None
         # Calls of one shape, so that one program serves all of them.
-        batches = -(-len(split) // self._batch)
+        batches = -(-self._examples // self._batch)
         self._batches = 1
-        if fits(split, program.mesh):
+        if self._own:
+            if program.loops_well:
+                each = len(self._own) * self._batch * split.x.nbytes // len(split)
+                self._batches = min(batches, max(1, _STREAMED_BYTES // each))
+            self._feed, _ = make_feed(split, self._rows, program.batch_shardings)
+        elif fits(split, program.mesh):
             stacked = evaluation_batches(split.x, self._batch, program.mesh)
             if program.loops_well:
                 self._resident = [stacked]
@@ -53,27 +66,44 @@ class Evaluator:
         """The inputs of one call after the other, [batches, batch, ...]."""
         if self._resident:
             return self._resident
+        if self._own:
+            calls = -(-self._examples // (self._batch * self._batches))
+            return (self._feed(i * self._batches, self._batches)["x"] for i in range(calls))
         step = self._batches * self._batch
         return (
             evaluation_batches(self._split.x, self._batch, self._program.mesh, first, self._batches)
             for first in range(0, len(self._split), step)
         )
 
+    def _rows(self, first: int, steps: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """What each network has for itself in some batches, filled up with its last example."""
+        places = first * self._batch + np.arange(steps * self._batch)
+        rows = [own[np.minimum(places, len(own) - 1)] for own in self._own or ()]
+        stacked = np.array(rows, np.int32).reshape(len(rows), steps, self._batch)
+        return stacked, np.ones(stacked.shape, np.float32)
+
     def outputs(self, params: Params, wait: Wait = jax.block_until_ready) -> NDArray[np.float32]:
         """Returns float32 [..., examples, outputs] in the order of the split.
+
+        Where each network has examples of its own, NaN is what it says of the others.
 
         Args:
           params: of the network.
           wait: is given the list of arrays to wait for, and may raise.
         """
-        computed, calls = [], -(-len(self._split) // (self._batch * self._batches))
+        computed, calls = [], -(-self._examples // (self._batch * self._batches))
         begun = (self._program.predict_call(params, x) for x in self._calls())
         for outputs in counted("evaluating", few_ahead(begun), calls):
             wait([outputs])
             computed.append(np.asarray(outputs))
         stacked = np.concatenate(computed, axis=-3)
         rows = stacked.reshape(*stacked.shape[:-3], -1, stacked.shape[-1])
-        return rows[..., : len(self._targets), :]
+        if not self._own:
+            return rows[..., : len(self._targets), :]
+        placed = np.full((len(rows), len(self._targets), rows.shape[-1]), np.nan, np.float32)
+        for into, own, found in zip(placed, self._own, rows, strict=True):
+            into[own] = found[: len(own)]
+        return placed
 
     def scores(self, params: Params, wait: Wait = jax.block_until_ready) -> Any:
         """Returns the program's scores of these parameters; see `outputs` for the arguments."""

@@ -1,5 +1,7 @@
 """What the loop knows of many networks that are trained at once: of each what it knows of one."""
 
+import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.errors import NotFiniteError
+from jaxdna.member_settings import REPEATS
 from jaxdna.tasks.calibration import calibration
 from jaxdna.tasks.task import Task
 from jaxdna.training.early_stopping import EarlyStopping
@@ -65,9 +68,35 @@ class MemberProgress:
         return [i for i, why in enumerate(self.broken) if not why]
 
     @property
+    def by_setting(self) -> list[list[int]]:
+        """The members of each setting of a grid, best first; of no grid all in one.
+
+        What decides is the mean of what they stop by, on the validation split alone; a setting
+        some of whose members are broken comes after those that have none.
+        """
+        found: dict[str, list[int]] = {}
+        for i in range(len(self.members)):
+            found.setdefault(json.dumps(self.setting(i)), []).append(i)
+
+        def rank(members: list[int]) -> tuple[bool, float]:
+            whole = [self.members[i].stopping.rank for i in members if not self.broken[i]]
+            return len(whole) == len(members), float(np.mean(whole)) if whole else -np.inf
+
+        return sorted(found.values(), key=rank, reverse=True)
+
+    def setting(self, member: int) -> Row:
+        """Returns what a member changes beside that by which members repeat one setting."""
+        return {key: v for key, v in self.settings[member].items() if key not in REPEATS}
+
+    @property
+    def answering(self) -> list[int]:
+        """The members whose mean is the run's answer: of the best setting those that are whole."""
+        return [i for i in self.by_setting[0] if not self.broken[i]]
+
+    @property
     def best(self) -> int:
-        """The member that the validation split says is best; of equals the first."""
-        return max(self.whole, key=lambda i: self.members[i].stopping.rank)
+        """Of the best setting the member that is best on validation; of equals the first."""
+        return max(self.answering, key=lambda i: self.members[i].stopping.rank)
 
     @property
     def stopping(self) -> EarlyStopping:
@@ -139,7 +168,7 @@ class MemberProgress:
                 rows.append(ended[0])
                 improved[i] = ended[1]
         known = rows or self.rows[-1:]  # the last that went on may have broken
-        row = {key: _mean([one[key] for one in known]) for key in known[0]}
+        row = _means(known)
         row |= {"epoch": self.epoch + 1, "step": step, "members": len(rows)}
         self.rows.append(row)
         self.epoch += 1
@@ -167,12 +196,13 @@ class MemberProgress:
         return jax.tree.map(lambda leaf: leaf[self.best], tree)
 
     def pooled(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the ensemble's answer: the mean of the outputs of the members that are whole.
+        """Returns the ensemble's answer: the mean of the outputs of those `answering`.
 
         Args:
-          outputs: float32 [members, examples, outputs].
+          outputs: float32 [members, examples, outputs]; NaN for an example that a member has no
+            say in, which it was trained on or is no part of its split.
         """
-        return mean_outputs(outputs[self.whole])
+        return mean_outputs(outputs[self.answering])
 
     def about(self, task: Task, targets: Mapping[str, NDArray], outputs: Outputs) -> Row:
         """Returns `members` and `ensemble` of the summary.
@@ -189,7 +219,11 @@ class MemberProgress:
             """The scores and the calibration of one answer, or of the mean of all."""
             if not tested:
                 return {"test": None, "calibration": None}
-            known = {name: (targets[name], answers(own)) for name, own in each.items()}
+            known = {}
+            for name, outputs in each.items():
+                own = answers(outputs)
+                has_a_say = ~np.isnan(own).any(axis=1)
+                known[name] = targets[name][has_a_say], own[has_a_say]
             return {
                 "test": task.scores(*known["test"]),
                 "calibration": calibration(task, known["validation"], known["test"]),
@@ -197,26 +231,47 @@ class MemberProgress:
 
         return {
             "members": [
-                self._about_one(i, task)
-                | (_brief(told(itemgetter(i))) if i in self.whole else _NOTHING)
+                self._about_one(i) | (_brief(told(itemgetter(i))) if i in self.whole else _NOTHING)
                 for i in range(len(self.members))
             ],
-            "ensemble": {"members": self.whole} | told(self.pooled),
+            "ensemble": {"members": self.answering} | told(self.pooled),
+            **self._about_grid(),
         }
 
-    def _about_one(self, i: int, task: Task) -> Row:
-        own, settings = self.members[i], dict(self.settings[i])
-        epoch = own.best_epoch
-        best = own.rows[epoch - 1] if epoch else {}
+    def _about_grid(self) -> Row:
+        """What each setting of a grid has reached on validation, best first."""
+        if len(self.by_setting) == 1:
+            return {}
+        found = []
+        for members in self.by_setting:
+            own = [self._validation(i) for i in members if not self.broken[i]]
+            found.append(
+                {
+                    "settings": self.setting(members[0]),
+                    "members": members,
+                    "broken": len(members) - len(own),
+                    "validation": _means(own),
+                }
+            )
+        return {"grid": found}
+
+    def _validation(self, i: int) -> Row:
+        """The scores of a member's validation split at its best epoch."""
+        epoch = self.members[i].best_epoch
+        row = self.members[i].rows[epoch - 1] if epoch else {}
+        return {key.removeprefix("val_"): v for key, v in row.items() if key.startswith("val_")}
+
+    def _about_one(self, i: int) -> Row:
+        own, settings = self.members[i], self.settings[i]
         return {
-            "seed": settings.pop("train.seed", None),
-            "fold": settings.pop("members.fold", None),
-            "settings": settings,
-            "best_epoch": epoch,
+            "seed": settings.get("train.seed"),
+            "fold": settings.get("members.fold"),
+            "settings": self.setting(i),
+            "best_epoch": own.best_epoch,
             "epochs": own.epoch,
             "stopped_early": own.stop,
             "broken": self.broken[i] or None,
-            "validation": {score: best.get(f"val_{score}") for score in ("loss", *task.followed)},
+            "validation": self._validation(i),
         }
 
     def to_json(self) -> Row:
@@ -258,11 +313,21 @@ def _brief(told: Row) -> Row:
 
 
 def mean_outputs(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the answer of an ensemble, the mean of [networks, ...]; of one network its own."""
-    return outputs[0] if len(outputs) == 1 else outputs.mean(axis=0, dtype=np.float64).astype("f4")
+    """Returns the answer of an ensemble, the mean of [networks, ...]; of one network its own.
+
+    NaN is what a network has no say in; where none has any, the answer is NaN.
+    """
+    if len(outputs) == 1:
+        return outputs[0]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return np.nanmean(outputs, axis=0, dtype=np.float64).astype("f4")
 
 
-def _mean(values: list[Any]) -> Any:
-    """The mean of the numbers among them; None where there are none."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+def _means(rows: list[Row]) -> Row:
+    """The mean of each number in the rows; None where none of them has it."""
+    found: Row = {}
+    for key in rows[0] if rows else ():
+        known = [row[key] for row in rows if row[key] is not None]
+        found[key] = float(np.mean(known)) if known else None
+    return found

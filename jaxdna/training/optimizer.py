@@ -1,6 +1,6 @@
 """`config.optimizer` as an optax gradient transformation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,15 +8,21 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+# Settings that may differ between networks that are trained in one program: arrays there.
+PER_MEMBER = ("learning_rate", "weight_decay", "momentum", "b1", "b2", "eps")
 
-def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+
+def learning_rate(
+    config: ConfigDict, steps_per_epoch: int, peak: float | jax.Array | None = None
+) -> optax.Schedule:
     """Returns the step size as a function of the step.
 
     Args:
       config: a whole configuration.
       steps_per_epoch: batches in one pass over the training split.
+      peak: the largest; `optimizer.learning_rate` if None.
     """
-    peak = config.optimizer.learning_rate
+    peak = config.optimizer.learning_rate if peak is None else peak
     total = config.train.epochs * steps_per_epoch
     warmup = round(config.optimizer.warmup_epochs * steps_per_epoch)
     rest = max(1, total - warmup)
@@ -33,7 +39,10 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: ConfigDict, steps_per_epoch: int, head: str
+    config: ConfigDict,
+    steps_per_epoch: int,
+    head: str,
+    own: Mapping[str, jax.Array] | None = None,
 ) -> optax.GradientTransformation:
     """Returns the update rule of `config.optimizer`.
 
@@ -47,12 +56,14 @@ def make_optimizer(
       config: a whole configuration.
       steps_per_epoch: batches in one pass over the training split.
       head: name of the network's last layer.
+      own: float32 scalars in place of some of `PER_MEMBER`.
     """
-    settings = config.optimizer
+    own = own or {}
+    values = {key: own.get(key, config.optimizer[key]) for key in PER_MEMBER}
     directions = {
-        "adam": lambda: _scale_by_adam(settings.b1, settings.b2, settings.eps),
+        "adam": lambda: _scale_by_adam(values["b1"], values["b2"], values["eps"]),
         "sgd": optax.identity,
-        "momentum": lambda: optax.trace(decay=settings.momentum),
+        "momentum": lambda: optax.trace(decay=values["momentum"]),
     }
 
     def decays(params: Any) -> Any:
@@ -60,15 +71,17 @@ def make_optimizer(
             lambda path, _: path[-1].key == "kernel" and path[0].key != head, params
         )
 
-    decay = [optax.add_decayed_weights(settings.weight_decay, decays)]
+    decay = [optax.add_decayed_weights(values["weight_decay"], decays)]
     return optax.chain(
-        directions[settings.name](),
-        *(decay if settings.weight_decay else []),
-        optax.scale_by_learning_rate(learning_rate(config, steps_per_epoch)),
+        directions[config.optimizer.name](),
+        *(decay if "weight_decay" in own or values["weight_decay"] else []),
+        optax.scale_by_learning_rate(
+            learning_rate(config, steps_per_epoch, values["learning_rate"])
+        ),
     )
 
 
-def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+def _scale_by_adam(b1: Any, b2: Any, eps: Any) -> optax.GradientTransformation:
     """`optax.scale_by_adam` with products in place of quotients.
 
     XLA turns the division of one variable by 1 - b^t into a product with the inverse, and leaves it

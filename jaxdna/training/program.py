@@ -7,7 +7,7 @@ no difference.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from jaxdna.config import start_seed
 from jaxdna.data.batches import Rows, batch_rows, steps_per_epoch
-from jaxdna.data.dataset import Spec, Split
+from jaxdna.data.dataset import Folds, Spec, Split
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
@@ -56,6 +57,7 @@ from jaxdna.training.step import (
     make_predict,
     make_train_call,
     make_train_step,
+    skip_empty,
 )
 
 TrainCall = Callable[[TrainState, Any], tuple[TrainState, Any]]
@@ -75,7 +77,8 @@ class Program:
       mesh: the devices.
       example_shape: shape of one uint8 input example.
       task: what is asked of the network, and its loss.
-      train_examples: size of the training split.
+      train_examples: examples that one network trains on.
+      folds: see `Dataset`.
       progress: what the loop knows of such a run.
       lead: axes of every array of the state that come before those of one network.
       ahead: feeds that read ahead, each in a thread, until `close`.
@@ -86,6 +89,7 @@ class Program:
     example_shape: tuple[int, ...]
     task: Task
     train_examples: int
+    folds: Folds = field(default=(), repr=False, compare=False)
     progress: ClassVar[type[Progress]] = Progress
     lead: ClassVar[int] = 0
     ahead: list[ReadAhead] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -100,7 +104,7 @@ class Program:
         spec.task.check_metric(config.train.early_stopping.metric)
         config, mesh = cls.settle(config, mesh, spec)
         task = spec.task.weighted(config.train.class_weight, spec.targets)
-        return cls(config, mesh, spec.example_shape, task, spec.train_examples)
+        return cls(config, mesh, spec.example_shape, task, spec.train_examples, spec.folds)
 
     @classmethod
     def settle(cls, config: ConfigDict, mesh: Mesh, spec: Spec) -> tuple[ConfigDict, Mesh]:
@@ -265,13 +269,29 @@ class Program:
 
     def pure_call(self, sync: Callable[[Gradient], Gradient]) -> Step:
         """Returns what `call_with` compiles."""
+        return self.call_of_one(sync)
+
+    def call_of_one(
+        self,
+        sync: Callable[[Gradient], Gradient],
+        own: Mapping[str, jax.Array] | None = None,
+        skips: bool = False,
+    ) -> Step:
+        """Returns the call of one network.
+
+        Args:
+          sync: see `call_with`.
+          own: as `make_optimizer` takes it.
+          skips: whether there are batches without any weight, of which no step is taken.
+        """
         parts = self.config.train.accumulate
 
         def around(gradient: Gradient) -> Gradient:
             return sync(accumulate(gradient, parts, self.loops_well))
 
-        step = make_train_step(self.apply, self.task, self.optimizer, self.augment, around)
-        return make_train_call(step, self.loops_well)
+        optimizer = make_optimizer(self.config, self.steps_per_epoch, self.head, own)
+        step = make_train_step(self.apply, self.task, optimizer, self.augment, around)
+        return make_train_call(skip_empty(step) if skips else step, self.loops_well)
 
     @cached_property
     def predict_call(self) -> Callable[[Params, jax.Array], jax.Array]:
@@ -316,6 +336,11 @@ class Program:
         seed, batch_size = start_seed(self.config), self.config.train.batch_size
         return lambda first, steps: batch_rows(seed, first, steps, examples, batch_size)
 
+    def own_rows(self, split: str) -> list[NDArray[np.int64]] | None:
+        """Returns which examples of a split each network has for itself; None: all have all."""
+        del split
+        return None
+
     @property
     def batch_shardings(self) -> Shardings:
         """How the stacked batches of one call lie."""
@@ -338,7 +363,7 @@ class Program:
         )
 
     def scores(self, targets: NDArray, outputs: NDArray) -> Any:
-        """Returns the task's scores, with the loss of training."""
+        """Returns the task's scores of the validation split, with the loss of training."""
         return self.task.scores(targets, outputs) | {"loss": self.task.loss(targets, outputs)}
 
     def keep(self, best: Params, params: Params, improved: Any) -> Params:

@@ -146,6 +146,19 @@ def make_train_step(
     return step
 
 
+def skip_empty(step: Step) -> Step:
+    """Returns a step that leaves everything as it is where no row of the batch has any weight."""
+
+    def stay(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        _, metrics = jax.eval_shape(step, state, batch)
+        return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+
+    def skipping(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return jax.lax.cond(jnp.any(batch["weight"] > 0), step, stay, state, batch)
+
+    return skipping
+
+
 def make_train_call(step: Step, loops_well: bool = True) -> Step:
     """Returns a function that takes the steps of stacked batches [steps, batch, ...] in one call.
 
