@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from jaxdna.tasks.task import Task
 
@@ -56,6 +55,8 @@ def fitted_temperature(task: Task, targets: NDArray, outputs: NDArray) -> float:
       targets: [examples, *target_shape].
       outputs: float [examples, outputs], logits.
     """
+    from scipy.optimize import minimize_scalar  # here: every start of a command would pay for it
+
     logits = np.asarray(outputs, np.float64)
     found = minimize_scalar(
         lambda log: task.loss(targets, logits / np.exp(log)),

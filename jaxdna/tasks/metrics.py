@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
-from scipy.stats import rankdata
 
 SMALLER_IS_BETTER = frozenset({"loss", "mse"})
 
@@ -25,8 +24,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     pairs = positives * (len(positive) - positives)
     if pairs == 0:
         return None
-    ranks = rankdata(np.asarray(scores, np.float64))  # newer SciPy ranks float32 in float32
-    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / pairs)
+    return float((ranks(scores)[positive].sum() - positives * (positives + 1) / 2) / pairs)
 
 
 def auroc_noise(labels: ArrayLike) -> float:
@@ -114,6 +112,13 @@ def pearson(x: NDArray, y: NDArray) -> float | None:
     return float(np.clip(x @ y / norm, -1, 1)) if norm > 0 else None
 
 
+def ranks(values: ArrayLike) -> NDArray[np.float64]:
+    """Ranks from 1 of [examples] finite values, equal ones at the mean of their ranks."""
+    # `scipy.stats.rankdata` does it too, in a module that takes a quarter of a command's start.
+    _, value, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[value]
+
+
 def spearman(x: NDArray, y: NDArray) -> float | None:
     """Spearman's correlation of two [examples]: Pearson's of their ranks, ties at their mean."""
-    return pearson(rankdata(x), rankdata(y))
+    return pearson(ranks(x), ranks(y))

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
-from scipy.stats import rankdata
 
 from jaxdna.errors import UserError
 from jaxdna.tasks.measures import Measure, bootstrap
-from jaxdna.tasks.metrics import pearson, spearman
+from jaxdna.tasks.metrics import pearson, ranks, spearman
 from jaxdna.tasks.task import Scores, Task
 
 _SCORED = {
@@ -113,8 +112,8 @@ class _Numbers(Task):
             return None
         losses = self.losses_on_host(targets, outputs).mean(axis=1)
         numbers = [(_standard(x), _standard(y)) for x, y in zip(targets.T, values.T, strict=True)]
-        ranks = [
-            (_standard(rankdata(x)), _standard(rankdata(y)))
+        ranked = [
+            (_standard(ranks(x)), _standard(ranks(y)))
             for x, y in zip(targets.T, values.T, strict=True)
         ]
         errors = np.asarray(targets, np.float64) - values
@@ -135,7 +134,7 @@ class _Numbers(Task):
                 "mse": squared.mean(axis=1),
                 "r2": (1 - squared / np.maximum(spread, np.finfo(float).tiny)).mean(axis=1),
                 "pearson": np.mean([correlation(shares, x, y) for x, y in numbers], axis=0),
-                "spearman": np.mean([correlation(shares, x, y) for x, y in ranks], axis=0),
+                "spearman": np.mean([correlation(shares, x, y) for x, y in ranked], axis=0),
             }
 
         return bootstrap(statistics, [np.arange(len(targets))])

@@ -3,10 +3,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import scipy.stats
 from sklearn import metrics as sklearn_metrics
 
 from jaxdna.tasks.kinds import of_classes
-from jaxdna.tasks.metrics import auprc, auroc, auroc_noise, binary_losses
+from jaxdna.tasks.metrics import auprc, auroc, auroc_noise, binary_losses, ranks, spearman
 
 
 @pytest.mark.parametrize("decimals", [1, 6])  # one decimal: many ties
@@ -79,3 +80,10 @@ def test_chance_scores_are_those_of_the_class_sizes_alone():
     assert of_classes(3).chance(np.array([0, 2, 2])) | {"loss": 0} == {
         "examples": [1, 0, 2], "loss": 0, "accuracy": 2 / 3, "auroc": 0.5, "auprc": 0.5,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 12])
+def test_ranks_and_their_correlation_equal_scipy_s(decimals):
+    x, y = np.random.default_rng(decimals).normal(size=(2, 500)).round(decimals)
+    np.testing.assert_array_equal(ranks(x), scipy.stats.rankdata(x))
+    assert spearman(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, rel=1e-12)
