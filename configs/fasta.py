@@ -45,5 +45,5 @@ VARIANTS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the configuration of `variant`."""
-    model = "motif_cnn" if variant else "multiscale"
+    model = "motif_cnn" if variant else "gapped"
     return choose_variant(variant, VARIANTS, default_config("fasta", model))

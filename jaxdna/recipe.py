@@ -20,11 +20,13 @@ def recipe(sequences: int, length: int, gc: float) -> dict[str, str | int | floa
     width = filter_width(length, gc)
     filters = _power_of_two(sequences / 160, 64, 256)
     return {
-        "model.name": "multiscale",
+        "model.name": "gapped",
         "model.filters": filters,
         "model.width": width,
         "model.short_filters": filters,
         "model.short_width": (width + 1) // 2,
+        "model.span": min(10, length),
+        "model.letters": min(6, length),
         "optimizer.learning_rate": round(min(0.01, max(0.002, 20 / sequences)), 6),
         "optimizer.schedule": "cosine",
         "optimizer.warmup_epochs": min(2.0, epochs / 10),

@@ -231,6 +231,11 @@ MODELS: dict[str, dict[str, Field]] = {
         "dropout": share("share of the hidden layers' outputs to drop in training"),
     },
 }
+MODELS["gapped"] = MODELS["multiscale"] | {
+    "span": integer(10, "bases that a gapped word spans", low=2, high=10**6),
+    "letters": integer(6, "letters of it that count, its first and last among them", 2, 10),
+    "patterns": integer(24, "choices of these letters at most", high=10**4),
+}
 
 IMAGE_SETS = ("mnist", "cifar10")
 IMAGE_MODELS = ("image_cnn", "mlp")

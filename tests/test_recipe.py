@@ -1,9 +1,13 @@
 """The recipe follows from the sequences, is legal for all of them, and yields to every flag."""
 
+from pathlib import Path
+
+import jax
 import numpy as np
 import pytest
 
 import jaxdna
+from jaxdna.analysis.export import stablehlo
 from jaxdna.config import default_config, flat, load_config, validate
 from jaxdna.errors import UserError
 from jaxdna.recipe import filter_width, recipe
@@ -96,6 +100,12 @@ def test_a_run_keeps_the_numbers_and_its_last_parameters(files, tmp_path):
     assert kept.model == config.model
     assert kept.optimizer == config.optimizer
     assert len(run.filters()) == 8 + config.model.short_filters
-    kernel = run.model.params["conv"]["kernel"]
+    kernel = run.model.params["conv"]["scan"]["kernel"]
     before = (config.model.width - config.model.short_width) // 2
     assert not np.asarray(kernel)[:before, :, 8:].any()
+    assert np.asarray(run.model.params["conv"]["kmers"]["table"]).any()
+    letters = [line for line in Path(own[0].split("=")[1]).read_text().split() if line[0] != ">"]
+    program = jax.export.deserialize(bytearray(stablehlo(run.model)))
+    text = np.array([list(line.encode()) for line in letters], np.uint8)
+    chances = 1 / (1 + np.exp(-np.asarray(program.call(text))))
+    np.testing.assert_allclose(chances, run.predict(letters), atol=1e-6)

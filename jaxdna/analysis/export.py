@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jaxdna.data.sequences import UNIFORM, UNKNOWN, encode
 from jaxdna.errors import UserError
-from jaxdna.ops.motif_scan import motif_scan
+from jaxdna.models.motif_cnn import scan_of
 from jaxdna.ops.strands import complement_strand
 from jaxdna.parallel.sharding import path_name
 from jaxdna.runs.trained import Trained
@@ -137,7 +137,6 @@ def stablehlo(trained: Trained) -> bytes:
     table = np.full(256, other, dtype=np.uint8)
     letters = b"ACGTUacgtu"
     table[np.frombuffer(letters, np.uint8)] = encode(letters)
-    first, *rest = trained.network(trained.params).names
     strands = trained.config.model.strands
     fit = _FIT[trained.config.data.get("lengths", "error") if trained.scan else "error"]
     task = trained.task
@@ -145,20 +144,12 @@ def stablehlo(trained: Trained) -> bytes:
     def model(text: jax.Array) -> jax.Array:
         network = nnx.merge(trained.graph, nnx.State(jax.tree.map(np.asarray, trained.params)))
 
-        def one_strand(codes: jax.Array) -> jax.Array:
-            if not trained.scan:
-                return network(codes)
-            scan = getattr(network, first)
-            x = motif_scan(codes, scan.kernel[...], scan.bias[...], implementation="plain")
-            x = nnx.relu(x)
-            for layer in rest:
-                x = getattr(network, layer)(x)
-            return x
-
+        if scan := scan_of(network):
+            scan.implementation = "plain"
         codes = fit(jnp.asarray(table)[text], trained.length)
-        outputs = one_strand(codes)
+        outputs = network(codes)
         if strands != "forward":
-            other = task.turned(one_strand(complement_strand(codes)))
+            other = task.turned(network(complement_strand(codes)))
             outputs = STRANDS[strands](outputs, other)
         return outputs[:, 0] if task.outputs == 1 else outputs
 

@@ -83,7 +83,7 @@ def filter_motifs(
         motif = core = None
         if firing.size >= _LEAST_SITES:
             starts = windows.start[firing, number]
-            sites = codes[firing[:, None], starts[:, None] + np.arange(trained.width)]
+            sites = codes[firing[:, None], starts[:, None] + np.arange(windows.width)]
             turned = windows.reverse[firing, number]
             sites[turned] = reverse_complement(sites[turned])
             motif = _frequencies(sites, f"filter{number}")
@@ -141,9 +141,9 @@ def found_share(
     top = (windows.activation * weights).argmax(axis=1)
     place = np.take_along_axis(windows.start, top[:, None], axis=1)[:, 0]
     bound = starts >= 0
-    middle = starts[bound] + width // 2
-    inside = (place[bound] <= middle) & (middle < place[bound] + trained.width)
-    return float(inside.mean()), trained.width / (length - trained.width + 1)
+    middle, spanned = starts[bound] + width // 2, windows.width
+    inside = (place[bound] <= middle) & (middle < place[bound] + spanned)
+    return float(inside.mean()), spanned / (length - spanned + 1)
 
 
 def _weights(

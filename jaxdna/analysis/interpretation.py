@@ -131,7 +131,7 @@ def interpret(
     """
     with writing(output):  # fails before any work if it does
         output.make()
-    if not trained.scan:
+    if not trained.filters:
         with writing(output):
             _mutate(trained, sample, mutants, output)
         return {"filters": [], "embedded": None, "sequences": len(sample.codes)}

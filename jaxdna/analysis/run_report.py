@@ -13,7 +13,7 @@ from jaxdna.analysis.report import MOST_LOGOS, ReportData, report_html, with_att
 from jaxdna.analysis.report_figures import svg
 from jaxdna.analysis.windows import find_windows
 from jaxdna.data.motifs import LIBRARY, library
-from jaxdna.models.motif_cnn import MotifScan
+from jaxdna.models.motif_cnn import scan_of
 from jaxdna.parallel.runtime import describe_devices
 from jaxdna.runs.records import data_record
 from jaxdna.runs.run_folder import RunFolder
@@ -93,7 +93,7 @@ def _strongest(filters: list[FilterMotif]) -> str:
 def _filters(prepared: Prepared, best: Params) -> list[FilterMotif]:
     """The filters of a network that begins with a motif scan, as motifs; of others none."""
     network = nnx.eval_shape(prepared.program.network)
-    if not isinstance(getattr(network, network.names[0]), MotifScan):
+    if not scan_of(network):
         return []
     dataset, config = prepared.dataset, prepared.program.config
     codes = dataset.splits[dataset.held_out].x

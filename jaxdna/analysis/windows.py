@@ -35,11 +35,13 @@ class Windows:
       activation: float64 [sequences, filters], after ReLU.
       start: int32 [sequences, filters], first base of the window on the forward strand.
       reverse: bool [sequences, filters], whether the window is read on the other strand.
+      width: bases of a window.
     """
 
     activation: NDArray[np.float64]
     start: NDArray[np.int32]
     reverse: NDArray[np.bool_]
+    width: int
 
 
 def find_windows(trained: Trained, codes: Codes, both_strands: bool = True) -> Windows:
@@ -50,17 +52,19 @@ def find_windows(trained: Trained, codes: Codes, both_strands: bool = True) -> W
       codes: uint8 [sequences, length].
       both_strands: look at the other strand too, as a network that averages both does.
     """
-    first = trained.network(trained.params).names[0]
-    kernel, bias = (np.asarray(trained.params[first][key]) for key in ("kernel", "bias"))
+    filters = trained.filters
+    if not filters:
+        raise ValueError("the network has no filters to look at")
+    kernel, bias = np.asarray(filters.kernel[...]), np.asarray(filters.bias[...])
     strands = [codes, reverse_complement(codes)] if both_strands else [codes]
     title = "looking for the filters' best windows"
     (score, start), *others = [scan(one, kernel) for one in counted(title, strands, len(strands))]
     reverse = np.zeros(score.shape, dtype=bool)
     for other, other_start in others:
         reverse = other > score
-        turned = codes.shape[1] - trained.width - other_start
+        turned = codes.shape[1] - len(kernel) - other_start
         score, start = np.maximum(score, other), np.where(reverse, turned, start)
-    return Windows(np.maximum(score + bias.astype(np.float64), 0), start, reverse)
+    return Windows(np.maximum(score + bias.astype(np.float64), 0), start, reverse, len(kernel))
 
 
 def scan(

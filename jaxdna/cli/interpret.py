@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             f"note     mutating {mutants:,} sequences; the heat map shows the first {drawn}"
         )
     found = interpretation.interpret(trained, sample, known, mutants, output)
-    if not trained.scan:
+    if not trained.filters:
         _say_mutated(found, mutants, output, notes)
         return found | {"output": str(output.path)}
     if note := library_note(known):

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
 from jaxdna.models.layers import Conv2D, Dense, Dropout, Flatten, Rescaling
-from jaxdna.models.network import Network, Shape
+from jaxdna.models.network import Layer, Network, Shape
 
 _POOL = 2
 
@@ -69,9 +69,9 @@ def dense_layers(
     outputs: int,
     rngs: nnx.Rngs,
     activation: Callable[[jax.Array], jax.Array] = nnx.relu,
-) -> dict[str, nnx.Module]:
+) -> dict[str, Layer]:
     """Returns hidden layers with an activation and dropout, then the linear one for the outputs."""
-    layers: dict[str, nnx.Module] = {}
+    layers: dict[str, Layer] = {}
     hidden = sizes_of(config.dense)
     for i, units in enumerate(hidden, start=1):
         layers[f"dense{i}"] = Dense(features, units, activation, rngs=rngs)

@@ -132,10 +132,10 @@ class Dropout(Layer):
         """Maps [batch, ...] to [batch, ...]."""
         if rngs is None or not self.rate:
             return x
-        return jnp.where(_draw_rows(rngs.dropout(), 1 - self.rate, x), x / (1 - self.rate), 0)
+        return jnp.where(draw_rows(rngs.dropout(), 1 - self.rate, x), x / (1 - self.rate), 0)
 
 
-def _draw_rows(key: jax.Array, chance: float, x: jax.Array) -> jax.Array:
+def draw_rows(key: jax.Array, chance: float, x: jax.Array) -> jax.Array:
     """Draws bool of the shape of `x`, each row as the whole batch would draw it.
 
     Inside `shard_map` a device sees its own rows only; it draws for all and takes its part, so that

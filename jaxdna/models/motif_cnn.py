@@ -34,14 +34,26 @@ class MotifScan(Layer):
         return nnx.relu(best)
 
     @property
+    def width(self) -> int:
+        """Bases that a filter spans."""
+        return self.kernel.shape[0]
+
+    @property
     def least_stretch(self) -> int:
         """The bases of a filter: a halo comes from one neighbour only."""
-        return self.kernel.shape[0]
+        return self.width
 
     def parts(self, x: Shape, y: Shape) -> list[tuple[str, Shape, bool]]:
         """Shows the two layers that the operation joins."""
         width, _, filters = self.kernel.shape
         return [("Conv1D", (x[0] - width + 1, filters), True), ("GlobalMaxPooling1D", y, False)]
+
+
+def scan_of(network: Network) -> MotifScan | None:
+    """Returns the motif scan of the first layer, or which that layer is; of other networks none."""
+    first = getattr(network, network.names[0])
+    scans = (scan for scan in (first, getattr(first, "scan", None)) if isinstance(scan, MotifScan))
+    return next(scans, None)
 
 
 def motif_cnn(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rngs) -> Network:

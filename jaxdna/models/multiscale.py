@@ -58,11 +58,36 @@ class TwoWidths(MotifScan):
         return nnx.relu(motif_scan_on_mesh(x, own, self.bias[...], self.implementation))
 
 
+def two_widths(config: ConfigDict, rngs: nnx.Rngs) -> TwoWidths:
+    """Builds the scan.
+
+    Args:
+      config: `config.model`: filters, width, short_filters, short_width, scan.
+      rngs: source of the initial parameters.
+
+    Raises:
+      UserError: the short filters are longer than the others.
+    """
+    if config.short_width > config.width:
+        raise UserError(
+            f"--config.model.short_width={config.short_width} is longer than "
+            f"--config.model.width={config.width}; legal: 1 to {config.width}"
+        )
+    return TwoWidths(
+        config.width,
+        config.filters,
+        config.short_width,
+        config.short_filters,
+        config.scan,
+        rngs=rngs,
+    )
+
+
 def multiscale(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rngs) -> Network:
     """Builds the network.
 
     Args:
-      config: `config.model`: filters, width, short_filters, short_width, dense, dropout, scan.
+      config: `config.model`: those of the scan, dense, dropout.
       outputs: numbers for each example.
       example_shape: (length,); sequences of any length do.
       rngs: source of the initial parameters.
@@ -71,19 +96,7 @@ def multiscale(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx
       UserError: the short filters are longer than the others.
     """
     del example_shape
-    if config.short_width > config.width:
-        raise UserError(
-            f"--config.model.short_width={config.short_width} is longer than "
-            f"--config.model.width={config.width}; legal: 1 to {config.width}"
-        )
-    scan = TwoWidths(
-        config.width,
-        config.filters,
-        config.short_width,
-        config.short_filters,
-        config.scan,
-        rngs=rngs,
-    )
+    scan = two_widths(config, rngs)
     # The maxima are all positive and much alike in all examples: units with ReLU would die.
     features = config.filters + config.short_filters
-    return Network({"conv": scan} | dense_layers(config, features, outputs, rngs, nnx.gelu))
+    return Network({"conv": scan, **dense_layers(config, features, outputs, rngs, nnx.gelu)})

@@ -33,7 +33,7 @@ class Layer(nnx.Module):
         """Fewest positions that a device must have where `seq` splits them."""
         return 1
 
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, x: Any, rngs: nnx.Rngs | None = None) -> Any:
         """Maps [batch, ...] to [batch, ...]."""
         raise NotImplementedError
 

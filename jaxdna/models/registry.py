@@ -10,6 +10,7 @@ from jaxdna.config import start_seed
 from jaxdna.models.attention import attention
 from jaxdna.models.deep_cnn import deep_cnn
 from jaxdna.models.dilated import dilated
+from jaxdna.models.gapped import gapped
 from jaxdna.models.image_cnn import image_cnn, mlp
 from jaxdna.models.motif_cnn import motif_cnn
 from jaxdna.models.multiscale import multiscale
@@ -18,6 +19,7 @@ from jaxdna.models.network import Network, Shape
 BUILDERS: dict[str, Callable[[ConfigDict, int, Shape, nnx.Rngs], Network]] = {
     "motif_cnn": motif_cnn,
     "multiscale": multiscale,
+    "gapped": gapped,
     "deep_cnn": deep_cnn,
     "dilated": dilated,
     "attention": attention,

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
 from jaxdna.member_settings import member_settings
-from jaxdna.models.motif_cnn import MotifScan
+from jaxdna.models.motif_cnn import MotifScan, scan_of
 from jaxdna.models.network import Network
 from jaxdna.models.registry import build_network
 from jaxdna.parallel.mesh import flat_mesh
@@ -56,15 +56,20 @@ class Trained:
 
     @cached_property
     def scan(self) -> MotifScan | None:
-        """The network's first layer, where that is a motif scan."""
+        """The network's first layer, where that is a motif scan: it reads any length."""
         network = self.network(self.params)
         first = getattr(network, network.names[0])
         return first if isinstance(first, MotifScan) else None
 
+    @cached_property
+    def filters(self) -> MotifScan | None:
+        """The motif scan with which the network begins, alone or beside something else."""
+        return scan_of(self.network(self.params))
+
     @property
     def width(self) -> int:
         """Fewest bases that can be scored: those of a filter of the scan, or all of `length`."""
-        return self.scan.kernel.shape[0] if self.scan else self.length
+        return self.scan.width if self.scan else self.length
 
     def network(self, params: Params) -> Network:
         """Returns the network with `params`."""

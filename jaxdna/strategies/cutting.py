@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations, pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,13 +101,13 @@ def measure(build: Callable[[], Network], example_shape: Shape, rows: int) -> di
     return costs
 
 
-def both_ways(graph: nnx.GraphDef, params: dict, x: jax.Array, dy: jax.Array) -> tuple:
+def both_ways(graph: nnx.GraphDef, params: dict, x: Any, dy: Any) -> tuple:
     """Returns (y, gradient of the parameters, gradient of x or None) of a part of a network."""
 
-    def run(params: dict, x: jax.Array) -> jax.Array:
+    def run(params: dict, x: Any) -> Any:
         return nnx.merge(graph, nnx.State(params))(x)
 
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(x)):
         y, back = jax.vjp(lambda params: run(params, x), params)
         return y, *back(dy), None
     y, back = jax.vjp(run, params, x)

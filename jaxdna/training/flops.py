@@ -40,7 +40,9 @@ def _product_flops(jaxpr: Any) -> int:
     total = 0
     for eqn in jaxpr.eqns:
         rounds = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-        total += rounds * sum(map(_product_flops, _inside(eqn)))
+        inside = list(map(_product_flops, _inside(eqn)))
+        # Of the formulations for several platforms one runs; a look-up needs no products.
+        total += min(inside) if eqn.primitive.name == "cond" else rounds * sum(inside)
         if eqn.primitive.name == "dot_general":
             ((contracted, _), _) = eqn.params["dimension_numbers"]
             left = eqn.invars[0].aval

@@ -27,6 +27,10 @@ from jaxdna.tasks.numbers import Counts, Regression
 LENGTH = 60
 NETWORKS = {
     "motif_cnn": {"filters": 8, "width": 7},
+    "gapped": {
+        **{"filters": 4, "width": 7, "short_filters": 4, "short_width": 4},
+        **{"dense": "6", "span": 5, "letters": 3},
+    },
     "deep_cnn": {"filters": "8,6", "width": 5, "inner_width": 3, "pool": 3, "dense": "5"},
     "dilated": {"filters": 6, "width": 5, "layers": 2},
     "attention": {"filters": 8, "width": 5, "pool": 4, "blocks": 1, "heads": 2},

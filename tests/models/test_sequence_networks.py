@@ -109,6 +109,20 @@ def plain_multiscale(x, own):
     return x @ own["dense2"]["kernel"] + own["dense2"]["bias"]
 
 
+def plain_gapped(x, own):
+    """Words of 3 letters in 5 bases, of which an unknown letter is none."""
+    parts = {"conv": own["conv"]["scan"], "dense1": own["dense1"]["layer"]}
+    motifs = plain_multiscale(x, own | parts)
+    letters = np.where(x.max(axis=2) == 1, x.argmax(axis=2), -1)
+    table = own["conv"]["kmers"]["table"]
+    score = np.zeros(motifs.shape)
+    for start in range(x.shape[1] - 4):
+        for weights, places in zip(table, ([0, 1, 4], [0, 2, 4], [0, 3, 4]), strict=True):
+            word = letters[:, start + np.array(places)]
+            score += np.where((word < 0).any(axis=1)[:, None], 0, weights[word @ [16, 4, 1]])
+    return motifs + score / np.sqrt(3 * (x.shape[1] - 4))
+
+
 NETWORKS = {
     "multiscale": (
         plain_multiscale,
@@ -121,6 +135,14 @@ NETWORKS = {
             "dropout": 0.0,
         },
         (7 * 4 + 1) * 8 + (8 + 1) * 6 + (6 + 1) * 2,
+    ),
+    "gapped": (
+        plain_gapped,
+        {
+            **{"filters": 3, "width": 7, "short_filters": 5, "short_width": 4, "dense": "6"},
+            **{"dropout": 0.0, "span": 5, "letters": 3, "patterns": 9},
+        },
+        (7 * 4 + 1) * 8 + (8 + 1) * 6 + (6 + 1) * 2 + 3 * 64 * 2,
     ),
     "deep_cnn": (
         plain_deep_cnn,

@@ -35,6 +35,10 @@ NETWORKS = {
         *["model.name=multiscale", *SEQUENCES, "model.filters=8", "model.width=5"],
         *["model.short_filters=8", "model.short_width=3", "model.dense=8"],
     ],
+    "gapped": [
+        *["model.name=gapped", *SEQUENCES, "model.filters=8", "model.width=5", "model.dense=8"],
+        *["model.short_filters=8", "model.short_width=3", "model.span=5", "model.letters=3"],
+    ],
     "deep_cnn": [*SEQUENCES, "model.filters=8,8", "model.width=5", "model.dense=8"],
     "dilated": [*SEQUENCES, "model.filters=8", "model.width=5"],
     "attention": [*SEQUENCES, "model.filters=8", "model.width=5", "model.pool=4"],
@@ -54,6 +58,7 @@ MESHES = {
     "mnist_mlp": MIXES,
     "tal1": ALL_AXES,
     "multiscale": ALL_AXES,
+    "gapped": MIXES,
     "deep_cnn": ALL_AXES,
     "dilated": [*ALL_AXES, {"seq": 8}, {"seq": 2, "model": 4}],
     "attention": ALL_AXES,
@@ -65,7 +70,9 @@ PIPELINES = [
     {"stage": 2, "data": 2, "fsdp": 2},
 ]
 PIPELINED = [("mnist_mlp", mesh) for mesh in PIPELINES]
-PIPELINED += [(name, PIPELINES[-1]) for name in ("multiscale", "deep_cnn", "dilated", "attention")]
+PIPELINED += [
+    (name, PIPELINES[-1]) for name in ("multiscale", "gapped", "deep_cnn", "dilated", "attention")
+]
 
 
 def train(config, flags, devices):
@@ -86,8 +93,8 @@ def train(config, flags, devices):
 
 
 def configured(name):
-    """Of a config of that name; `multiscale` has none, and is tal1's with another network."""
-    config = "tal1" if name == "multiscale" else name
+    """Of a config of that name; two have none, and are tal1's with another network."""
+    config = "tal1" if name in ("multiscale", "gapped") else name
     return load_config(f"configs/{config}.py", [*SMALL, *NETWORKS[name]])
 
 

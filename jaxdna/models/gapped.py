@@ -1,0 +1,154 @@
+"""Motifs and gapped k-mers side by side: what one site tells, and what many weak words tell.
+
+A linear score of words and a deep network trained together are known as wide and deep (Cheng et al.
+2016, Wide & deep learning for recommender systems, arXiv 1606.07792). Words learn a small set by
+heart before filters have found anything, and what is explained leaves no gradient. So in training
+every example reaches one of the two branches only.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from jaxdna.errors import UserError
+from jaxdna.models.image_cnn import dense_layers, sizes_of
+from jaxdna.models.layers import Dense, draw_rows
+from jaxdna.models.motif_cnn import MotifScan
+from jaxdna.models.multiscale import two_widths
+from jaxdna.models.network import Layer, Network, Shape, by_rows
+from jaxdna.ops.gapped_kmers import gap_patterns, kmer_scores
+
+Branches = dict[str, jax.Array]
+
+
+class GappedKmers(Layer):
+    """A weight for each gapped k-mer and output; a score is their sum over a sequence.
+
+    Attributes:
+      table: float32 [patterns, 4**letters, outputs]; it starts at zero and does not decay.
+      patterns: places of the letters in a window.
+    """
+
+    def __init__(self, span: int, letters: int, most: int, outputs: int):
+        """Takes the bases of a window, the letters of a word, and how many patterns at most."""
+        self.patterns = tuple(gap_patterns(span, letters, most))
+        self.table = nnx.Param(jnp.zeros((len(self.patterns), 4**letters, outputs)))
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps codes uint8 [batch, length], or their one-hot form, to float32 [batch, outputs]."""
+        return kmer_scores(x, self.table[...], self.patterns)
+
+
+class Beside(Layer):
+    """A motif scan with gapped k-mers of the same sequences beside it.
+
+    Attributes:
+      scan: of motifs.
+      kmers: the words.
+    """
+
+    splits = ("model", "seq")
+
+    def __init__(self, scan: MotifScan, kmers: GappedKmers):
+        """Takes both."""
+        self.scan, self.kmers = scan, kmers
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Branches:
+        """Maps codes uint8 [batch, length], or their one-hot form, to the input of each branch."""
+        return {"kmers": by_rows(self.kmers, x, None), "motifs": self.scan(x)}
+
+    @property
+    def least_stretch(self) -> int:
+        """As of the scan: the words are looked up in whole sequences."""
+        return self.scan.least_stretch
+
+    def parts(self, x: Shape, y: Shape) -> list[tuple[str, Shape, bool]]:
+        """Shows the parameters of both beside the shapes of the scan."""
+        (_, scanned, _), pooled = self.scan.parts(x, y)
+        return [("Conv1D, GappedKmers", scanned, True), pooled]
+
+
+class OnMotifs(Layer):
+    """A dense layer or dropout of the motifs' branch, past which goes the score of the k-mers.
+
+    Attributes:
+      layer: maps one array to one.
+    """
+
+    splits = ("model",)
+
+    def __init__(self, layer: Layer):
+        """Takes the layer."""
+        self.layer = layer
+
+    def __call__(self, x: Branches | jax.Array, rngs: nnx.Rngs | None = None) -> Any:
+        """Maps both branches, or an array of the motifs' alone, to the same."""
+        if not isinstance(x, Mapping):
+            return self.layer(x, rngs)
+        return {**x, "motifs": self.layer(x["motifs"], rngs)}
+
+    def parts(self, x: Shape, y: Shape) -> list[tuple[str, Shape, bool]]:
+        """Shows what the layer does."""
+        return self.layer.parts(x, y)
+
+
+class BranchSum(Dense):
+    """The motifs' linear score and that of the k-mers, added up.
+
+    Attributes:
+      kernel, bias: of the motifs.
+    """
+
+    def __call__(self, x: Branches | jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps both branches, or an array of the motifs' alone, to float32 [batch, outputs].
+
+        In training an example reaches one branch, whose score counts twice: as often the one as
+        the other, so that on average the sum is what it is without `rngs`.
+        """
+        if not isinstance(x, Mapping):
+            return super().__call__(x)
+        motifs, kmers = super().__call__(x["motifs"]), x["kmers"]
+        if rngs is None:
+            return motifs + kmers
+        return 2 * jnp.where(draw_rows(rngs.dropout(), 0.5, kmers[:, :1]), motifs, kmers)
+
+
+def gapped(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rngs) -> Network:
+    """Builds the network.
+
+    Args:
+      config: `config.model`: those of `multiscale`, span, letters, patterns.
+      outputs: numbers for each example.
+      example_shape: (length,).
+      rngs: source of the initial parameters.
+
+    Raises:
+      UserError: the widths, or the bases and letters of a word, do not fit each other or the
+        sequences.
+    """
+    (length,) = example_shape
+    if config.span > length:
+        raise UserError(
+            f"--config.model.span={config.span} is longer than the sequences of {length} bases; "
+            f"legal: 2 to {length}"
+        )
+    if config.letters > config.span:
+        raise UserError(
+            f"--config.model.letters={config.letters} do not fit into "
+            f"--config.model.span={config.span} bases; legal: 2 to {config.span}"
+        )
+    kmers = GappedKmers(config.span, config.letters, config.patterns, outputs)
+    *hidden, (head, _) = dense_layers(
+        config, config.filters + config.short_filters, outputs, rngs, nnx.gelu
+    ).items()
+    return Network(
+        {
+            "conv": Beside(two_widths(config, rngs), kmers),
+            **{name: OnMotifs(layer) for name, layer in hidden},
+            head: BranchSum(sizes_of(config.dense)[-1], outputs, rngs=rngs),
+        }
+    )

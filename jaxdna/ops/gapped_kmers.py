@@ -1,0 +1,100 @@
+"""Weights of gapped k-mers, added up over all windows of a sequence.
+
+A gapped k-mer is k letters at chosen places of a window, whatever stands between them (Ghandi, Lee,
+Mohammad-Noori and Beer 2014, Enhanced regulatory sequence prediction using gapped k-mer features,
+PLoS Computational Biology 10:e1003711). A pattern is such a choice of places. Each of its 4^k words
+has a weight for every output.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdna.ops.one_hot import one_hot
+
+Pattern = tuple[int, ...]
+
+
+def gap_patterns(span: int, letters: int, most: int) -> list[Pattern]:
+    """Returns choices of `letters` of `span` places, among them the first and the last.
+
+    Args:
+      span: bases of a window.
+      letters: 2 to `span`.
+      most: how many; where there are more, every so many of their alphabetical order.
+    """
+    every = list(itertools.combinations(range(1, span - 1), letters - 2))
+    count = min(most, len(every))
+    return [(0, *every[i * len(every) // count], span - 1) for i in range(count)]
+
+
+def kmer_scores(x: jax.Array, table: jax.Array, patterns: Sequence[Pattern]) -> jax.Array:
+    """Adds up the weights of all windows' words, over the root of how many windows there are.
+
+    Where words are unlike each other, that root is the norm of their counts, by which a kernel of
+    gapped k-mers divides. A window in which a letter is unknown has no word.
+
+    Args:
+      x: uint8 codes [batch, length], or their one-hot form [batch, length, 4], by which attribution
+        takes derivatives.
+      table: float [patterns, 4**k, outputs], a word's letters being digits, the first the highest.
+      patterns: as many, of k places each.
+
+    Returns:
+      float32 [batch, outputs].
+    """
+    windows = x.shape[1] - patterns[0][-1]
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        total = _products(x, table, patterns, windows)
+    else:
+        # On an accelerator a matrix product is faster than a gather, and adds in a fixed order.
+        total = jax.lax.platform_dependent(
+            x,
+            cpu=lambda x: _looked_up(x, table, patterns, windows),
+            default=lambda x: _products(one_hot(x, table.dtype), table, patterns, windows),
+        )
+    return total / math.sqrt(windows * len(patterns))
+
+
+def _looked_up(
+    codes: jax.Array, table: jax.Array, patterns: Sequence[Pattern], windows: int
+) -> jax.Array:
+    places = np.array(patterns)  # [patterns, k]
+    words = table.shape[1]
+    letters = codes[:, places[:, :, None] + np.arange(windows)].astype(jnp.int32)
+    digits = 4 ** np.arange(places.shape[1])[::-1, None]
+    number = (letters * digits).sum(axis=2) + words * np.arange(len(places))[:, None]
+    weights = table.reshape(-1, table.shape[2])
+    # What lies outside the table counts as 0.
+    number = jnp.where((letters > 3).any(axis=2), len(weights), number)
+    found = jnp.take(weights, number, axis=0, mode="fill", fill_value=0)
+    return found.astype(jnp.float32).sum(axis=(1, 2))
+
+
+def _products(
+    x: jax.Array, table: jax.Array, patterns: Sequence[Pattern], windows: int
+) -> jax.Array:
+    # What all four letters share tells nothing of the base: an unknown letter has no word either
+    # where it is 0.25 of each.
+    x = x - x.min(axis=-1, keepdims=True)
+    half, outputs = len(patterns[0]) // 2, table.shape[2]
+
+    def words(places: Pattern) -> jax.Array:
+        """Which word stands at the places of each window: [batch, windows, 4**places]."""
+        each = x[:, places[0] : places[0] + windows]
+        for place in places[1:]:
+            letter = x[:, place : place + windows]
+            each = (each[..., :, None] * letter[..., None, :]).reshape(*each.shape[:2], -1)
+        return each
+
+    total = jnp.zeros((), jnp.float32)
+    for pattern, weights in zip(patterns, table, strict=True):
+        first, last = words(pattern[:half]), words(pattern[half:])
+        by_last = first @ weights.reshape(first.shape[2], -1)
+        by_last = by_last.reshape(*last.shape, outputs).astype(jnp.float32)
+        total = total + (by_last * last[..., None]).sum(axis=(1, 2))
+    return total
