@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from jaxdna.data.components import components
 from jaxdna.data.records import Records
 from jaxdna.data.sequences import UNIFORM, Codes, reverse_complement
 
@@ -76,10 +75,8 @@ def same_sequences(keys: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
     for one in keys:
         nodes.append(count + np.unique(one, return_inverse=True)[1])
         count = int(nodes[-1].max(initial=count - 1)) + 1
-    edges = np.tile(np.arange(len(keys[0])), len(keys)), np.concatenate(nodes)
-    graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(count, count))
-    families = connected_components(graph, directed=False)[1]
-    return families[: len(keys[0])].astype(np.int64)
+    sequences = np.tile(np.arange(len(keys[0])), len(keys))
+    return components(sequences, np.concatenate(nodes), count)[: len(keys[0])]
 
 
 def find_duplicates(

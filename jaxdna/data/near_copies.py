@@ -9,9 +9,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from jaxdna.data.components import components
 from jaxdna.data.sequences import UNKNOWN, Codes
 
 _SKETCH = 32  # hashes of each sequence
@@ -72,9 +71,7 @@ def near_copies(codes: Codes, similarity: float) -> NDArray[np.int64]:
         alike = shared >= np.maximum(similarity * number, fewest)
         refuted = np.concatenate([refuted, names[new][~alike]])
         # Families become one by the pairs among them.
-        edges = family[first[alike]], family[second[alike]]
-        graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(records, records))
-        family = connected_components(graph, directed=False)[1][family]
+        family = components(family[first[alike]], family[second[alike]], records)[family]
     return np.unique(family, return_inverse=True)[1].astype(np.int64)
 
 

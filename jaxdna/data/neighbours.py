@@ -2,8 +2,8 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from jaxdna.data.components import components
 
 
 def overlap_groups(
@@ -36,6 +36,4 @@ def overlap_groups(
     overlapping[other[near]] = True
     overlapping[one[same & (starts[other] < stops[one])]] = True
     edges = np.concatenate([one[near], partners[0]]), np.concatenate([other[near], partners[1]])
-    graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(records, records))
-    groups = connected_components(graph, directed=False)[1].astype(np.int64)
-    return groups, overlapping
+    return components(*edges, records), overlapping

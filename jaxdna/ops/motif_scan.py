@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdna.ops import motif_scan_gpu, motif_scan_matmul, motif_scan_tpu
+from jaxdna.ops import motif_scan_gpu, motif_scan_matmul
 from jaxdna.ops.one_hot import one_hot
 from jaxdna.ops.packed_windows import unpack
 from jaxdna.ops.strands import Strands, read
@@ -121,6 +121,7 @@ def _winners_gradient(codes: Array, position: Array, gradient: Array, width: int
 
 
 # On TPUs, where a gather is slow, the kernel hands over the winning windows and not their places.
+# Its module is imported where it is used: that takes longer than all other modules of `ops`.
 
 
 @jax.custom_vjp
@@ -129,11 +130,15 @@ def _pallas(codes: Array, kernel: Array, bias: Array) -> Array:
 
 
 def _pallas_forward(codes: Array, kernel: Array, bias: Array) -> tuple[Array, Residuals]:
+    from jaxdna.ops import motif_scan_tpu
+
     best, windows, tied = motif_scan_tpu.search(codes, kernel)
     return best.T + bias, (codes, kernel, bias, windows, tied)
 
 
 def _pallas_backward(residuals: Residuals, gradient: Array) -> tuple[None, Array, Array]:
+    from jaxdna.ops import motif_scan_tpu
+
     codes, kernel, bias, windows, tied = residuals
     # The highest precision, because a TPU rounds float32 factors to bfloat16 otherwise.
     of_words = [
@@ -193,8 +198,11 @@ def _suits_the_mesh(codes: Array | Strands, kernel: Array, bias: Array) -> Array
     if device and whole and motif_scan_gpu.suits(device) and motif_scan_gpu.fits(kernel):
         return _pallas_gpu(codes, kernel, bias)
     codes = read(codes)
-    if device and whole and device.platform == "tpu" and motif_scan_tpu.fits(codes, kernel):
-        return _pallas(codes, kernel, bias)
+    if device and whole and device.platform == "tpu":
+        from jaxdna.ops import motif_scan_tpu
+
+        if motif_scan_tpu.fits(codes, kernel):
+            return _pallas(codes, kernel, bias)
     return _fused(_platform_search, codes, kernel, bias)
 
 
