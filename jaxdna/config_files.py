@@ -1,4 +1,4 @@
-"""Config files: a path of the user's, or the name of one that travels with the package."""
+"""Config files: a path or URL of the user's, or the name of one that travels with the package."""
 
 import ast
 import importlib.util
@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError, nearest
+from jaxdna.storage.places import Url, input_place, name_and_choice
 
 # Inside the package where a wheel was installed, beside it in a checkout.
 _FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
@@ -32,13 +33,14 @@ def run_config_file(spec: str) -> ConfigDict:
     """Returns what the config file's `get_config` returns; nothing is checked yet.
 
     Args:
-      spec: `FILE.py`, `FILE.py:VARIANT`, or the same with the name of a shipped config (`tal1`).
-        Without a variant `get_config` is given an empty text, or nothing if it takes nothing.
+      spec: `FILE.py`, `FILE.py:VARIANT`, or the same with a URL or the name of a shipped config
+        (`tal1`). Without a variant `get_config` is given an empty text, or nothing if it takes
+        nothing.
 
     Raises:
       UserError: there is no such file, or it fails.
     """
-    name, _, variant = spec.partition(":")
+    name, variant = name_and_choice(spec)
     path = _path_of(spec)
     try:
         module_spec = importlib.util.spec_from_file_location(f"_jaxdna_config_{path.stem}", path)
@@ -79,7 +81,9 @@ def describe_config(spec: str) -> str:
 
 
 def _path_of(spec: str) -> Path:
-    name = spec.partition(":")[0]
+    name, _ = name_and_choice(spec)
+    if isinstance(url := input_place(name), Url):
+        return _fetched(url, spec)
     path = Path(name)
     if os.path.isfile(path):  # Path's own raises where a name is too long
         return path
@@ -92,6 +96,16 @@ def _path_of(spec: str) -> Path:
     return shipped[name]
 
 
+def _fetched(url: Url, spec: str) -> Path:
+    from jaxdna.storage.fetched import local_path
+
+    try:
+        return local_path(url)
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        raise UserError(f"--config={spec} cannot be read ({cause})") from error
+
+
 def _takes_variant(get_config: Callable[..., Any]) -> bool:
     """Whether it can be called with an argument: ml_collections' own form is `get_config()`."""
     kinds = {parameter.kind for parameter in inspect.signature(get_config).parameters.values()}
@@ -100,5 +114,5 @@ def _takes_variant(get_config: Callable[..., Any]) -> bool:
 
 def run_name(spec: str) -> str:
     """Returns the name that a config gives its run folder: `tal1`, or `tal1-report`."""
-    path, _, variant = spec.partition(":")
+    path, variant = name_and_choice(spec)
     return Path(path).stem + (f"-{variant}" if variant else "")

@@ -63,8 +63,8 @@ DATA_SETS: dict[str, dict[str, Field]] = {
     "tal1": {
         "motif": text(
             "TAL1_known4",
-            "a preset (`jaxdna simulate --list`), or a motif file: MEME, JASPAR, HOMER, gimme, "
-            "TRANSFAC or CIS-BP",
+            "a preset (`jaxdna simulate --list`), or a motif file or URL: MEME, JASPAR, HOMER, "
+            "gimme, TRANSFAC or CIS-BP",
         ),
         "gc": Field(
             0.4, "GC fraction of the background", "a number between 0 and 1", lambda v: 0 < v < 1

@@ -1,12 +1,14 @@
 """Hurts runs in an emulated bucket again and again, and compares what they end with.
 
-    python -m tools.bucket_campaign --faults=100 --seed=1 [--processes=2] --folder=runs/buckets
+    python -m tools.bucket_campaign --faults=100 --seed=1 --folder=runs/buckets \\
+      [--processes=2] [--store=s3]
 
 Each run is started until it ends with 0. Every start meets some faults of the store (429 or 503,
-answers cut off, slow answers, permission denied once), most are killed or stopped at a random
-moment, and between two starts an object of the newest checkpoint may be damaged. Parameters and
-metrics are compared with those of a run that nobody touched. A traceback counts as a loss. What
-has hurt nobody is not counted.
+answers cut off, slow answers, permission denied once), most are killed or stopped, at a random
+moment or while an object of a checkpoint is on its way, and between two starts an object of the
+newest checkpoint may be damaged. Parameters and metrics are compared with those of a run that
+nobody touched. A traceback counts as a loss. What has hurt nobody is not counted. A dead job's lock
+is watched for 6 s instead of 20.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from jaxdna.parallel.cluster import free_port
 from tools.jobs import Job
-from tools.object_store import Fault, ObjectStore
+from tools.object_store import STORES, Fault, ObjectStore
 
 SETTINGS = [
     "--config=configs/tal1.py", "--config.data.length=60", "--config.data.train_examples=1280",
@@ -29,12 +31,12 @@ SETTINGS = [
     "--config.train.epochs=8", "--config.train.steps_per_call=4", "--config.runtime.platform=cpu",
 ]  # fmt: skip
 STORE_FAULTS = {
-    "429": lambda chance: Fault("POST /upload", status=429, times=chance.randint(1, 2)),
-    "503": lambda chance: Fault("GET|POST|DELETE", status=503, times=chance.randint(1, 3)),
-    "cut upload": lambda chance: Fault("POST /upload", status=0, times=1),
-    "cut download": lambda chance: Fault("GET .*alt=media", status=0, times=1),
-    "slow": lambda chance: Fault("GET|POST", seconds=chance.uniform(0.1, 1), times=5),
-    "denied": lambda chance: Fault("POST /upload.*", status=403, times=1),
+    "429": lambda store, chance: Fault(store.writes, status=429, times=chance.randint(1, 2)),
+    "503": lambda store, chance: Fault("", status=503, times=chance.randint(1, 3)),
+    "cut upload": lambda store, chance: Fault(store.writes, status=0, times=1),
+    "cut download": lambda store, chance: Fault(store.reads, status=0, times=1),
+    "slow": lambda store, chance: Fault("", seconds=chance.uniform(0.1, 1), times=5),
+    "denied": lambda store, chance: Fault(store.writes, status=403, times=1),
 }
 LEGAL = {0, 1, 2, 70, 77, 78, 134, -signal.SIGKILL, -signal.SIGABRT}
 
@@ -49,10 +51,10 @@ def begin(store: ObjectStore, name: str, processes: int, logs: Path) -> list[Job
     ]
     return [
         Job(
-            ["train", *SETTINGS, f"--workdir=gs://bkt/{name}"]
+            ["train", *SETTINGS, f"--workdir={store.scheme}://bkt/{name}"]
             + ([*several, f"--config.cluster.process_id={i}"] if processes > 1 else []),
             logs / f"{name}-{i}.txt",
-            store.environment | caches,
+            store.environment | caches | {"WATCH_SECONDS": "6"},
         )
         for i in range(processes)
     ]
@@ -83,17 +85,29 @@ def damage(store: ObjectStore, name: str, chance: random.Random) -> bool:
     return True
 
 
+def kill_in_mid_upload(store: ObjectStore, jobs: list[Job]) -> bool:
+    """Kills all while one of them writes to a checkpoint; returns whether one did."""
+    held = Fault(store.arrays, seconds=2, times=1)
+    store.faults.insert(0, held)
+    jobs[0].until(lambda job: held.hits > 0, 600)
+    for job in jobs:
+        job.send(signal.SIGKILL)
+    store.faults.remove(held)
+    return held.hits > 0
+
+
 def main() -> None:
     """Runs until there were enough faults."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--store", choices=STORES, default="gs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, required=True, help="for logs")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     chance, made, starts, runs, lost = random.Random(given.seed), Counter[str](), 0, 0, 0
-    with ObjectStore() as store:
+    with STORES[given.store]() as store:
         for job in begin(store, "untouched", given.processes, given.folder):
             assert job.end(600) == 0, job.output
         wanted = result(store, "untouched")
@@ -102,16 +116,23 @@ def main() -> None:
             for start in range(6):
                 starts, last = starts + 1, start == 5
                 kinds = [] if last else chance.choices(list(STORE_FAULTS), k=chance.randint(1, 4))
-                store.faults[:] = [STORE_FAULTS[kind](chance) for kind in kinds]
+                faults = [STORE_FAULTS[kind](store, chance) for kind in kinds]
+                store.faults[:] = faults
                 jobs = begin(store, name, given.processes, given.folder)
-                how = None if last else chance.choice([signal.SIGKILL, signal.SIGTERM, None])
-                if how:
+                how = (
+                    ""
+                    if last
+                    else chance.choice(["SIGKILL", "SIGTERM", "SIGKILL in mid-upload", ""])
+                )
+                if "upload" in how:
+                    made[how] += kill_in_mid_upload(store, jobs)
+                elif how:
                     time.sleep(chance.uniform(1, 12))
                     for job in jobs:
-                        job.send(how)
-                    made[how.name] += 1
+                        job.send(signal.Signals[how])
+                    made[how] += 1
                 codes = [job.end(900) for job in jobs]
-                made.update(k for k, fault in zip(kinds, store.faults, strict=True) if fault.hits)
+                made.update(k for k, fault in zip(kinds, faults, strict=True) if fault.hits)
                 store.faults.clear()
                 said = "".join(job.output for job in jobs)
                 if "Traceback" in said or not set(codes) <= LEGAL:
@@ -119,7 +140,7 @@ def main() -> None:
                     print(f"LOST {name}, start {start}: {codes}\n{said}", flush=True)
                 if set(codes) == {0}:
                     break
-                if chance.random() < 0.3 and damage(store, name, chance):
+                if chance.random() < 0.6 and damage(store, name, chance):
                     made["bit flip"] += 1
             if set(codes) != {0} or result(store, name) != wanted:
                 lost += 1

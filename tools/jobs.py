@@ -42,7 +42,10 @@ class Job:
         environment: Mapping[str, str],
         folder: Path | None = None,
     ):
-        """Starts `jaxdna ARGUMENTS`, stdout and stderr going to `log`, in a working folder."""
+        """Starts `jaxdna ARGUMENTS`, stdout and stderr going to `log`, in a working folder.
+
+        `WATCH_SECONDS` in the environment is how long it watches the lock of a bucket's folder.
+        """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
         self._log = log
@@ -132,6 +135,10 @@ def _run(arguments: list[str], log: str, environment: dict[str, str], folder: Pa
         os.dup2(handle, stream)
     os.environ.update(environment)
     os.chdir(folder)
+    if "WATCH_SECONDS" in environment:
+        from jaxdna.storage import bucket_lock
+
+        bucket_lock.WATCH_SECONDS = float(environment["WATCH_SECONDS"])
     from jaxdna.cli.main import main
 
     raise SystemExit(main(arguments))

@@ -1,5 +1,10 @@
 """Times a checkpoint, its digests and its flushes: `python tools/save_cost.py [MEGABYTES ...]`.
 
+`python tools/save_cost.py --store=gs` (or `s3`, `disk`) trains TAL1 for ten epochs in an emulated
+bucket instead, and says what a save after each epoch costs training: the time that its loop waits,
+in seconds of the clock and of its own thread's processor. The latter does not depend on what else
+the machine does; all else that a save takes is done beside training.
+
 All are measured in the same saves, in the folder where this is started. Digests and flushes are
 made by the thread that finishes a save, so their share is the time inside `manifest`, and
 that inside `os.fsync`, over the time from `save` to the end. What TensorStore flushes by itself is
@@ -13,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +80,45 @@ def cost(megabytes: float, folder: Path) -> tuple[float, float, float]:
     return save, digests, flushes
 
 
+def waits(scheme: str) -> None:
+    """Prints what the loop of TAL1 waits for saves in a bucket, or on a disk."""
+    from jaxdna.cli.main import main as jaxdna
+    from jaxdna.runs import loop
+    from tools.object_store import STORES
+
+    spent = {"_train_epoch": [0.0, 0.0], "_save": [0.0, 0.0]}
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            clock, processor = time.perf_counter(), time.thread_time()
+            made = function(*arguments)
+            spent[name][0] += time.perf_counter() - clock
+            spent[name][1] += time.thread_time() - processor
+            return made
+
+        return call
+
+    for name in spent:
+        setattr(loop, name, timed(name, getattr(loop, name)))
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        workdir = temporary
+        if scheme in STORES:
+            store = stack.enter_context(STORES[scheme]())
+            os.environ.update(store.environment)
+            workdir = f"{scheme}://bkt/tal1"
+        jaxdna(["train", "--config=tal1", "--config.train.epochs=10", f"--workdir={workdir}"])
+    (epochs, of_epochs), (saves, of_saves) = spent.values()
+    print(
+        f"{scheme}: ten epochs {epochs:.2f} s, saves {saves:.2f} s ({saves / epochs:.1%}); "
+        f"processor {of_epochs:.2f} s, {of_saves:.2f} s ({of_saves / of_epochs:.1%})"
+    )
+
+
 def main() -> None:
-    """Prints one line for each size."""
+    """Prints one line for each size, or for a store."""
+    if sys.argv[1:] and sys.argv[1].startswith("--store="):
+        waits(sys.argv[1].removeprefix("--store="))
+        return
     for megabytes in map(float, sys.argv[1:] or ["0.016", "100", "400"]):
         with tempfile.TemporaryDirectory(dir=".") as temporary:
             save, digests, flushes = cost(megabytes, Path(temporary))

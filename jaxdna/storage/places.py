@@ -5,8 +5,9 @@ from pathlib import Path, PurePosixPath
 
 from jaxdna.errors import UserError
 
-STORES = ("gs",)  # those whose writes can have a precondition, and that Orbax writes to
+STORES = ("gs", "s3")  # those whose writes can have a precondition, and that Orbax writes to
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+_CHOICE = re.compile(rf"((?:{_SCHEME.pattern}[^/]*)?[^:]*):?(.*)", re.DOTALL)
 
 
 class Url(PurePosixPath):
@@ -45,7 +46,7 @@ def place_of(text: str | Path, flag: str = "--workdir") -> Place:
         shown = f"{scheme}://{str(text)[found.end() :]}"
         raise UserError(
             f"{flag}={shown}: the scheme {scheme}:// is unknown; give a folder on a "
-            "disk, or gs://BUCKET/FOLDER"
+            "disk, gs://BUCKET/FOLDER or s3://BUCKET/FOLDER"
         )
     if len(url.parts) < 3:
         raise UserError(
@@ -55,15 +56,22 @@ def place_of(text: str | Path, flag: str = "--workdir") -> Place:
     return url
 
 
-def disk_folder(text: str) -> Path:
-    """Returns the folder on a disk that `--output` names.
+def disk_folder(text: str, flag: str = "--output") -> Path:
+    """Returns the folder on a disk that `text` names.
 
     Raises:
       UserError: it is a URL.
     """
     if _SCHEME.match(text):
-        raise UserError(f"--output={text} is a URL; give a folder on a disk")
+        raise UserError(f"{flag}={text} is a URL; give a folder on a disk")
     return Path(text)
+
+
+def name_and_choice(text: str) -> tuple[str, str]:
+    """Splits `FILE:CHOICE`, where the file may be a URL; the choice is empty where none is."""
+    found = _CHOICE.fullmatch(text)
+    assert found  # anything fits
+    return found[1], found[3]
 
 
 def input_place(name: str | Place) -> Place:

@@ -9,7 +9,8 @@ from typing import Any
 from jaxdna.errors import UserError
 from jaxdna.storage.places import Url
 
-_LIBRARIES = {"gs": "gcsfs", "https": "aiohttp"}  # of a scheme: the module, of the extra gcs
+# of a scheme: the module, and the extra that it comes with
+_LIBRARIES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3"), "https": ("aiohttp", "gcs")}
 
 
 def file_system(url: Url) -> Any:
@@ -21,7 +22,7 @@ def file_system(url: Url) -> Any:
     import fsspec
 
     scheme = url.parts[0].removesuffix(":")
-    module = _LIBRARIES[scheme]
+    module, extra = _LIBRARIES[scheme]
     logging.getLogger(module).setLevel(logging.CRITICAL)  # all that it logs it raises too
     # Others write there as well: TensorStore, and the other hosts. Orbax' paths heed it too.
     fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
@@ -30,7 +31,7 @@ def file_system(url: Url) -> Any:
     except ImportError:
         raise UserError(
             f"{url} needs the package {module}, which is not installed; run "
-            "pip install 'jaxdna[gcs]', or give a path on a disk"
+            f"pip install 'jaxdna[{extra}]', or give a path on a disk"
         ) from None
 
 
@@ -47,10 +48,11 @@ def os_errors(name: str, limit: float) -> Iterator[None]:
     except (FileExistsError, UserError):
         raise
     except TimeoutError:
-        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {limit:g} s") from None
+        raise TimeoutError(errno.ETIMEDOUT, f"no good answer within {limit:g} s") from None
     except Exception as raised:
         # fsspec says of whatever keeps it from a file on the web that it is not there.
-        error = (raised.__cause__ if isinstance(raised, FileNotFoundError) else None) or raised
+        hidden = isinstance(raised, FileNotFoundError) and name.startswith("https:")
+        error = (raised.__cause__ if hidden else None) or raised
         if isinstance(error, FileNotFoundError) or getattr(error, "status", None) == 404:
             raise FileNotFoundError(errno.ENOENT, "it is not there", name) from None
         said = " ".join((str(error) or repr(error)).split())[:300]

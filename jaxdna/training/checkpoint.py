@@ -1,4 +1,4 @@
-"""Checkpoints: the one place that imports Orbax.
+"""Checkpoints: the one place that imports Orbax, with what it needs for buckets.
 
 A checkpoint is a folder named by its position in the run. It holds the arrays as Orbax writes them,
 what the loop knows as JSON, and a manifest with a digest of each file. It is whole or absent, as
@@ -23,6 +23,7 @@ from jaxdna.parallel.cluster import is_primary
 from jaxdna.storage.files import UNFINISHED, Folder, folder_at
 from jaxdna.storage.manifest import read_small_json
 from jaxdna.training.member_progress import MemberProgress
+from jaxdna.training.orbax_buckets import in_place
 from jaxdna.training.positions import Note, Position, name_of, newest_intact, position_of, positions
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
@@ -72,7 +73,9 @@ class Checkpoints:
         self._folder = folder_at(run.path.absolute() / _FOLDER)
         self._keep = keep
         self._good: list[Position] = []  # verified or written by this process, and those before
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        options = in_place(self._folder.path)
+        handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(**options))
+        self._orbax = ocp.AsyncCheckpointer(handler, **options)
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
 
@@ -272,6 +275,7 @@ def _bytes_of(arrays: Any) -> int:
 
 def _restore(folder: Folder, name: str, wanted: dict[str, Any]) -> dict[str, Any]:
     """Reads the items `wanted` after comparing the declared shapes with those asked for."""
+    in_place(folder.path)
     place = str(folder.path.absolute() / name / _ARRAYS)
     handlers = {item: ocp.StandardCheckpointHandler() for item in ("state", "best")}
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as orbax:

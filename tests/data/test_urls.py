@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -12,24 +13,56 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from jaxdna.config import load_config
+from jaxdna.config_files import run_name
+from jaxdna.data.code_store import cache_folder
 from jaxdna.data.digests import file_digest
 from jaxdna.data.genome import Genome
+from jaxdna.data.motifs import load_motif
 from jaxdna.data.registry import load_dataset
 from jaxdna.data.streams import read_blocks, read_lines
 from jaxdna.errors import UserError
 from jaxdna.storage import fetched
-from tools.object_store import Fault, ObjectStore
+from jaxdna.storage.places import name_and_choice
+from tools.object_store import STORES, Fault
+
+CONFIG = b"""
+from jaxdna.config import default_config
+def get_config(variant):
+    config = default_config("tal1", "motif_cnn")
+    config.train.epochs = 5 if variant else 3
+    return config
+"""
+MOTIFS = b"""MEME version 4
+
+MOTIF first
+letter-probability matrix: alength= 4 w= 2
+1 0 0 0
+0 1 0 0
+
+MOTIF second
+letter-probability matrix: alength= 4 w= 2
+0 0 1 0
+0 0 0 1
+"""
+
+
+@pytest.fixture(scope="module", params=STORES)
+def running(request):
+    with STORES[request.param]() as store:
+        yield store
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    with ObjectStore() as store:
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        fetched._fetched.cache_clear()
-        yield store
-        fetched._fetched.cache_clear()
+def store(running, tmp_path, monkeypatch):
+    running.faults.clear()
+    for name in running.names(""):
+        running.delete(name)
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fetched._fetched.cache_clear()
+    yield running
+    fetched._fetched.cache_clear()
 
 
 def test_a_file_in_a_bucket_is_fetched_once_and_anew_where_it_has_changed(store, monkeypatch):
@@ -37,17 +70,17 @@ def test_a_file_in_a_bucket_is_fetched_once_and_anew_where_it_has_changed(store,
     text = b">a\n" + b"ACGT" * 1000 + b"\n"
     store.put("data/g.fa", text)
     store.faults[:] = [
-        Fault("GET .*alt=media", status=503, times=1),
-        Fault("GET .*alt=media", status=0, times=1),  # in the middle of a block
+        Fault(store.reads, status=503, times=1),
+        Fault(store.reads, status=0, times=1),  # in the middle of a block
     ]
-    url = "gs://bkt/data/g.fa"
+    url = f"{store.scheme}://bkt/data/g.fa"
     assert b"".join(read_blocks(url)) == text
     assert [fault.times for fault in store.faults] == [0, 0]
     store.seen.clear()
     fetched._fetched.cache_clear()  # as another process
     assert Genome(url).codes("a", 3, 9).tolist() == [3, 0, 1, 2, 3, 0]
     assert file_digest(url) == file_digest(fetched.local_path(url))
-    assert not any("alt=media" in one for one in store.seen)
+    assert not any(re.match(store.reads, one) for one in store.seen)
     store.put("data/g.fa", text.lower().replace(b"a\n", b"b\n", 1))
     fetched._fetched.cache_clear()
     assert list(Genome(url).lengths) == ["b"]
@@ -55,10 +88,10 @@ def test_a_file_in_a_bucket_is_fetched_once_and_anew_where_it_has_changed(store,
 
 def test_a_copy_that_was_damaged_is_fetched_anew(store):
     store.put("t.tsv", b"ACGT\t1\n")
-    copy = fetched.local_path("gs://bkt/t.tsv")
+    copy = fetched.local_path(f"{store.scheme}://bkt/t.tsv")
     copy.write_bytes(b"ACGA\t1\n")
     fetched._fetched.cache_clear()
-    assert list(read_lines("gs://bkt/t.tsv")) == [(1, "ACGT\t1")]
+    assert list(read_lines(f"{store.scheme}://bkt/t.tsv")) == [(1, "ACGT\t1")]
 
 
 def test_a_data_set_from_urls_is_the_one_of_its_files(store, tmp_path):
@@ -73,24 +106,59 @@ def test_a_data_set_from_urls_is_the_one_of_its_files(store, tmp_path):
         overrides = [f"data.{name}={where}/{name}.fa" for name in names] + ["data.lengths=pad"]
         return load_dataset(load_config("fasta", overrides))
 
-    ours, theirs = loaded("gs://bkt"), loaded(tmp_path)
+    ours, theirs = loaded(f"{store.scheme}://bkt"), loaded(tmp_path)
     for name, split in theirs.splits.items():
         assert (ours.splits[name].x[:] == split.x[:]).all()
-    assert ours.inputs[0].path == "gs://bkt/positives.fa"
+    assert ours.inputs[0].path == f"{store.scheme}://bkt/positives.fa"
     assert [source.sha256 for source in ours.inputs] == [one.sha256 for one in theirs.inputs]
 
 
-@pytest.mark.parametrize("url", ["gs://bkt/none.fa", "gs://nowhere/a.fa"])
-def test_a_url_without_a_file_is_one_sentence(store, url):
+@pytest.mark.parametrize("name", ["bkt/none.fa", "nowhere/a.fa"])
+def test_a_url_without_a_file_is_one_sentence(store, name):
+    url = f"{store.scheme}://{name}"
     with pytest.raises(UserError, match=rf"{url} cannot be read \(it is not there\)"):
         list(read_blocks(url))
 
 
 def test_a_file_that_may_not_be_read_is_one_sentence(store):
     store.put("a.fa", b">a\nACGT\n")
-    store.faults[:] = [Fault("GET", status=403)]
-    with pytest.raises(UserError, match=r"gs://bkt/a.fa cannot be read \(permission denied"):
-        list(read_blocks("gs://bkt/a.fa"))
+    store.faults[:] = [Fault("GET|HEAD", status=403)]
+    with pytest.raises(UserError, match=r"://bkt/a.fa cannot be read \(permission denied"):
+        list(read_blocks(f"{store.scheme}://bkt/a.fa"))
+
+
+def test_a_config_and_a_motif_file_are_read_from_a_bucket(store):
+    at = f"{store.scheme}://bkt/mine"
+    store.put("mine/short.py", CONFIG)
+    store.put("mine/two.meme", MOTIFS)
+    assert load_config(f"{at}/short.py", []).train.epochs == 3
+    config = load_config(f"{at}/short.py:five", [f"data.motif={at}/two.meme:second"])
+    assert config.train.epochs == 5
+    assert run_name(f"{at}/short.py:five") == "short-five"
+    assert load_motif(config.data.motif).name == "second"
+    with pytest.raises(UserError, match=r"two\.meme has no motif third"):
+        load_motif(f"{at}/two.meme:third")
+    with pytest.raises(UserError, match=rf"--config={at}/no.py cannot be read \(it is not there"):
+        load_config(f"{at}/no.py", [])
+
+
+def test_codes_are_kept_on_disks_alone():
+    with pytest.raises(UserError, match=r"--config.runtime.data_cache=gs://bkt/c is a URL; give a"):
+        cache_folder("gs://bkt/c")
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("tal1:report", ("tal1", "report")),
+        ("configs/tal1.py", ("configs/tal1.py", "")),
+        ("s3://bkt/a.py:x:y", ("s3://bkt/a.py", "x:y")),
+        ("https://host:8443/a.meme:MA1", ("https://host:8443/a.meme", "MA1")),
+        ("https://host:8443/a.meme", ("https://host:8443/a.meme", "")),
+    ],
+)
+def test_a_choice_is_told_from_a_scheme_and_a_port(text, split):
+    assert name_and_choice(text) == split
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl for a certificate")

@@ -59,6 +59,11 @@ class Runner:
     folder: Path
     jobs: ExitStack = field(default_factory=ExitStack)
 
+    @property
+    def caches(self) -> dict[str, str]:
+        """The variable that names the folder of compiled programs."""
+        return {"JAX_COMPILATION_CACHE_DIR": str(self.folder.parent / "compiled")}
+
     def start(
         self,
         *arguments: object,
@@ -68,8 +73,7 @@ class Runner:
         """Starts `jaxdna ARGUMENTS` in the background."""
         self.folder.mkdir(exist_ok=True)
         log = self.folder / f"log-{len(list(self.folder.iterdir()))}.txt"
-        caches = {"JAX_COMPILATION_CACHE_DIR": str(self.folder.parent / "compiled")}
-        job = Job([*map(str, arguments)], log, caches | (environment or {}), folder)
+        job = Job([*map(str, arguments)], log, self.caches | (environment or {}), folder)
         return self.jobs.enter_context(job)
 
     def train(

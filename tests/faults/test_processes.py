@@ -22,7 +22,7 @@ from tests.faults.conftest import (
     pair,
     sha,
 )
-from tools.object_store import Fault, ObjectStore
+from tools.object_store import GoogleStore
 
 LONG = ["--config.train.epochs=100000"]
 
@@ -54,22 +54,21 @@ def test_fault_01_two_processes_on_a_bucket_are_killed_and_the_rerun_has_the_sam
     runner, undisturbed
 ):
     workdir = "gs://bkt/runs/pair"
-    with ObjectStore() as store:
+    with GoogleStore() as store:
 
         def saved():
-            found = store.objects("runs/pair/checkpoints/")
+            found = store.names("runs/pair/checkpoints/")
             return [name for name in found if name.endswith("/manifest.json")]
 
-        store.faults[:] = [Fault("POST /upload", seconds=0.1)]  # so that it is not over at once
-        jobs = pair(runner, workdir, *TWELVE, environment=store.environment)
+        environment = store.environment | {"WATCH_SECONDS": "4"}  # of the dead job's lock
+        jobs = pair(runner, workdir, *TWELVE, environment=environment)
         assert jobs[0].until(lambda job: len(saved()) >= 2)
         for job in jobs:
             job.send(signal.SIGKILL)
         codes, _ = seconds_until_all_end(jobs)
         assert codes == [-signal.SIGKILL] * 2
-        store.faults.clear()
-        jobs = pair(runner, workdir, *TWELVE, environment=store.environment)
-        codes = [job.end(300) for job in jobs]  # the first 20 s they watch the dead job's lock
+        jobs = pair(runner, workdir, *TWELVE, environment=environment)
+        codes = [job.end(300) for job in jobs]
         assert codes == [0, 0], [job.output for job in jobs]
         assert "watching whether it still runs" in jobs[0].output
         assert "resuming after epoch" in jobs[1].output
