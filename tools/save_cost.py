@@ -1,9 +1,9 @@
 """Times a checkpoint, its digests and its flushes: `python tools/save_cost.py [MEGABYTES ...]`.
 
 `python tools/save_cost.py --store=gs` (or `s3`, `disk`) trains TAL1 for ten epochs in an emulated
-bucket instead, and says what a save after each epoch costs training: the time that its loop waits,
-in seconds of the clock and of its own thread's processor. The latter does not depend on what else
-the machine does; all else that a save takes is done beside training.
+bucket instead, and says what a save after each epoch costs training: the time in which its loop
+begins saves, that in which it waits for the save before, and the processor time of its thread in
+both. All else that a save takes is done beside training.
 
 All are measured in the same saves, in the folder where this is started. Digests and flushes are
 made by the thread that finishes a save, so their share is the time inside `manifest`, and
@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -86,20 +87,25 @@ def waits(scheme: str) -> None:
     from jaxdna.runs import loop
     from tools.object_store import STORES
 
-    spent = {"_train_epoch": [0.0, 0.0], "_save": [0.0, 0.0]}
+    clock, processor = Counter[str](), Counter[str]()
 
-    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
         def call(*arguments: Any) -> Any:
-            clock, processor = time.perf_counter(), time.thread_time()
-            made = function(*arguments)
-            spent[name][0] += time.perf_counter() - clock
-            spent[name][1] += time.thread_time() - processor
-            return made
+            begun, used, waited = time.perf_counter(), time.thread_time(), clock["wait"]
+            try:
+                return function(*arguments)
+            finally:
+                clock[name] += time.perf_counter() - begun
+                processor[name] += time.thread_time() - used
+                clock["wait in save"] += (clock["wait"] - waited) * (name == "save")
 
-        return call
+        setattr(owner, name, call)
 
-    for name in spent:
-        setattr(loop, name, timed(name, getattr(loop, name)))
+    timed(loop, "_train_epoch")
+    timed(checkpoint.Checkpoints, "save")
+    timed(checkpoint.Checkpoints, "wait")  # `save` begins with it
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         workdir = temporary
         if scheme in STORES:
@@ -107,10 +113,12 @@ def waits(scheme: str) -> None:
             os.environ.update(store.environment)
             workdir = f"{scheme}://bkt/tal1"
         jaxdna(["train", "--config=tal1", "--config.train.epochs=10", f"--workdir={workdir}"])
-    (epochs, of_epochs), (saves, of_saves) = spent.values()
+    epochs, waited = clock["_train_epoch"], clock["wait in save"]
+    begun = clock["save"] - waited
     print(
-        f"{scheme}: ten epochs {epochs:.2f} s, saves {saves:.2f} s ({saves / epochs:.1%}); "
-        f"processor {of_epochs:.2f} s, {of_saves:.2f} s ({of_saves / of_epochs:.1%})"
+        f"{scheme}: training {epochs:.2f} s; ten saves begun in {begun:.2f} s "
+        f"({begun / epochs:.1%}), waited for {waited:.2f} s, at the end "
+        f"{clock['wait'] - waited:.2f} s; processor {processor['save']:.2f} s"
     )
 
 
