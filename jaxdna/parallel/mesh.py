@@ -199,12 +199,12 @@ def batch_shards(sizes: Mapping[str, int]) -> int:
 
 
 def check_batch(batch_size: int, sizes: Mapping[str, int], accumulate: int = 1) -> None:
-    """Raises UserError where the global batch does not divide by shards and microbatches."""
+    """Raises UserError where the global batch is not divisible by shards and microbatches."""
     parts = batch_shards(sizes) * accumulate
     if batch_size % parts:
         microbatches = f" x train.accumulate={accumulate}" if accumulate > 1 else ""
         raise UserError(
-            f"--config.train.batch_size={batch_size} does not divide by mesh "
+            f"--config.train.batch_size={batch_size} is not divisible by mesh "
             f"{' x '.join(BATCH_AXES)} = {batch_shards(sizes)}{microbatches}; "
             f"nearest legal: {nearest_multiples(batch_size, parts)}"
         )

@@ -223,7 +223,7 @@ class ParameterServerProgram(Program):
         shards = parts * settings.devices_per_worker
         if batch % shards:
             raise UserError(
-                f"--config.train.batch_size={batch} does not divide by {parts} workers at a time "
+                f"--config.train.batch_size={batch} is not divisible by {parts} workers at a time "
                 f"with {settings.devices_per_worker} devices each; nearest legal: "
                 f"{nearest_multiples(batch, shards)}"
             )

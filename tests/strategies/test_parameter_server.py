@@ -309,7 +309,7 @@ def test_tal1_reaches_its_score_with_two_workers_and_leaves_its_metrics(crew, tm
         (["parameter_server.servers=5"], "more than the 4 variables of the network; legal: 1 to 4"),
         (
             ["parameter_server.max_staleness=0", "parameter_server.workers=3"],
-            "batch_size=32 does not divide by 3 workers at a time with 1 devices each; nearest "
+            "batch_size=32 is not divisible by 3 workers at a time with 1 devices each; nearest "
             "legal: 30 or 33",
         ),
         (["parameter_server.address=foo"], "address=foo is not a HOST:PORT; give that of a head"),

@@ -94,7 +94,7 @@ def test_weak_scaling_keeps_the_batch_of_each_device_and_wrong_batches_are_refus
     configs = {"tal1": load_config("configs/tal1.py")}
     weak = parts_of(configs, [1, 4], ["weak"])
     assert [one.config.train.batch_size for one in weak] == [32, 128]
-    with pytest.raises(UserError, match="batch_size=32 does not divide by mesh data x fsdp = 3"):
+    with pytest.raises(UserError, match="batch_size=32 is not divisible by mesh data x fsdp = 3"):
         parts_of(configs, [1, 3], ["strong"])
 
 
@@ -189,7 +189,7 @@ def test_an_interrupted_study_continues_with_the_rows_it_has(jaxdna, tmp_path):
     [
         (["--devices=1,two"], "--devices=1,two is not legal"),
         (["--devices=0"], "--devices=0 is not legal"),
-        (["--devices=1,3"], "batch_size=32 does not divide"),
+        (["--devices=1,3"], "batch_size=32 is not divisible"),
         (["--devices=4", "--config.runtime.cpu_devices=2"], "is more than there are: 1 to 2"),
         (["--repeats=0"], "--repeats=0"),
         (["--price-per-hour=-1"], "--price-per-hour=-1"),
