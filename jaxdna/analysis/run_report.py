@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxdna.analysis.attribution_logos import Telling
 from jaxdna.analysis.filters import FilterMotif, filter_motifs
+from jaxdna.analysis.logos import logo_figure
 from jaxdna.analysis.motif_match import likely
 from jaxdna.analysis.report import MOST_LOGOS, ReportData, report_html, with_attributions
 from jaxdna.analysis.report_figures import svg
@@ -15,25 +16,31 @@ from jaxdna.analysis.windows import find_windows
 from jaxdna.data.motifs import LIBRARY, library
 from jaxdna.models.motif_cnn import scan_of
 from jaxdna.parallel.runtime import describe_devices
+from jaxdna.runs.curves import add_pictures
 from jaxdna.runs.records import data_record
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.trained import Trained
+from jaxdna.storage.files import picture
 from jaxdna.strategies.prepare import Prepared
 from jaxdna.training.state import Params
 
 _MOST_SEQUENCES = 4000  # of the split that was held out, to draw the filters from
+_MOST_PICTURES = 3  # of filters in TensorBoard
 
 
 def write_run_report(
     folder: RunFolder, prepared: Prepared, best: Params, summary: dict[str, Any]
 ) -> str:
-    """Writes report.html; returns a sentence on the filter that matters most, or nothing.
+    """Writes report.html, and logos for TensorBoard.
 
     Args:
       folder: of the run; its test.tsv and metrics.jsonl are there.
       prepared: data and functions.
       best: the parameters that were kept, whole on this host.
       summary: as in summary.json.
+
+    Returns:
+      A sentence on the filter that matters most, or nothing.
     """
     dataset, config = prepared.dataset, prepared.program.config
     filters = _filters(prepared, best)
@@ -56,6 +63,11 @@ def write_run_report(
         )
     )
     folder.write(folder.report.name, page)
+    logos = {f"filter{one.number}": one.core for one in filters if one.core}
+    shown = list(logos.items())[:_MOST_PICTURES]
+    if shown:
+        drawn = {name: picture(logo_figure(motif), "png", dpi=100) for name, motif in shown}
+        add_pictures(folder.files, summary["best_epoch"], drawn)
     return _strongest(filters)
 
 

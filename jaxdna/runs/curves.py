@@ -99,6 +99,27 @@ def draw_quantity(
     axes.legend(frameon=False)
 
 
+def add_pictures(run: Folder, epoch: int, pictures: Mapping[str, bytes]) -> None:
+    """Adds pictures to what TensorBoard shows of a run.
+
+    Args:
+      run: the run folder.
+      epoch: what they are of.
+      pictures: PNG by name.
+
+    Raises:
+      OSError: they cannot be written.
+    """
+    file = f"tensorboard/filters/{_file_name(time.time())}"
+    run.make("tensorboard/filters")
+    run.append(file, _record(Event(wall_time=time.time(), file_version="brain.Event:2")))
+    for name, png in pictures.items():
+        width, height = struct.unpack(">II", png[16:24])  # of PNG's first chunk, the header
+        image = Summary.Image(width=width, height=height, encoded_image_string=png)
+        shown = Summary(value=[Summary.Value(tag=name, image=image)])
+        run.append(file, _record(_event(epoch, summary=shown)))
+
+
 _NOT_SHOWN = ("epoch", "step", "seconds")
 
 
@@ -125,8 +146,7 @@ class TensorBoard:
         """
         self._run, self._files = run, {}
         now = time.time()
-        # The process, since another start in this second would have the same name otherwise.
-        own = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
+        own = _file_name(now)
         for split in ("train", "validation") if writes else ():
             run.make(f"tensorboard/{split}")
             self._files[split] = f"tensorboard/{split}/{own}"
@@ -154,6 +174,11 @@ class TensorBoard:
 
     def _add(self, split: str, events: list[Event]) -> None:
         self._run.append(self._files[split], b"".join(map(_record, events)))
+
+
+def _file_name(now: float) -> str:
+    # The process, since another start in this second would have the same name otherwise.
+    return f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
 
 
 def _as_table(settings: Mapping[str, Any]) -> str:

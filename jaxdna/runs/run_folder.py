@@ -30,7 +30,7 @@ _METRICS, _TEST, _SUMMARY = "metrics.jsonl", "test.tsv", "summary.json"
 _WRITTEN = (
     _LOCK, ".saved", "checkpoints", _CONFIG, "curves.png", _DATA, _METRICS, "report.html", _SUMMARY,
     "tensorboard", "tensorboard/plugins", "tensorboard/plugins/profile",
-    "tensorboard/train", "tensorboard/validation", _TEST, _KEYS,
+    "tensorboard/filters", "tensorboard/train", "tensorboard/validation", _TEST, _KEYS,
 )  # fmt: skip
 _MOST_CONFIG_BYTES = 2**20
 _MOST_SUMMARY_BYTES = 2**20
@@ -46,7 +46,7 @@ class RunFolder:
       files: what writes into it.
       writes: whether this process is the one that writes.
       checkpoints: the folder of the checkpoints.
-      tensorboard: event files, one folder each for train and validation.
+      tensorboard: event files, one folder each for train, validation and the filters' logos.
       curves: the picture of the curves.
       report: the page that shows the run.
     """

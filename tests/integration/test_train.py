@@ -1,12 +1,15 @@
 """The whole path, as a user walks it: real processes, files and signals."""
 
+import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 
+import matplotlib.image
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -115,15 +118,35 @@ def test_tensorboard_events_hold_the_curves(finished):
             assert not any(tag == "mfu" for tag, _, _ in values)
 
 
-def scalars(data):
+def test_tensorboard_shows_the_logos_of_the_filters_that_matter_most(finished):
+    folder, summary, _ = finished
+    (path,) = (folder / "tensorboard" / "filters").iterdir()
+    found = [
+        (value, event.step) for event in events(path.read_bytes()) for value in event.summary.value
+    ]
+    assert {step for _, step in found} == {summary["best_epoch"]}
+    numbers = re.findall(r"<figcaption>filter (\d+),", (folder / "report.html").read_text())
+    assert [value.tag for value, _ in found] == [f"filter{number}" for number in numbers[:3]]
+    for value, _ in found:
+        picture = matplotlib.image.imread(io.BytesIO(value.image.encoded_image_string))
+        assert picture.shape[:2] == (value.image.height, value.image.width)
+        assert len(np.unique(picture)) > 10
+
+
+def events(data):
     """Reads TFRecord framing: length, its checksum, payload, its checksum."""
-    found = []
     while data:
         length = int.from_bytes(data[:8], "little")
-        event = Event.FromString(data[12 : 12 + length])
+        yield Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
-        found += [(v.tag, event.step, np.float32(v.simple_value)) for v in event.summary.value]
-    return found
+
+
+def scalars(data):
+    return [
+        (value.tag, event.step, np.float32(value.simple_value))
+        for event in events(data)
+        for value in event.summary.value
+    ]
 
 
 def test_a_finished_run_says_so_and_does_not_train_again(jaxdna, finished):
