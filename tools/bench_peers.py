@@ -41,7 +41,13 @@ PINS = {
 }
 PEERS = Path(__file__).with_name("peers")
 WANTED_AUROC, MOST_EPOCHS = 0.97, 40
-OURS = ("jaxdna, one device",)  # what is no peer among them
+STYLES = {  # of the bars: a hue for each framework, pale with two replicas, and ourselves in grey
+    "Keras": {"color": "C0"},
+    "Keras, MirroredStrategy": {"color": "#9ecae1"},
+    "PyTorch": {"color": "C1"},
+    "PyTorch, DDP": {"color": "#fdd0a2"},
+    "jaxdna, one device": {"color": "0.85", "hatch": "///", "edgecolor": "0.5"},
+}
 CLOCKS = {"training_seconds": "seconds of training", "seconds": "building and compiling included"}
 # For all of them. XLA takes the memory of a step anew each time, page by page.
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -290,23 +296,23 @@ def draw(rows: list[Any], path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    names = list(dict.fromkeys(name for row in rows for name in row["rates"] if name != "jaxdna"))
     figure, axes = plt.subplots(figsize=(8, 1 + 0.8 * len(rows)), layout="constrained")
-    height = 0.8 / len(names)
-    for i, name in enumerate(names):
-        places = [y for y, row in enumerate(rows) if name in row["rates"]]
-        found = [ratios(rows[y]["rates"], name) for y in places]
-        middle = np.array([ratio[0] for ratio in found])
-        spread = np.abs(np.array([ratio[1:] for ratio in found]).T - middle)
-        at = [y + (i - (len(names) - 1) / 2) * height for y in places]
-        own = {"color": "0.85", "hatch": "///", "edgecolor": "0.5"} if name in OURS else {}
-        bars = {"height": height * 0.9, "left": 1, "xerr": spread, "error_kw": {"lw": 1}}
-        axes.barh(at, middle - 1, label=name, **bars, **own)
-        for y, (_, low, high), ratio in zip(at, found, middle, strict=True):
-            beside = (high, "left") if ratio >= 1 else (low, "right")
-            axes.text(beside[0], y, f" {ratio:.2g} ", ha=beside[1], va="center", fontsize="small")
+    height = 0.2
+    for number, row in enumerate(rows):
+        names = [name for name in row["rates"] if name != "jaxdna"]
+        for i, name in enumerate(names):
+            y = number + (i - (len(names) - 1) / 2) * height
+            middle, low, high = ratios(row["rates"], name)
+            spread = [[middle - low], [high - middle]]
+            bar = {"left": 1, "height": 0.9 * height, "xerr": spread, "error_kw": {"lw": 1}}
+            axes.barh(y, middle - 1, label=name, **bar, **STYLES[name])
+            beside = (high, "left") if middle >= 1 else (low, "right")
+            digits = 2 if middle < 1 else 1 if middle < 10 else 0
+            told = f"  {middle:.{digits}f}  "
+            axes.text(beside[0], y, told, ha=beside[1], va="center", fontsize="small")
     axes.axvline(1, color="black", lw=1)
     axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
+    axes.tick_params("y", length=0)
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_xscale("log")
@@ -315,7 +321,10 @@ def draw(rows: list[Any], path: Path) -> None:
     axes.minorticks_off()
     axes.set_xlabel("jaxdna is so many times as fast in training (median; line: range)")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    shown = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    handles, labels = list(shown.values()), list(shown)
+    place = {"loc": "outside lower center", "ncols": 3, "frameon": False}
+    figure.legend(handles, labels, fontsize="small", **place)
     figure.savefig(path, dpi=120)
 
 
