@@ -167,9 +167,6 @@ FIGURES = {
         "README.md": r"│ loss \(nats\) │ ([\d.]+) │|\| 0 \| .*\| ([\d.]+) \([\d.]+\) \|$",
         "docs/tutorials/report_experiment.md": r"│ loss \(nats\) │ ([\d.]+) │",
     },
-    "time to AUROC 0.97, Keras over jaxdna": {
-        "docs/performance.md": r"Keras by ([\d.]+) \(|\| time to AUROC .*?\| ([\d.]+);",
-    },
     "bases predicted per second": {
         "docs/performance.md": r"it is ([\d.]+) million bases/s|\*Prediction\*: ([\d.]+) million",
     },
