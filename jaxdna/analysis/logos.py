@@ -5,6 +5,7 @@ sequences, Nucleic Acids Research 18:6097-6100.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,33 +44,42 @@ def draw_letters(axes: Any, heights: NDArray[np.floating]) -> None:
     """Stacks letters on positions 0, 1 and so on, the highest on top; negative ones hang down.
 
     Args:
-      axes: matplotlib's.
+      axes: matplotlib's; the caller sets their limits.
       heights: float [positions, 4] in units of the vertical axis.
     """
-    from matplotlib.font_manager import FontProperties
     from matplotlib.patches import PathPatch
-    from matplotlib.textpath import TextPath
+    from matplotlib.path import Path
     from matplotlib.transforms import Affine2D
 
-    font = FontProperties(family="DejaVu Sans", weight="bold")
-    shapes = {letter: TextPath((0, 0), letter, size=1, prop=font) for letter in LETTERS}
+    # All of a letter are one path: matplotlib takes its time for each.
+    drawn: dict[str, list[Path]] = {letter: [] for letter in LETTERS}
     for position, column in enumerate(heights):
         ends = {True: 0.0, False: 0.0}  # of what stands, and of what hangs
         for base in np.argsort(abs(column), kind="stable"):
             height = float(column[base])
             if height == 0:
                 continue
-            letter = LETTERS[base]
-            box = shapes[letter].get_extents()
-            place = (
-                Affine2D()
-                .translate(-box.x0, -box.y0)
-                .scale(0.92 / box.width, height / box.height)
-                .translate(position - 0.46, ends[height > 0])
-            )
-            patch = PathPatch(place.transform_path(shapes[letter]), fc=COLOURS[letter], lw=0)
-            axes.add_patch(patch)
+            place = Affine2D().scale(0.92, height).translate(position - 0.46, ends[height > 0])
+            drawn[LETTERS[base]].append(place.transform_path(_shape(LETTERS[base])))
             ends[height > 0] += height
+    for letter, paths in drawn.items():
+        if paths:
+            path = Path.make_compound_path(*paths)
+            axes.add_artist(PathPatch(path, fc=COLOURS[letter], lw=0))
+
+
+@cache
+def _shape(letter: str) -> Any:
+    """The letter's outline, a matplotlib path, in a box of one by one."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+    from matplotlib.transforms import Affine2D
+
+    font = FontProperties(family="DejaVu Sans", weight="bold")
+    outline = TextPath((0, 0), letter, size=1, prop=font)
+    box = outline.get_extents()
+    to_unit = Affine2D().translate(-box.x0, -box.y0).scale(1 / box.width, 1 / box.height)
+    return to_unit.transform_path(outline)
 
 
 def write_logos(motifs: Sequence[Motif], output: Folder) -> None:
