@@ -248,6 +248,11 @@ def _check_members(leaves: Mapping[str, Any]) -> None:
             f"--config.mesh.member={leaves['mesh.member']} splits networks that are trained at "
             "once, and there is one; give 1, or --config.members.seeds=2 or more"
         )
+    if count == 1 and leaves["members.distil"]:
+        raise UserError(
+            "--config.members.distil=true teaches one network what several say, and there is one; "
+            "give --config.members.seeds=2 or more"
+        )
     if count > 1 and leaves["gradient_sync.method"] != "auto":
         raise UserError(
             f"--config.gradient_sync.method={leaves['gradient_sync.method']} is for one network, "

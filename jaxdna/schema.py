@@ -258,6 +258,9 @@ _IDENTITY = _identity(
             lambda v: v == 0 or 2 <= v <= 10**4,
         ),
         "members.fold": integer(-1, "the only part to hold out; -1 for each in turn", low=-1),
+        "members.distil": flag(
+            False, "train one network more, on the answers of the ensemble, in WORKDIR/student"
+        ),
         "members.grid": text(
             "",
             "settings to compare, as optimizer.learning_rate=0.005,0.02;optimizer.weight_decay=0,1",

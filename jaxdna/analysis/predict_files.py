@@ -98,7 +98,7 @@ def predict_sequences(
 
     if form == "tsv":
         with _writing(output), open_output(output) as stream:
-            stream.write(header(task))
+            stream.write(header(task, trained.members if scorer.each else ()))
             for rows in counted():
                 stream.write(tsv_lines(task, _names(rows, windows), rows.outputs, rows.notes))
     else:

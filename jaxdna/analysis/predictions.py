@@ -26,7 +26,7 @@ class Rows:
       ids: the record of each row.
       starts: int64 [rows], where the row's stretch begins in its record.
       stops: int64 [rows].
-      outputs: float32 [rows, outputs]; NaN for what cannot be scored.
+      outputs: float32 [rows, answers of the scorer]; NaN for what cannot be scored.
       notes: for some rows, by their number, why not, or what a person should know.
     """
 
@@ -220,7 +220,7 @@ class _WindowState:
 
 
 def _unscored(rows: int, scorer: Scorer) -> NDArray[np.float32]:
-    return np.full((rows, scorer.task.outputs), np.nan, dtype=np.float32)
+    return np.full((rows, scorer.answer_count), np.nan, dtype=np.float32)
 
 
 def _notes(

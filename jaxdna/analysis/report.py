@@ -16,6 +16,7 @@ from jaxdna.analysis.motif_match import LIKELY_E_VALUE, likely
 from jaxdna.analysis.report_figures import (
     curve_svgs,
     logo_svg,
+    reliability_svg,
     roc_and_pr_svgs,
     scatter_svgs,
 )
@@ -107,10 +108,10 @@ def report_html(report: ReportData) -> str:
     if len(report.targets):
         parts.append(_section(_SCORES, _scores(report)))
     if "members" in summary:
-        told = f"<p>{escape(calibration_note(summary))}</p>"
         if "grid" in summary:
             parts.append(_section(GRID, table_html(*grid_rows(summary))))
-        parts.append(_section(members_title(summary), table_html(*members_rows(summary)) + told))
+        shown = table_html(*members_rows(summary)) + _reliability(summary)
+        parts.append(_section(members_title(summary), shown + _student(report.config)))
     parts.append(_section(_CURVES, _figures(_curves(report))))
     if len(report.targets):
         parts += _answers(report.task, report.targets, report.outputs, report.best_logits)
@@ -257,6 +258,26 @@ def _by_output(task: Task, targets: NDArray, outputs: NDArray[np.floating]) -> s
     each = task.scores_by_output(targets, outputs) if task.outputs > 1 else {}
     rows = [[name, *(one[key] for key in task.scored)] for name, one in each.items()]
     return table_html(["", *task.scored.values()], rows) if rows else ""
+
+
+def _reliability(summary: dict[str, Any]) -> str:
+    """How far probabilities can be trusted: of the best member, and of the ensemble."""
+    ensemble = summary["ensemble"]
+    if not ensemble["calibration"]:
+        return ""
+    best, both = ensemble["best"], ensemble["calibration"]
+    drawn = {
+        f"member {best['member']}": best["calibration"]["before"],
+        "ensemble": both["before"],
+        "ensemble, temperature": both["after"],
+    }
+    return f"<p>{escape(calibration_note(summary))}</p>{_figures([reliability_svg(drawn)])}"
+
+
+def _student(config: ConfigDict) -> str:
+    page = '<a href="student/report.html">a page of its own</a>'
+    told = f"<p>The network that learns the ensemble's answers has {page}.</p>"
+    return told if config.members.distil else ""
 
 
 def _sizes(chance: dict[str, Any]) -> str:

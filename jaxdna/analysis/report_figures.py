@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,28 @@ def roc_and_pr_svgs(
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower center")
     return [svg(roc_figure, "roc"), svg(pr_figure, "pr")]
+
+
+def reliability_svg(calibrations: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the share that came true against the probability that was predicted.
+
+    Args:
+      calibrations: by what they are called, `before` or `after` of `tasks.calibration`.
+    """
+    figure, axes = _panel()
+    axes.plot([0, 1], [0, 1], color="0.85", zorder=0)
+    for name, found in calibrations.items():
+        bins = found["reliability"]
+        axes.plot(
+            [one["predicted"] for one in bins],
+            [one["observed"] for one in bins],
+            label=f"{name}: {found['error']:.3f}",
+            marker=".",
+        )
+    axes.set(xlabel="predicted probability", ylabel="share that came true", title="Reliability")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", title="calibration error")
+    return svg(figure, "reliability")
 
 
 def scatter_svgs(task: Task, targets: NDArray, outputs: NDArray) -> list[str]:

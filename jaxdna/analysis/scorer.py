@@ -26,6 +26,7 @@ class Scorer(ABC):
       whole: whether a stretch has one place only.
       strands: how both strands make one answer.
       task: what the network was asked.
+      each: whether the outputs of a stretch are followed by those of each network of an ensemble.
     """
 
     width: int
@@ -35,7 +36,7 @@ class Scorer(ABC):
         """Takes the network; `strands` is the configuration's unless it is given."""
         self.length, self.task = trained.length, trained.task
         self.strands = strands or trained.config.model.strands
-        self.trained = trained
+        self.trained, self.each = trained, False
 
     def outputs(
         self, codes: Codes, starts: NDArray[np.int64], positions: NDArray[np.int64]
@@ -71,8 +72,15 @@ class Scorer(ABC):
         """Returns the outputs of each row of `features`: float32 [networks, stretches, outputs]."""
 
     def finish(self, best: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns those outputs, of an ensemble their mean: float32 [stretches, outputs]."""
-        return mean_outputs(self.finish_each(best))
+        """Returns those outputs, of an ensemble their mean: float32 [stretches, answer_count]."""
+        every = self.finish_each(best)
+        mean = mean_outputs(every)
+        return np.concatenate([mean, *every], axis=1) if self.each else mean
+
+    @property
+    def answer_count(self) -> int:
+        """Numbers that `finish` returns of a stretch: outputs, and where wanted those of each."""
+        return self.task.outputs * (1 + len(self.trained.networks) * self.each)
 
     @property
     @abstractmethod

@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strands", choices=STRAND_CHOICES, help="default: as it was trained")
     parser.add_argument("--window", type=int, metavar="BASES", help="score windows of this length")
     parser.add_argument(
+        "--members",
+        action="store_true",
+        help="of several networks also what each says, and the deviation: columns after the note",
+    )
+    parser.add_argument(
         "--stride",
         type=int,
         metavar="BASES",
@@ -65,8 +70,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     console, size = make_console(), arguments.window
     variants = arguments.variants is not None
     forms = {path: output_format(path, size is not None, variants) for path in outputs}
+    if arguments.members and set(forms.values()) != {"tsv"}:
+        raise UserError(f"--members adds columns, and --output={outputs[0]} has none; legal: .tsv")
     trained = open_trained(arguments)
     scorer = make_scorer(trained, arguments.strands)
+    if arguments.members and len(trained.ensemble) < 2:
+        raise UserError(
+            "--members needs a run whose answer is the mean of several networks, and this one has "
+            "one; leave it out"
+        )
+    scorer.each = arguments.members
     if variants:
         slide = arguments.sites == "all"
         return predict_variants(
@@ -99,6 +112,9 @@ def _check(arguments: argparse.Namespace, outputs: list[str]) -> None:
         raise UserError(
             f"--stride={arguments.stride} is not legal: it must be 1 to --window, which it needs"
         )
+    if arguments.members and (arguments.member is not None or arguments.variants):
+        other = "--variants" if arguments.variants else f"--member={arguments.member}"
+        raise UserError(f"--members does not go with {other}; give one of them")
     given = " ".join(f"--output={path}" for path in outputs)
     if len(outputs) > 1 and not arguments.variants:
         raise UserError(f"{given}: only --variants takes several; give one --output")

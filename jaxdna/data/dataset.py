@@ -60,6 +60,7 @@ class Spec(NamedTuple):
       train_examples: examples to train on.
       targets: [train_examples, *target_shape]; None where they have not been read.
       folds: see `Dataset`.
+      taught: see `Dataset`.
     """
 
     example_shape: tuple[int, ...]
@@ -67,6 +68,7 @@ class Spec(NamedTuple):
     train_examples: int
     targets: NDArray | None = None
     folds: Folds = ()
+    taught: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Dataset:
         together, and which must; None for what is alone.
       folds: of each fold, for those splits that it has for itself, the numbers of its examples in
         the split of that name here; none where all members have the same examples.
+      taught: whether the targets of the training split are answers of other networks.
       keys: uint64 [examples], a split's sequences by `sequence_keys`, as their files have them;
         None for what no file holds.
     """
@@ -107,6 +110,7 @@ class Dataset:
     keys: Callable[[str], NDArray[np.uint64]] | None = None
     groups: Callable[[str], tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]] | None = None
     folds: Folds = ()
+    taught: bool = False
 
     @property
     def held_out(self) -> str:
@@ -128,7 +132,8 @@ class Dataset:
     def spec(self) -> Spec:
         """What a step must know of it."""
         train = self.splits["train"]
-        return Spec(self.example_shape, self.task, self.most("train"), train.y, self.folds)
+        examples = self.most("train")
+        return Spec(self.example_shape, self.task, examples, train.y, self.folds, self.taught)
 
     def most(self, split: str) -> int:
         """Returns how many examples one network has of a split; of folds the largest number."""

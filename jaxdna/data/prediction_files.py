@@ -116,16 +116,31 @@ def appears_whole(path: str) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def header(task: Task) -> str:
-    """Returns the first line of a TSV file: id, the columns of the task's answers, note."""
+def header(task: Task, members: Sequence[int] = ()) -> str:
+    """Returns the first line of a TSV file: id, the columns of the task's answers, note.
+
+    Of members, by their numbers, the deviation of what they say and what each says follow.
+    """
     answers = task.answers(np.zeros((0, task.outputs), np.float32))
-    return "\t".join(["id", *answers, "note"]) + "\n"
+    each = ["sd", *(f"member_{number}" for number in members)] if members else []
+    names = [f"{name}_" for name in task.names] if task.outputs > 1 else [""]
+    more = [f"{name}{one}" for name in names for one in each]
+    return "\t".join(["id", *answers, "note", *more]) + "\n"
 
 
 def tsv_lines(
     task: Task, ids: Sequence[str], outputs: NDArray[np.float32], notes: dict[int, str]
 ) -> str:
-    """Returns one line per row: id, the task's answers, note; NA for outputs that are NaN."""
+    """Returns one line per row: id, the task's answers, note; NA for outputs that are NaN.
+
+    Args:
+      task: what was asked.
+      ids: name of each row.
+      outputs: float32 [rows, outputs], or [rows, outputs * (1 + networks)] with those of each
+        network after those of all; then the line has more columns, see `header`.
+      notes: of some rows, by their number.
+    """
+    outputs, each = np.split(outputs, [task.outputs], axis=1)
     columns = [
         values.tolist() if values.dtype.kind == "U" else [f"{x:.6g}" for x in values.tolist()]
         for values in task.answers(outputs).values()
@@ -136,7 +151,20 @@ def tsv_lines(
     missing = "NA\t" * len(columns)
     for row in np.flatnonzero(np.isnan(outputs[:, 0])).tolist():
         lines[row] = f"{ids[row]}\t{missing}{notes.get(row, '')}\n"
+    if each.size:
+        more = _of_members(task, each)
+        lines = [f"{line[:-1]}\t{own}\n" for line, own in zip(lines, more, strict=True)]
     return "".join(lines)
+
+
+def _of_members(task: Task, each: NDArray[np.float32]) -> list[str]:
+    """The columns of members, [rows, networks * outputs] as text: of each output sd and members."""
+    every = np.stack(
+        [task.predicted(part) for part in np.split(each, each.shape[1] // task.outputs, axis=1)]
+    )
+    deviation = every.std(axis=0, ddof=1, keepdims=True)
+    columns = np.concatenate([deviation, every]).transpose(1, 2, 0).reshape(len(each), -1)
+    return ["\t".join("NA" if x != x else f"{x:.6g}" for x in row) for row in columns.tolist()]
 
 
 def bed_lines(

@@ -52,6 +52,8 @@ def members_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]
         rows.append(["sd", *blank, *_known(values.std(axis=0, ddof=1))])
     of_all = (ensemble["calibration"] or {}).get("before", {}).get("error")
     rows.append(["ensemble", *blank, *numbers(ensemble, of_all)])
+    if "student" in summary:
+        rows.append(["student", *blank, *numbers(summary["student"], None)])
     return [*headings, "val loss", *scored.values(), "ECE"], rows
 
 

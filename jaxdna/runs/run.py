@@ -1,5 +1,6 @@
 """One run in its folder: begun, resumed, or found finished."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -8,8 +9,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from jaxdna.console import loud
+from jaxdna.data.dataset import Dataset
 from jaxdna.errors import EXIT_OK, EXIT_PREEMPTED, Preempted, UserError
 from jaxdna.parallel.cluster import is_primary, reached_stop
+from jaxdna.parallel.mesh import make_mesh
 from jaxdna.parallel.peers import one_fate
 from jaxdna.parallel.runtime import join_others, start_backend
 from jaxdna.runs.common_folder import check_common
@@ -18,6 +21,7 @@ from jaxdna.runs.guard import Guard
 from jaxdna.runs.loop import Draw, train
 from jaxdna.runs.profile import traced_steps
 from jaxdna.runs.run_folder import RunFolder
+from jaxdna.runs.student import student_config, student_folder, taught_by
 from jaxdna.storage.locks import RENEW_SECONDS
 from jaxdna.storage.places import Place
 from jaxdna.strategies.prepare import prepare, show
@@ -80,7 +84,41 @@ def _train_folds(
 def _train_one(
     config: ConfigDict, folder: RunFolder, guard: Guard, console: Console, draw: Draw, code: int
 ) -> dict[str, Any]:
-    """Trains, resumes, or finds the run finished; `code` as that of `runs.loop.train`."""
+    """Trains, resumes, or finds the run finished, and then its student where it has one."""
+    if not config.members.distil:
+        return _train_program(config, folder, guard, console, draw, code)
+    make_mesh(student_config(config), start_backend(config, console))  # a mistake ends it now
+    summary = _train_program(config, folder, guard, console, draw, EXIT_PREEMPTED)
+    guard.enter("start")
+    if guard.requested:
+        guard.done(EXIT_PREEMPTED)
+        raise Preempted(
+            f"stopped by {guard.requested} before the student; the members are finished, and the "
+            "same command trains it"
+        )
+    settings = summary["grid"][0]["settings"] if "grid" in summary else {}
+    own, pupil = student_config(config, settings), student_folder(folder)
+    taught = taught_by(config, folder, console)
+    found = _train_program(own, pupil, guard, console, draw, code, taught)
+    summary |= {"student": {key: found[key] for key in ("params", "best_epoch", "test")}}
+    with folder.locked(loud(console)):
+        folder.write_summary(summary)
+    return summary
+
+
+def _train_program(
+    config: ConfigDict,
+    folder: RunFolder,
+    guard: Guard,
+    console: Console,
+    draw: Draw,
+    code: int,
+    taught: Callable[[Dataset], Dataset] = lambda dataset: dataset,
+) -> dict[str, Any]:
+    """Trains, resumes, or finds the run finished.
+
+    `code` is as that of `runs.loop.train`, `taught` what is done to the data.
+    """
     config = folder.settle(config)
     try:
         changes = folder.check(config)
@@ -111,7 +149,7 @@ def _train_one(
                 stack.enter_context(guard.every(RENEW_SECONDS, held.renew))
             check_common(folder.files)
 
-        prepared = prepare(config, console, joined)
+        prepared = prepare(config, console, joined, taught)
         show(prepared, console)
         prepared.program.check()
         traced_steps(prepared.program)  # a mistake ends the run before anything is written

@@ -39,6 +39,7 @@ class Trained:
       length: bases of the sequences that it was trained on.
       task: what it was asked.
       ensemble: the parameters of each of its networks, where their mean answers.
+      members: their numbers in the run.
     """
 
     config: ConfigDict
@@ -48,6 +49,7 @@ class Trained:
     length: int
     task: Task
     ensemble: tuple[Params, ...] = ()
+    members: tuple[int, ...] = ()
 
     @property
     def networks(self) -> tuple[Params, ...]:
@@ -141,7 +143,9 @@ def load_trained(
     params, *others = (
         jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in (best, *progress.answering)
     )
-    return one(params, length, task, tuple(others) if member is None else ())
+    if member is not None:
+        return one(params, length, task)
+    return one(params, length, task, tuple(others), tuple(progress.answering))
 
 
 def check_member(member: int | None, config: ConfigDict) -> tuple[int, ...]:

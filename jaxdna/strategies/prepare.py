@@ -36,7 +36,10 @@ class Prepared:
 
 
 def prepare(
-    config: ConfigDict, console: Console, started: Callable[[], None] = lambda: None
+    config: ConfigDict,
+    console: Console,
+    started: Callable[[], None] = lambda: None,
+    change: Callable[[Dataset], Dataset] = lambda dataset: dataset,
 ) -> Prepared:
     """Resolves devices, mesh, data and program, and shows each.
 
@@ -44,6 +47,7 @@ def prepare(
       config: a whole configuration.
       console: where the tables go.
       started: called when all processes have joined, before any data are read.
+      change: what is done to the data.
 
     Raises:
       UserError: something that the user gave does not fit.
@@ -55,7 +59,7 @@ def prepare(
     mesh = make_mesh(config, devices)
     console.print(f"devices  {describe_devices(devices)}")
     console.print(f"mesh     {describe_mesh(config, mesh)}")
-    dataset = load_dataset(config)
+    dataset = change(load_dataset(config))
     agree_on_data(dataset)
     console.print(f"data     {dataset.describe}")
     for note in dataset.notes:

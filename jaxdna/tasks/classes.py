@@ -23,7 +23,7 @@ from jaxdna.tasks.metrics import (
     entropy,
     macro,
 )
-from jaxdna.tasks.task import Batch, Scores, Task
+from jaxdna.tasks.task import Batch, Scores, Soft, Task
 from jaxdna.tasks.verdict import chance_auroc, nothing_of_classes
 
 FDRS = (0.05, 0.1, 0.2)
@@ -254,8 +254,17 @@ class Binary(_Classes):
     def answers(self, outputs: NDArray) -> dict[str, NDArray]:
         return {"probability": self.predicted(outputs)[:, 0], "logit": outputs[:, 0]}
 
+    @property
+    def soft(self) -> "Binary":
+        return SoftBinary(self.names, self.swaps)
+
     def additive(self, outputs: NDArray) -> dict[str, NDArray]:
         return {"logit": outputs[:, 0]}
+
+
+@dataclass(frozen=True)
+class SoftBinary(Soft, Binary):
+    """Bound or not, trained on probabilities float32 [batch]; all else is as of `Binary`."""
 
 
 @dataclass(frozen=True)
@@ -319,5 +328,23 @@ class Multiclass(_Classes):
         columns = {f"probability_{n}": shares[:, i] for i, n in enumerate(self.names)}
         return {"class": np.array(self.names)[self.called(outputs)], **columns}
 
+    @property
+    def soft(self) -> "Multiclass":
+        return SoftMulticlass(self.names, self.swaps)
+
     def additive(self, outputs: NDArray) -> dict[str, NDArray]:
         return {f"logit_{name}": outputs[:, i] for i, name in enumerate(self.names)}
+
+
+@dataclass(frozen=True)
+class SoftMulticlass(Soft, Multiclass):
+    """One of several classes, trained on probabilities float32 [batch, classes]."""
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Shape of the target of one example."""
+        return (self.outputs,)
+
+    def losses(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """Returns the cross-entropy with the probabilities, float32 [batch]."""
+        return optax.softmax_cross_entropy(outputs.astype(jnp.float32), targets)

@@ -15,7 +15,7 @@ from jaxdna.errors import UserError
 from jaxdna.tasks.classes import SCORED, Binary
 from jaxdna.tasks.measures import Measure, bootstrap
 from jaxdna.tasks.metrics import auprc, auroc, binary_losses, macro
-from jaxdna.tasks.task import Batch, Scores, Task
+from jaxdna.tasks.task import Batch, Scores, Soft, Task
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,10 @@ class Multilabel(Task):
     def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
         return expit(np.asarray(outputs, np.float64))
 
+    @property
+    def soft(self) -> "Multilabel":
+        return SoftMultilabel(self.names, self.swaps)
+
     def additive(self, outputs: NDArray) -> dict[str, NDArray]:
         return {f"logit_{name}": outputs[:, i] for i, name in enumerate(self.names)}
 
@@ -114,3 +118,8 @@ class Multilabel(Task):
                     f"{where}: label {name} is {column[0]} in all {len(column)} examples; give "
                     "labels that some examples have and others do not"
                 )
+
+
+@dataclass(frozen=True)
+class SoftMultilabel(Soft, Multilabel):
+    """Any of several labels, trained on probabilities float32 [batch, labels]."""

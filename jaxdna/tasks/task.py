@@ -244,6 +244,15 @@ class Task(ABC):
         return outputs
 
     @property
+    def soft(self) -> "Task":
+        """The same question where the targets of training are answers, as `predicted` has them.
+
+        Where targets are classes, these are their probabilities (Hinton, Vinyals and Dean, 2015,
+        Distilling the knowledge in a neural network, arXiv 1503.02531).
+        """
+        return self
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes that exclude each other; none where there are none."""
         return ()
@@ -277,3 +286,15 @@ class Task(ABC):
             if key != "kind"
         }
         return cls(**own)
+
+
+class Soft:
+    """What the tasks of classes have in common where their targets are probabilities, float32."""
+
+    target_dtype: ClassVar[str] = "float32"
+    counted: ClassVar[Mapping[str, str]] = {}
+
+    def counts(self, outputs: jax.Array, targets: jax.Array) -> Batch:
+        """Counts nothing: what is said of a probability is neither right nor wrong."""
+        del outputs, targets
+        return {}

@@ -229,12 +229,14 @@ class MemberProgress:
                 "calibration": calibration(task, known["validation"], known["test"]),
             }
 
+        alone = {i: told(itemgetter(i)) for i in self.whole}
+        best = {"member": self.best, "calibration": alone[self.best]["calibration"]}
         return {
             "members": [
-                self._about_one(i) | (_brief(told(itemgetter(i))) if i in self.whole else _NOTHING)
+                self._about_one(i) | (_brief(alone[i]) if i in alone else _NOTHING)
                 for i in range(len(self.members))
             ],
-            "ensemble": {"members": self.answering} | told(self.pooled),
+            "ensemble": {"members": self.answering, **told(self.pooled), "best": best},
             **self._about_grid(),
         }
 
@@ -304,7 +306,7 @@ _NOTHING: Row = {"test": None, "calibration": None}
 
 
 def _brief(told: Row) -> Row:
-    """Leaves out the curve of reliability, which is shown of the ensemble alone."""
+    """Leaves out the curve of reliability, which is shown of the best and the ensemble alone."""
     found = told["calibration"]
     if found is None:
         return told

@@ -103,7 +103,8 @@ class Program:
         """
         spec.task.check_metric(config.train.early_stopping.metric)
         config, mesh = cls.settle(config, mesh, spec)
-        task = spec.task.weighted(config.train.class_weight, spec.targets)
+        asked = spec.task.soft if spec.taught else spec.task
+        task = asked.weighted(config.train.class_weight, spec.targets)
         return cls(config, mesh, spec.example_shape, task, spec.train_examples, spec.folds)
 
     @classmethod

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import expit
 
 from jaxdna.analysis import mutagenesis, predictions
 from jaxdna.analysis import scan_scorer as scorers
@@ -14,12 +15,15 @@ from jaxdna.analysis.scan_scorer import ROW_POSITIONS, ScanScorer, row_length
 from jaxdna.config import default_config, flat, validate
 from jaxdna.data import streams
 from jaxdna.data.fasta import read_fasta_blocks, read_fasta_pieces
+from jaxdna.data.prediction_files import header, tsv_lines
 from jaxdna.data.records import fit_length, join
 from jaxdna.data.sequences import one_hot, reverse_complement
 from jaxdna.models.registry import build_network
 from jaxdna.parallel.mesh import flat_mesh
 from jaxdna.runs.trained import Trained
+from jaxdna.tasks.classes import Binary
 from jaxdna.tasks.kinds import of_classes
+from jaxdna.tasks.labels import Multilabel
 
 WIDTH, FILTERS = 5, 3
 
@@ -223,3 +227,31 @@ def test_an_ensemble_answers_with_the_mean_of_its_networks(trained, strands):
     found = scorer.outputs(codes, np.array([0]), np.array([40 - WIDTH + 1]))
     expected = np.mean([plain_logit(params, codes, strands) for params in members])
     np.testing.assert_allclose(found, [[expected]], rtol=0, atol=tolerance(members[0]))
+    scorer.each = True
+    each = scorer.outputs(codes, np.array([0]), np.array([40 - WIDTH + 1]))
+    alone = [plain_logit(params, codes, strands) for params in members]
+    np.testing.assert_allclose(each, [[expected, *alone]], rtol=0, atol=tolerance(members[0]))
+
+
+def test_what_each_member_says_follows_the_note():
+    task = Binary()
+    outputs = np.array([[0.5, 1.0, 0.0], [np.nan] * 3], np.float32)
+    names = header(task, members=(2, 7)).rstrip("\n").split("\t")
+    assert names == ["id", "probability", "logit", "note", "sd", "member_2", "member_7"]
+    lines = tsv_lines(task, ["a", "b"], outputs, {1: "no sequence"}).splitlines()
+    row = dict(zip(names, lines[0].split("\t"), strict=True))
+    chances = 1 / (1 + np.exp([-1.0, 0.0]))
+    np.testing.assert_allclose(
+        [float(row[name]) for name in ("probability", "sd", "member_2", "member_7")],
+        [1 / (1 + np.exp(-0.5)), np.std(chances, ddof=1), *chances],
+        rtol=1e-5,
+    )
+    assert lines[1] == "b\tNA\tNA\tno sequence\tNA\tNA\tNA"
+    several = Multilabel(("p", "q"))
+    assert header(several, members=(0, 1)).split("\t")[4:] == [
+        "p_sd", "p_member_0", "p_member_1", "q_sd", "q_member_0", "q_member_1\n",
+    ]  # fmt: skip
+    outputs = np.array([[0, 0, 1, 2, 3, 4]], np.float32)
+    row = tsv_lines(several, ["a"], outputs, {}).rstrip("\n").split("\t")
+    found = [float(value) for value in row[4:]]
+    np.testing.assert_allclose(np.array(found)[[1, 2, 4, 5]], expit([1, 3, 2, 4]), rtol=1e-5)

@@ -34,7 +34,8 @@ def test_every_layout_of_eight_devices_trains_as_one_device_does(config, dataset
     rows = list(compare_layouts(config, dataset, jax.devices(), 20))
     meshes = [row.mesh for row in rows]
     explicit = ["ring", "hierarchical, 2 hosts", "hierarchical, 4 hosts"]
-    assert [row.strategy for row in rows] == ["auto"] * 20 + explicit
+    assert [row.strategy for row in rows] == ["auto"] * 20 + explicit + ["auto"] * 3
+    assert meshes[-3:] == [{"member": 2, "data": 4}, {"member": 4, "data": 2}, {"member": 8}]
     for axis in ("data", "fsdp", "seq", "model"):
         assert {axis: 8} in meshes
     assert {"data": 2, "seq": 2, "model": 2} in meshes
