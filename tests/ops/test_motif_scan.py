@@ -1,5 +1,7 @@
 """The motif scan against its plain composition and against float64 NumPy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from jaxdna.ops.strands import Strands
 from jaxdna.parallel.mesh import AXES
 
 NAMES = list(IMPLEMENTATIONS)
+FORMS = [name for name in NAMES if name != "auto"]  # which is one of them
 
 
 def draw(batch=3, length=40, width=15, filters=16, seed=0, letters=6):
@@ -40,13 +43,17 @@ def other_strand(codes, turned):
     return np.where(turned[:, None], complement[codes[:, ::-1]], codes)
 
 
-def run(name, codes, kernel, bias, weight):
+@partial(jax.jit, static_argnums=0)
+def scan_and_gradient(name, codes, kernel, bias, weight):
     def objective(kernel, bias):
         best = motif_scan(codes, kernel, bias, implementation=name)
         return jnp.sum(weight * best), best
 
-    gradient = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))
-    (d_kernel, d_bias), best = gradient(kernel, bias)
+    return jax.grad(objective, argnums=(0, 1), has_aux=True)(kernel, bias)
+
+
+def run(name, codes, kernel, bias, weight):
+    (d_kernel, d_bias), best = scan_and_gradient(name, codes, kernel, bias, weight)
     return best, d_kernel, d_bias
 
 
@@ -72,7 +79,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FORMS)
 def test_value_and_gradient_equal_numpy(name, shape):
     codes, kernel, bias, weight = draw(**shape)
     if shape.get("width") == 1:
@@ -86,7 +93,7 @@ def test_value_and_gradient_equal_numpy(name, shape):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("step", [0.0, 1.0], ids=["zero kernel", "coarse kernel"])
 def test_ties_between_different_windows_split_evenly(name, dtype, step):
     codes, kernel, bias, weight = draw(batch=6, length=120, filters=4)
@@ -106,7 +113,7 @@ def test_ties_between_different_windows_split_evenly(name, dtype, step):
         np.testing.assert_allclose(np.asarray(actual, np.float64), exact, rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FORMS)
 def test_repeats_and_padding_tie_as_plain_does(name):
     codes, kernel, bias, weight = draw(batch=4, length=90, letters=4)
     codes[0] = np.tile(codes[0, :3], 30)
