@@ -192,10 +192,13 @@ class BucketFolder(Folder):
         """Raises OSError where the bucket is not there; who may not ask has to try."""
         bucket = self.path.parts[1]
         try:
-            self._store.info(str(Url(*self.path.parts[:2])), timeout=self._limit)
+            with os_errors(bucket, self._limit):
+                self._store.info(str(Url(*self.path.parts[:2])), timeout=self._limit)
         except FileNotFoundError:
             raise OSError(errno.ENOENT, f"there is no bucket {bucket}") from None
-        except Exception:
+        except TimeoutError:
+            raise
+        except OSError:
             return
 
     def _found(self, name: str) -> dict[str, int]:

@@ -1,20 +1,24 @@
 """A folder in a bucket keeps what a folder on a disk keeps, against a real server."""
 
+import json
 import re
 import threading
 import time
 
+import fsspec.config
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from jaxdna.errors import UserError
-from jaxdna.storage import bucket_lock
+from jaxdna.storage import bucket, bucket_lock
 from jaxdna.storage.bucket import BucketFolder
 from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.files import folder_at
 from jaxdna.storage.manifest import damage
 from jaxdna.storage.places import Url, beside, disk_folder, place_of
 from jaxdna.storage.trial import trial
-from tools.object_store import STORES, Fault
+from tools.object_store import STORES, Fault, GoogleStore
 
 
 @pytest.fixture(scope="module", params=STORES)
@@ -143,13 +147,32 @@ def test_permission_denied_is_said(folder, store):
         folder.write("file", "x")
 
 
-def test_a_clock_that_is_wrong_is_said(folder, store):
-    """By S3 of a signature, by Google of a token."""
+def test_a_store_says_that_a_signature_has_the_wrong_time(folder, store):
     late = "RequestTimeTooSkewed: The difference between the request time and the current time"
     store.faults[:] = [Fault("", status=403, says=f"{late} is too large.")]
     said = trial(folder)
     assert "cannot be written (permission denied" in said
     assert late.rpartition(": ")[2] in said
+
+
+def test_a_token_that_is_refused_for_the_wrong_time_is_not_waited_for(tmp_path, monkeypatch):
+    """Google takes a signed token with the time of this machine's clock for one of its own."""
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    with GoogleStore() as store:
+        account = {"type": "service_account", "project_id": "p", "private_key": pem}
+        account |= {"client_email": "a@p", "token_uri": f"{store.url}/token"}
+        (tmp_path / "key.json").write_text(json.dumps(account))
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setitem(fsspec.config.conf, "gs", {"token": str(tmp_path / "key.json")})
+        monkeypatch.setattr(bucket, "_FIRST_SECONDS", 2.0)
+        store.faults[:] = [Fault("POST /token", status=400, says="Invalid JWT: iat and exp")]
+        begun = time.monotonic()
+        said = trial(BucketFolder(Url("gs://bkt/late")))
+        assert time.monotonic() - begun < 5
+        assert store.faults[0].hits > 0
+    assert said == "cannot be made (no good answer within 2 s)"
 
 
 def test_one_of_many_takes_the_lock_and_the_others_name_it(folder, monkeypatch):
