@@ -3,19 +3,17 @@
 A hypothetical score says what a base would add in a place, also one that is not there.
 
 Sources: saliency, Simonyan, Vedaldi and Zisserman 2013, arXiv 1312.6034, with the mean of the four
-taken off (Majdandzic et al. 2023, Genome Biology 24:109); integrated gradients, Sundararajan, Taly
-and Yan 2017, arXiv 1703.01365; DeepLIFT's mean over references, Lundberg and Lee 2017, arXiv
-1705.07874, section 4.2.
+taken off (Majdandzic et al. 2023, Genome Biology 24:109); DeepLIFT's mean over references, Lundberg
+and Lee 2017, arXiv 1705.07874, section 4.2.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxdna.analysis.deeplift import multipliers
+from jaxdna.analysis.integrated_gradients import mean_gradient
 
 Output = Callable[[jax.Array], jax.Array]
 
@@ -33,13 +31,8 @@ def _from(reference: jax.Array, slopes: jax.Array) -> jax.Array:
 def _integrated_gradients(
     output: Output, sequence: jax.Array, references: jax.Array, steps: int
 ) -> jax.Array:
-    places, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
-    ways = jnp.asarray((places + 1) / 2, jnp.float32)
-
     def of(reference: jax.Array) -> jax.Array:
-        path = reference + ways[:, None, None] * (sequence - reference)
-        slopes = jax.vmap(jax.jacrev(output))(path)
-        return _from(reference, jnp.tensordot(jnp.asarray(weights / 2, jnp.float32), slopes, 1))
+        return _from(reference, mean_gradient(output, sequence, reference, steps))
 
     return jax.vmap(of)(references).mean(axis=0)
 
