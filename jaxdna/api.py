@@ -12,6 +12,7 @@ run.filters()[0].motif
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import cached_property, wraps
@@ -108,6 +109,11 @@ def train(
         _, targets, outputs = whole.read_test(task)
         page = folds_html(folder.resolve().name, summary, task, targets, outputs)
         whole.write(whole.report.name, page)
+    elif "folder" in summary:
+        from jaxdna.analysis.report import grid_html
+
+        whole = RunFolder(folder)
+        whole.write(whole.report.name, grid_html(folder.resolve().name, summary))
     return Run(folder, summary=summary, quiet=quiet)
 
 
@@ -188,15 +194,23 @@ class Run:
         return self._summary or self.folder.read_summary() or {}
 
     @property
+    def answering(self) -> RunFolder:
+        """The folder of the network that answers: of a grid over networks that of the best."""
+        best = self.summary.get("folder")
+        if not isinstance(best, str) or not re.fullmatch(r"group\d+", best):
+            return self.folder
+        return RunFolder(self.folder.path / best, self.folder.path)
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """One dict per epoch, the lines of metrics.jsonl."""
-        return self.folder.read_metrics()
+        return self.answering.read_metrics()
 
     @cached_property
     @speaking_python()
     def config(self) -> ConfigDict:
         """The configuration that the run was begun with, and the overrides of `open_run`."""
-        leaves = configs.flat(self.folder.read_model_config())
+        leaves = configs.flat(self.answering.read_model_config())
         return configs.validate(configs.override(leaves, self._overrides))
 
     @cached_property
@@ -213,7 +227,7 @@ class Run:
         config = self.config
         devices = start_backend(config, self._console)
         self._console.print(f"devices  {describe_devices(devices)}")
-        return load_trained(self.folder, config, devices, loud(self._console), self._member)
+        return load_trained(self.answering, config, devices, loud(self._console), self._member)
 
     @_shown
     def predict(
@@ -325,12 +339,12 @@ class Run:
         _check_choice("strands", strands, STRAND_CHOICES)
         if not files:
             return evaluate_test_split(
-                self.folder, self.config, strands, self._console, self._member
+                self.answering, self.config, strands, self._console, self._member
             )
         check_files(files)
         paths = {key: str(input_place(_path(key, value))) for key, value in files.items()}
-        inputs = (self.folder.read_data() or {}).get("inputs", [])
-        keys = self.folder.read_train_keys()
+        inputs = (self.answering.read_data() or {}).get("inputs", [])
+        keys = self.answering.read_train_keys()
         return evaluate_files(self.model, paths, strands, self._console, inputs, keys)
 
     @_shown
@@ -393,7 +407,7 @@ class Run:
 
         known = read_motifs(str(_path("motifs", motifs))) if motifs else library()
         if not sequences:
-            return test_sample(self.model, self.folder), known
+            return test_sample(self.model, self.answering), known
         return read_sample(self.model, str(_path("sequences", sequences))), known
 
     def plot_curves(self) -> Any:

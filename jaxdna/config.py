@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from jaxdna.config_files import run_config_file
 from jaxdna.errors import UserError, nearest
 from jaxdna.fields import parsed
-from jaxdna.member_settings import grid_settings
+from jaxdna.member_settings import PER_MEMBER, grid_settings
 from jaxdna.recipe import recipe
 from jaxdna.schema import IMAGE_MODELS, IMAGE_SETS, MODELS, Field, schema
 
@@ -240,8 +240,9 @@ def _check_members(leaves: Mapping[str, Any]) -> None:
             "compare; give a key two values or more"
         )
     if len(grid) > 1:
+        alone = {"members.grid": "", "members.distil": False, "mesh.member": 1}
         for settings in grid:  # each is trained as if it were alone
-            _check_together({**leaves, **settings, "members.grid": "", "mesh.member": 1})
+            _check_together({**leaves, **settings, **alone})
     count = len(grid) * seeds * (folds if folds and fold == -1 else 1)
     if count == 1 and leaves["mesh.member"] != 1:
         raise UserError(
@@ -252,6 +253,12 @@ def _check_members(leaves: Mapping[str, Any]) -> None:
         raise UserError(
             "--config.members.distil=true teaches one network what several say, and there is one; "
             "give --config.members.seeds=2 or more"
+        )
+    sizes = [key for key in grid[0] if key not in PER_MEMBER]
+    if sizes and leaves["members.distil"]:
+        raise UserError(
+            "--config.members.distil=true needs networks of one size, and --config.members.grid="
+            f"{leaves['members.grid']} goes over {sizes[0]}; legal with it: {', '.join(PER_MEMBER)}"
         )
     if count > 1 and leaves["gradient_sync.method"] != "auto":
         raise UserError(

@@ -4,6 +4,7 @@ A member is the run of its own configuration, that of the run with its changes: 
 trains alone when it is given the same keys.
 """
 
+from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
@@ -15,6 +16,11 @@ from jaxdna.schema import schema
 
 # What members of one setting differ in: they repeat it, and answer together.
 REPEATS = ("train.seed", "members.fold")
+# Settings that may differ between the members of one program: arrays there. Networks that differ in
+# another one have programs of their own.
+PER_MEMBER = tuple(
+    f"optimizer.{key}" for key in ("learning_rate", "weight_decay", "momentum", "b1", "b2", "eps")
+)
 
 
 def member_settings(config: ConfigDict) -> list[dict[str, Any]]:
@@ -36,6 +42,19 @@ def member_settings(config: ConfigDict) -> list[dict[str, Any]]:
 def grid_settings(grid: str, data: str, model: str) -> list[dict[str, Any]]:
     """Returns every combination of the values of a grid; of none the one that changes nothing.
 
+    Arguments and errors are those of `grid_axes`.
+    """
+    return combinations(grid_axes(grid, data, model))
+
+
+def combinations(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """Returns each choice of one value for every key; of no keys the one that changes nothing."""
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def grid_axes(grid: str, data: str, model: str) -> dict[str, list[Any]]:
+    """Returns the keys of a grid with their values.
+
     Args:
       grid: KEY=VALUE,VALUE joined by semicolons; the keys are numbers of the update or the network.
       data: a key of `schema.DATA_SETS`.
@@ -49,7 +68,7 @@ def grid_settings(grid: str, data: str, model: str) -> list[dict[str, Any]]:
         for key, field in schema(data, model).items()
         if key.startswith(("optimizer.", "model.")) and type(field.default) in (int, float)
     }
-    axes: dict[str, list[dict[str, Any]]] = {}
+    axes: dict[str, list[Any]] = {}
     for part in filter(None, grid.split(";")):
         key, sign, values = part.partition("=")
         where = f"--config.members.grid={grid}"
@@ -64,8 +83,5 @@ def grid_settings(grid: str, data: str, model: str) -> list[dict[str, Any]]:
         found = [parsed(key, value, legal[key], f"{where}: {key}") for value in values.split(",")]
         if len(set(found)) < len(found):
             raise UserError(f"{where} gives a value of {key} twice; legal: each once")
-        axes[key] = [{key: value} for value in found]
-    return [
-        {key: value for part in parts for key, value in part.items()}
-        for parts in product(*axes.values())
-    ]
+        axes[key] = found
+    return axes

@@ -162,6 +162,24 @@ def folds_html(
     return _page(name, parts, summary)
 
 
+def grid_html(name: str, summary: dict[str, Any]) -> str:
+    """Returns the page of a grid over networks, which leads to the page of the best one.
+
+    Args:
+      name: of the folder that holds their folders.
+      summary: as in its summary.json.
+    """
+    page = f"{summary['folder']}/report.html"
+    parts = [
+        f"<h1>{escape(name)}</h1>",
+        f"<p>{escape(summary['verdict'])}</p>",
+        f'<p>The best setting has <a href="{page}">a page of its own</a>.</p>',
+        _section(GRID, table_html(*grid_rows(summary))),
+        _section(members_title(summary), table_html(*members_rows(summary))),
+    ]
+    return _page(name, parts, summary)
+
+
 def with_attributions(page: str, svg: str, method: str, answer: str) -> str:
     """Returns a page with a section on what each base adds, in place of an earlier one.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +17,8 @@ from jaxdna.parallel.mesh import make_mesh
 from jaxdna.parallel.peers import one_fate
 from jaxdna.parallel.runtime import join_others, start_backend
 from jaxdna.runs.common_folder import check_common
-from jaxdna.runs.cross_validation import cross_validate
+from jaxdna.runs.cross_validation import TrainOne, cross_validate
+from jaxdna.runs.grid_groups import grid_groups, train_groups
 from jaxdna.runs.guard import Guard
 from jaxdna.runs.loop import Draw, train
 from jaxdna.runs.profile import traced_steps
@@ -30,7 +32,7 @@ from jaxdna.strategies.prepare import prepare, show
 def train_in(
     config: ConfigDict, workdir: Place, guard: Guard, console: Console, draw: Draw
 ) -> dict[str, Any]:
-    """Trains a configuration in a folder, every fold of it where it asks for folds.
+    """Trains a configuration in a folder, all folds and networks of it where it asks for several.
 
     Args:
       config: a whole configuration.
@@ -47,36 +49,57 @@ def train_in(
       JaxdnaError: as `runs.loop.train`.
     """
     if config.data.get("folds") and config.data.fold == -1:
-        return _train_folds(config, workdir, guard, console, draw)
+        said = f"--config.data.folds={config.data.folds} trains the folds"
+        alone = "--config.data.fold=0 and so on, one run for each"
+        return _train_parts(config, workdir, guard, console, draw, cross_validate, said, alone)
+    if groups := grid_groups(config):
+        said = f"--config.members.grid={config.members.grid} trains networks that differ in size"
+        whole = partial(train_groups, groups)
+        return _train_parts(config, workdir, guard, console, draw, whole, said, "one process")
     return _train_one(config, RunFolder(workdir), guard, console, draw, EXIT_OK)
 
 
-def _train_folds(
-    config: ConfigDict, workdir: Place, guard: Guard, console: Console, draw: Draw
+def _train_parts(
+    config: ConfigDict,
+    workdir: Place,
+    guard: Guard,
+    console: Console,
+    draw: Draw,
+    train_all: Callable[[ConfigDict, RunFolder, TrainOne], dict[str, Any]],
+    said: str,
+    alone: str,
 ) -> dict[str, Any]:
-    """Trains every fold in a folder of its own."""
+    """Trains runs one after the other, each in a folder of its own.
+
+    Args:
+      config: of the whole.
+      workdir: what holds those folders.
+      guard: as those of `train_in`, and so are the next two.
+      console: see there.
+      draw: see there.
+      train_all: trains each of them with a function that trains one.
+      said: what is trained, for a sentence.
+      alone: what is legal with several processes.
+    """
     start_backend(config, console)
     if jax.process_count() > 1:
-        raise UserError(
-            f"--config.data.folds={config.data.folds} trains the folds one after the other in "
-            "one process; legal with several: --config.data.fold=0 and so on, one run for each"
-        )
+        raise UserError(f"{said} one after the other in one process; legal with several: {alone}")
     whole = RunFolder(workdir)
     config = whole.settle(config)
     whole.check(config)
     with whole.locked(loud(console)) as held, guard.every(RENEW_SECONDS, held.renew):
 
-        def train_one(fold: ConfigDict, folder: RunFolder) -> dict[str, Any]:
+        def train_one(own: ConfigDict, folder: RunFolder) -> dict[str, Any]:
             guard.enter("start")
-            if guard.requested:  # after the fold before was finished
+            if guard.requested:  # after the one before was finished
                 guard.done(EXIT_PREEMPTED)
                 raise Preempted(
-                    f"stopped by {guard.requested} before fold {fold.data.fold}; the folds before "
-                    "it are finished, and the same command trains the rest"
+                    f"stopped by {guard.requested} before {folder.path.name}; the runs before it "
+                    "are finished, and the same command trains the rest"
                 )
-            return _train_one(fold, folder, guard, console, draw, EXIT_PREEMPTED)
+            return _train_one(own, folder, guard, console, draw, EXIT_PREEMPTED)
 
-        summary = cross_validate(config, whole, train_one)
+        summary = train_all(config, whole, train_one)
         guard.done(EXIT_OK)
         return summary
 

@@ -23,12 +23,11 @@ from jaxdna.config import flat, validate
 from jaxdna.console import table
 from jaxdna.data.batches import Rows, batch_rows, steps_per_epoch
 from jaxdna.errors import UserError
-from jaxdna.member_settings import REPEATS, member_settings
+from jaxdna.member_settings import PER_MEMBER, REPEATS, member_settings
 from jaxdna.parallel.mesh import divisors
 from jaxdna.parallel.sharding import replicated, stacked_inputs, stacked_rows
 from jaxdna.training.feed import Shardings
 from jaxdna.training.member_progress import MemberProgress
-from jaxdna.training.optimizer import PER_MEMBER
 from jaxdna.training.program import Program
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
@@ -51,7 +50,7 @@ class MemberProgram(Program):
             raise UserError(
                 f"--config.members.grid={self.config.members.grid} goes over {shaping[0]}, and "
                 "networks that differ in it have programs of their own; legal here: "
-                f"{', '.join(f'optimizer.{key}' for key in PER_MEMBER)}"
+                f"{', '.join(PER_MEMBER)}"
             )
         count, size = len(self.settings), self.mesh.shape[AXIS]
         if count % size:
@@ -74,7 +73,7 @@ class MemberProgram(Program):
     @cached_property
     def _swept(self) -> dict[str, list[float]]:
         """The settings of the update that differ, dotted, with the value of each member."""
-        keys = [f"optimizer.{key}" for key in PER_MEMBER if f"optimizer.{key}" in self.settings[0]]
+        keys = [key for key in PER_MEMBER if key in self.settings[0]]
         return {key: [one[key] for one in self.settings] for key in keys}
 
     @cached_property
@@ -155,10 +154,7 @@ class MemberProgram(Program):
 
     def pure_call(self, sync: Callable[[Gradient], Gradient]) -> Step:
         """Returns what `call_with` compiles: the call of one member, for those that go on."""
-        settings = {
-            key.partition(".")[2]: jnp.array(values, jnp.float32)
-            for key, values in self._swept.items()
-        }
+        settings = {k: jnp.array(values, jnp.float32) for k, values in self._swept.items()}
 
         def stay(state: TrainState, batches: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
             return state, {key: jnp.zeros(batches["weight"].shape[:1]) for key in self.task.sums}

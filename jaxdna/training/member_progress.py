@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from jaxdna.errors import NotFiniteError
 from jaxdna.member_settings import REPEATS
 from jaxdna.tasks.calibration import calibration
+from jaxdna.tasks.metrics import SMALLER_IS_BETTER
 from jaxdna.tasks.task import Task
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.progress import Outputs, Progress, Row, checked, is_row
@@ -68,21 +69,14 @@ class MemberProgress:
         return [i for i, why in enumerate(self.broken) if not why]
 
     @property
-    def by_setting(self) -> list[list[int]]:
-        """The members of each setting of a grid, best first; of no grid all in one.
-
-        What decides is the mean of what they stop by, on the validation split alone; a setting
-        some of whose members are broken comes after those that have none.
-        """
-        found: dict[str, list[int]] = {}
+    def by_setting(self) -> list[Row]:
+        """The settings of a grid, best first (see `setting_rank`); of no grid a single one."""
+        found: dict[str, dict[int, Row]] = {}
         for i in range(len(self.members)):
-            found.setdefault(json.dumps(self.setting(i)), []).append(i)
-
-        def rank(members: list[int]) -> tuple[bool, float]:
-            whole = [self.members[i].stopping.rank for i in members if not self.broken[i]]
-            return len(whole) == len(members), float(np.mean(whole)) if whole else -np.inf
-
-        return sorted(found.values(), key=rank, reverse=True)
+            found.setdefault(json.dumps(self.setting(i)), {})[i] = self._about_one(i)
+        rows = [setting_row(self.setting(next(iter(own))), own) for own in found.values()]
+        metric = self.members[0].stopping.metric
+        return sorted(rows, key=lambda row: setting_rank(row, metric), reverse=True)
 
     def setting(self, member: int) -> Row:
         """Returns what a member changes beside that by which members repeat one setting."""
@@ -91,7 +85,7 @@ class MemberProgress:
     @property
     def answering(self) -> list[int]:
         """The members whose mean is the run's answer: of the best setting those that are whole."""
-        return [i for i in self.by_setting[0] if not self.broken[i]]
+        return [i for i in self.by_setting[0]["members"] if not self.broken[i]]
 
     @property
     def best(self) -> int:
@@ -237,25 +231,8 @@ class MemberProgress:
                 for i in range(len(self.members))
             ],
             "ensemble": {"members": self.answering, **told(self.pooled), "best": best},
-            **self._about_grid(),
+            **({"grid": self.by_setting} if len(self.by_setting) > 1 else {}),
         }
-
-    def _about_grid(self) -> Row:
-        """What each setting of a grid has reached on validation, best first."""
-        if len(self.by_setting) == 1:
-            return {}
-        found = []
-        for members in self.by_setting:
-            own = [self._validation(i) for i in members if not self.broken[i]]
-            found.append(
-                {
-                    "settings": self.setting(members[0]),
-                    "members": members,
-                    "broken": len(members) - len(own),
-                    "validation": _means(own),
-                }
-            )
-        return {"grid": found}
 
     def _validation(self, i: int) -> Row:
         """The scores of a member's validation split at its best epoch."""
@@ -312,6 +289,37 @@ def _brief(told: Row) -> Row:
         return told
     errors = {key: found[key]["error"] for key in ("before", "after")}
     return told | {"calibration": {"temperature": found["temperature"], **errors}}
+
+
+def setting_row(settings: Row, members: Mapping[int, Row]) -> Row:
+    """Returns what a setting of a grid has reached: means over its members that are whole.
+
+    Args:
+      settings: its dotted keys.
+      members: by their numbers, as in the summary.
+    """
+    whole = [one["validation"] for one in members.values() if not one["broken"]]
+    return {
+        "settings": settings,
+        "members": list(members),
+        "broken": len(members) - len(whole),
+        "validation": _means(whole),
+    }
+
+
+def setting_rank(row: Row, metric: str) -> tuple[bool, float]:
+    """Returns what a setting is ranked by, on validation alone: the larger, the better.
+
+    A setting some of whose members are broken comes after those that have none.
+
+    Args:
+      row: as `setting_row` returns it.
+      metric: what early stopping follows; the loss decides where that is the epoch.
+    """
+    key = "loss" if metric == "epoch" else metric.removeprefix("val_")
+    value = row["validation"].get(key)
+    sign = -1 if key in SMALLER_IS_BETTER else 1
+    return not row["broken"], -np.inf if value is None else sign * value
 
 
 def mean_outputs(outputs: NDArray[np.float32]) -> NDArray[np.float32]:

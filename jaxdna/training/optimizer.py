@@ -8,9 +8,6 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-# Settings that may differ between networks that are trained in one program: arrays there.
-PER_MEMBER = ("learning_rate", "weight_decay", "momentum", "b1", "b2", "eps")
-
 
 def learning_rate(
     config: ConfigDict, steps_per_epoch: int, peak: float | jax.Array | None = None
@@ -59,7 +56,7 @@ def make_optimizer(
       own: float32 scalars in place of some of `PER_MEMBER`.
     """
     own = own or {}
-    values = {key: own.get(key, config.optimizer[key]) for key in PER_MEMBER}
+    values = {key: own.get(f"optimizer.{key}", value) for key, value in config.optimizer.items()}
     directions = {
         "adam": lambda: _scale_by_adam(values["b1"], values["b2"], values["eps"]),
         "sgd": optax.identity,
@@ -74,7 +71,7 @@ def make_optimizer(
     decay = [optax.add_decayed_weights(values["weight_decay"], decays)]
     return optax.chain(
         directions[config.optimizer.name](),
-        *(decay if "weight_decay" in own or values["weight_decay"] else []),
+        *(decay if "optimizer.weight_decay" in own or values["weight_decay"] else []),
         optax.scale_by_learning_rate(
             learning_rate(config, steps_per_epoch, values["learning_rate"])
         ),

@@ -180,7 +180,7 @@ def test_fault_28_signals_after_the_first_fold_stop_before_the_next(tmp_path, nu
     drawing = workdir / "fold0" / "curves.png"
     code, said = insisted(workdir, number, lambda _: drawing.exists(), settings)
     assert code == 78, said
-    assert number == signal.SIGINT or "stopped by SIGTERM before fold 1" in said
+    assert number == signal.SIGINT or "stopped by SIGTERM before fold1" in said
     assert (workdir / "fold0" / "summary.json").exists()
     assert not (workdir / "fold1").exists()
     assert not (workdir / "summary.json").exists()

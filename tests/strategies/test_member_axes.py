@@ -155,7 +155,10 @@ def test_a_setting_that_breaks_a_member_does_not_win():
     settings = [{"optimizer.b1": b1, "train.seed": seed} for b1 in (0.1, 0.9) for seed in (0, 1)]
     progress = MemberProgress.begun(stopping, settings)
     for own, loss in zip(progress.members, (0.1, 0.1, 0.5, 0.4), strict=True):
-        own.stopping.update(1, {"val_loss": loss})
+        row = {"epoch": 1, "step": 1, "train_loss": loss, "val_loss": loss, "seconds": 0.0}
+        own.stopping.update(1, row)
+        own.rows.append(row)
+        own.epoch = 1
     assert (progress.answering, progress.best) == ([0, 1], 0)
     progress.broken[0] = "the loss is nan at step 7"
     progress = MemberProgress.from_json(json.loads(json.dumps(progress.to_json())))
