@@ -269,7 +269,7 @@ def _check_regular(path: Path) -> os.stat_result:
     return found
 
 
-def _remove_for_good(folder: Path, quiet_seconds: float = 0.15) -> None:
+def _remove_for_good(folder: Path, quiet_seconds: float = 0.15, *parents: Path) -> None:
     """Removes what a failed save has written, and what it still writes.
 
     Orbax raises the first error and leaves the other writes to themselves for some time; they make
@@ -278,12 +278,16 @@ def _remove_for_good(folder: Path, quiet_seconds: float = 0.15) -> None:
     Args:
       folder: of the save.
       quiet_seconds: for so long it must not have come back.
+      *parents: removed with it where they are empty, each time: this process may soon be ended.
     """
     gone, deadline = time.monotonic(), time.monotonic() + 5 + quiet_seconds
     while time.monotonic() < min(gone + quiet_seconds, deadline):
         if folder.exists():
             gone = time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # it is not there, or has more in it
+            for parent in parents:
+                parent.rmdir()
         time.sleep(0.05)
 
 
@@ -291,9 +295,7 @@ def _remove_strays(unfinished: Path, run: Path) -> None:
     """Removes what Orbax has made anew where the run folder was, and nothing that was put there."""
     with suppress(OSError):
         if not (run / "config.json").exists():  # else it is another run's
-            _remove_for_good(unfinished, quiet_seconds=3)
-            unfinished.parent.rmdir()  # where there was none, or it has more in it, no more
-            run.rmdir()
+            _remove_for_good(unfinished, 3, unfinished.parent, run)
 
 
 def _close(handle: int) -> None:

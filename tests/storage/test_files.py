@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+import time
 
 import pytest
 
@@ -140,6 +141,30 @@ def test_a_folder_that_was_moved_or_replaced_gets_nothing(tmp_path, lose, replac
         with pytest.raises(FolderLost, match="run was moved, removed or replaced while"):
             writer(folder, "checkpoints")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_late_writer_makes_where_the_folder_was_goes_at_once(tmp_path):
+    """Not only when all is quiet: the process may be ended by another one's failure before."""
+    folder = DiskFolder(tmp_path / "run")
+    folder.begin("checkpoints/epoch-2")
+    folder.path.rename(tmp_path / "away")
+    refused = []
+
+    def discard():
+        with pytest.raises(FolderLost) as lost:
+            folder.discard("checkpoints/epoch-2")
+        refused.append(lost)
+
+    waiting = threading.Thread(target=discard)
+    waiting.start()
+    for _ in range(3):
+        (tmp_path / "run" / folder.unfinished("checkpoints/epoch-2") / "arrays").mkdir(parents=True)
+        until = time.monotonic() + 2
+        while (tmp_path / "run").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert os.listdir(tmp_path) == ["away"] and waiting.is_alive()
+    waiting.join()
+    assert refused and os.listdir(tmp_path) == ["away"]
 
 
 def test_readers_see_the_old_file_or_the_new_one(tmp_path):
