@@ -120,7 +120,7 @@ def plain_gapped(x, own):
         for weights, places in zip(table, ([0, 1, 4], [0, 2, 4], [0, 3, 4]), strict=True):
             word = letters[:, start + np.array(places)]
             score += np.where((word < 0).any(axis=1)[:, None], 0, weights[word @ [16, 4, 1]])
-    return motifs + score / np.sqrt(3 * (x.shape[1] - 4))
+    return motifs + 4 * score / np.sqrt(3 * (x.shape[1] - 4))
 
 
 NETWORKS = {
