@@ -41,6 +41,7 @@ _SAME_FORM = 1e-4  # of an output: by which codes and their one-hot form may dif
 _CALL_BASES = {"cpu": 2**15}
 _CALL_BASES_ON_ACCELERATORS = 2**20
 # Sequences whose references are drawn at once, whatever the devices: others would be drawn anew.
+# Even, so that the alleles of a variant stay together.
 _DRAWN = 32
 
 Blocks = Iterable[tuple[Sequence[str], Codes]]
@@ -57,6 +58,8 @@ class Settings:
       steps: places on the way from a reference at which gradients are taken.
       seed: of what is drawn.
       answer: the name of the one answer to score; all if None.
+      together: how many sequences that follow one another have the same references; see
+        `make_references`.
     """
 
     method: str = "deeplift_shap"
@@ -65,6 +68,7 @@ class Settings:
     steps: int = 64
     seed: int = 0
     answer: str | None = None
+    together: int = 1
 
 
 def make_attributor(
@@ -168,7 +172,7 @@ class _Derivatives:
             rng = np.random.default_rng([settings.seed, number])
             each = np.zeros((len(ids), 0, codes.shape[1], 4), np.float32)
             if self.kind:
-                each = make_references(self.kind, codes, settings.shuffles, rng)
+                each = make_references(self.kind, codes, settings.shuffles, rng, settings.together)
                 self._check(ids, codes, each)
             work = settings.steps if settings.method == "integrated_gradients" else 1
             rows = max(1, bases // (codes.shape[1] * max(1, each.shape[1]) * work)) * mesh.size

@@ -42,7 +42,7 @@ KINDS: dict[str, Callable[[Codes, int, np.random.Generator], NDArray[np.float32]
 
 
 def make_references(
-    kind: str, codes: Codes, count: int, rng: np.random.Generator
+    kind: str, codes: Codes, count: int, rng: np.random.Generator, together: int = 1
 ) -> NDArray[np.float32]:
     """Returns the references of some sequences in one-hot form.
 
@@ -53,10 +53,12 @@ def make_references(
       codes: uint8 [sequences, length].
       count: how many each has, where they are drawn; else there is one.
       rng: the source of chance.
+      together: how many that follow one another have the references of their first: 2 for the
+        alleles of a variant. Their scores then differ by the alleles, and not by chance.
 
     Returns:
       float32 [sequences, references, length, 4].
     """
-    made = KINDS[kind](codes, count, rng)
+    made = np.repeat(KINDS[kind](codes[::together], count, rng), together, axis=0)
     known = (codes < UNKNOWN)[:, None, :, None]
     return np.where(known, made, ONE_HOT_ROWS[codes][:, None])

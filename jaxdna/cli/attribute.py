@@ -95,6 +95,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.steps,
         arguments.seed,
         arguments.answer,
+        together=2 if arguments.variants else 1,
     )
     begin = time.perf_counter()
     blocks, total, found, source = _sequences(arguments, trained)

@@ -243,6 +243,19 @@ def test_references_keep_what_they_promise():
     assert not make_references("zeros", codes, 6, rng).any()
 
 
+@pytest.mark.parametrize("kind", schema.ATTRIBUTION_REFERENCES)
+def test_alleles_are_compared_with_the_same_references(kind):
+    codes = np.repeat(np.random.default_rng(9).integers(0, 4, (18, LENGTH), dtype=np.uint8), 2, 0)
+    codes[3::2, 30] = (codes[3::2, 30] + 1) % 4  # all variants but the first are some
+    settings = Settings(references=kind, shuffles=3, together=2)
+    found = joined(trained(), settings, codes)
+    pairs = {k: v.reshape(18, 2, *v.shape[1:]) for k, v in found.items()}
+    np.testing.assert_allclose(pairs["hypothetical"][0, 0], pairs["hypothetical"][0, 1], atol=1e-6)
+    changes, outputs = (np.diff(pairs[k], axis=1) for k in ("change", "outputs"))
+    np.testing.assert_allclose(changes, outputs, atol=2e-5)
+    assert (abs(outputs[1:]) > 0).any() and not found["beyond"].any()
+
+
 def test_what_is_unknown_adds_nothing_and_one_answer_is_one_of_all():
     codes = sequences()
     codes[3, 10:20] = 5
