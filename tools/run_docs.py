@@ -9,8 +9,11 @@ of a block says what becomes of it, and the site shows its title above the block
     ```console title="needs ..."       commands with what they printed: not run
     ```text                            no commands
 
-The suite runs the quick start and the tutorials (tests/test_tutorials.py), with less data where
-that takes minutes, and holds every block to one of these forms (tests/test_docs.py).
+A row of a table that begins with a command is a command like those in blocks.
+
+The suite runs README, quick start and tutorials with the installed wheel and without a checkout,
+on less data where that takes minutes (tests/test_wheel.py), and holds every block to one of these
+forms (tests/test_docs.py).
 """
 
 import argparse
@@ -21,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,18 +45,32 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 def script(page: Path, long: bool = False) -> str:
     """Returns the commands of a page that run; with `long` also those that take minutes."""
     legal = r'sh( title="takes .*")?' if long else "sh"
-    return "".join(text for info, text in blocks(page) if re.fullmatch(legal, info))
+    rows = re.findall(r"^\| `(jaxdna [^`]+)` \|", page.read_text(), re.MULTILINE)
+    found = [text for info, text in blocks(page) if re.fullmatch(legal, info)]
+    return "".join([*(f"{row}\n" for row in rows), *found])
+
+
+def checkout_environment(folder: Path) -> dict[str, str]:
+    """Lets commands in a folder see this checkout and the programs of this Python."""
+    for name in ("configs", "tools"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
 
 
 def run(
-    commands: str, folder: Path, *, first: Path | None = None, timeout: float | None = None
+    commands: str, folder: Path, environment: Mapping[str, str], timeout: float | None = None
 ) -> int:
     """Runs commands in a folder; where one fails, those after it do not run.
 
     Args:
       commands: for bash.
-      folder: an empty one.
-      first: a folder whose programs come before this Python's.
+      folder: where they run.
+      environment: variables.
       timeout: seconds after which what still runs is killed.
 
     Returns:
@@ -61,16 +79,6 @@ def run(
     Raises:
       TimeoutExpired: it was killed.
     """
-    for name in ("configs", "tools"):
-        (folder / name).symlink_to(REPOSITORY / name)
-    search = [str(first)] if first else []
-    search += [str(Path(sys.executable).parent), os.environ["PATH"]]
-    environment = {
-        **os.environ,
-        "PATH": ":".join(search),
-        "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}",
-        "XDG_CACHE_HOME": str(folder / "cache"),
-    }
     command = ["bash", "-eux", "-c", commands]
     with subprocess.Popen(command, cwd=folder, env=environment, process_group=0) as bash:
         try:
@@ -93,7 +101,7 @@ def main() -> int:
             continue
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            code = run(commands, Path(folder))
+            code = run(commands, Path(folder), checkout_environment(Path(folder)))
         results.append((page, code, time.monotonic() - began))
     for page, code, seconds in results:
         print(f"{'ok' if code == 0 else f'code {code}':8} {seconds:6.0f} s  {page}")
