@@ -95,7 +95,7 @@ def typed(built, tmp_path_factory) -> Callable[[str, str], int]:
 
     def type_them(commands: str, wrapper: str = "") -> int:
         begin = f"source .venv/bin/activate\n{wrapper}\n"
-        return run(begin + commands, folder, environment, timeout=900)
+        return run(begin + commands, folder, environment, timeout=1800)
 
     return type_them
 

@@ -4,9 +4,13 @@ Times a 3 x 3 convolution of CIFAR-10's second layer and its gradients, XLA's an
 pooling written in two ways. Processor time is printed beside wall time, because it is steadier on a
 machine that others use too.
 
-    python tools/bench_cpu_convolutions.py
+    python tools/bench_cpu_convolutions.py [--steps]
+
+With --steps it times steps of training with a device for each core instead, convolutions by Eigen
+and by what is chosen there (oneDNN, where jaxlib has it), in turn.
 """
 
+import argparse
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,13 +19,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxdna.config import load_config
+from jaxdna.data.dataset import Split
 from jaxdna.ops import convolution
 from jaxdna.ops.max_pool import max_pool
+from jaxdna.parallel.mesh import make_mesh
+from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.dispatch import convolution_options
+from jaxdna.training.program import Program
 
 BATCH, REPEATS = 256, 5
 
@@ -45,10 +55,49 @@ def seconds(function: Callable[..., Any], options: dict[str, Any], *arguments: A
     return [median(column) for column in zip(*times, strict=True)]
 
 
+class ByEigen(Program):
+    """The program as it is where devices share cores."""
+
+    compiler_options = property(  # type: ignore[assignment]
+        lambda self: convolution_options("cpu", convolves=True, a_core_each=False)
+    )
+
+
+def steps(name: str) -> None:
+    """Prints milliseconds an image of both, and the median of their ratios."""
+    config = load_config(f"configs/{name}.py:timing")
+    rng, batch = np.random.default_rng(0), config.train.batch_size
+    shape = {"cifar10": (32, 32, 3), "mnist": (28, 28, 1)}[name]
+    images = rng.integers(0, 256, (batch, *shape), np.uint8)
+    split = Split(images, rng.integers(0, 10, batch, np.int32))
+    mesh, runs = make_mesh(config, jax.devices()), []
+    for kind in (ByEigen, Program):
+        program = kind(config, mesh, shape, of_classes(10), batch)
+        runs.append([program.compiled(1), program.init(), program.feed(split)(0, 1)])
+    times: list[list[list[float]]] = [[], []]
+    for _ in range(2 * REPEATS + 1):
+        for run, found in zip(runs, times, strict=True):
+            step, state, rows = run
+            wall, processor = time.perf_counter(), time.process_time()
+            run[1] = jax.block_until_ready(step(state, rows)[0])
+            taken = time.process_time() - processor, time.perf_counter() - wall
+            found.append([1e3 / batch * seconds for seconds in taken])
+    eigen, chosen = np.array(times)[:, 1:]  # the first warms up
+    for kind, values in (("Eigen", eigen), ("chosen", chosen), ("ratio", chosen / eigen)):
+        processor_time, wall_time = np.median(values, axis=0)
+        print(f"{name:8} {kind:7} processor {processor_time:.3f}  wall {wall_time:.3f}")
+
+
 def main() -> None:
     """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", action="store_true", help="times steps of training instead")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
+    if parser.parse_args().steps:
+        for name in ("cifar10", "mnist"):
+            steps(name)
+        return
     mesh = jax.make_mesh((2,), ("data",))
     rows = NamedSharding(mesh, P("data"))
     keys = jax.random.split(jax.random.key(0), 3)
@@ -101,7 +150,7 @@ def main() -> None:
     def windows(x: jax.Array) -> jax.Array:
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
-    ours = convolution_options("cpu", convolves=True)
+    ours = convolution_options("cpu", convolves=True, a_core_each=False)
     cases: list[tuple[str, Callable[..., Any], dict[str, Any], tuple[jax.Array, ...]]] = []
     for label, options in (("default", {}), ("ours", ours)):
         few = (x[:8], kernel, upstream[:8])

@@ -41,11 +41,12 @@ def devices_for_cores(config: ConfigDict, cores: int) -> int:
     return max((n for n in divisors(rows) if n <= cores and rows // n >= LEAST_ROWS), default=1)
 
 
-def sums_at_once(config: ConfigDict, mesh: Mesh) -> bool:
-    """Returns whether gradients should travel together, once all of them are known.
+def a_core_each(config: ConfigDict, mesh: Mesh) -> bool:
+    """Returns whether the devices that train an image network share a CPU, and none its cores.
 
-    XLA's own sums stand in the middle of back-propagation, where devices that share cores wait for
-    each other. More devices than cores are a study of layouts, and keep XLA's.
+    Then gradients should travel together, once all of them are known: XLA's own sums stand in the
+    middle of back-propagation, where devices that share cores wait for each other. More devices
+    than cores are a study of layouts, and keep XLA's.
 
     Args:
       config: a whole configuration.

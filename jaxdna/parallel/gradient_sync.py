@@ -24,7 +24,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
-from jaxdna.parallel.cores import sums_at_once
+from jaxdna.parallel.cores import a_core_each
 from jaxdna.parallel.mesh import BATCH_AXES, divisors, resolve_across
 
 Axis = Hashable
@@ -265,7 +265,7 @@ def make_sync(config: ConfigDict, mesh: Mesh) -> Callable[[Gradient], Gradient]:
       UserError: the method does not fit the mesh.
     """
     method, bucket_mb = config.gradient_sync.method, config.gradient_sync.bucket_mb
-    if method == "auto" and sums_at_once(config, mesh):
+    if method == "auto" and a_core_each(config, mesh):
         return explicit_sync(mesh, "ring", bucket_mb or math.inf)
     if method == "auto":
         return lambda gradient: gradient

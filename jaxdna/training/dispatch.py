@@ -23,6 +23,9 @@ _Job = TypeVar("_Job")
 # Eigen for the forward pass of a 3 x 3 layer and five times for the gradient of its kernel
 # (docs/benchmarks.md); an empty list hands nothing over.
 _CPU_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+# oneDNN is faster still, on one thread: for devices that have one each (docs/performance.md).
+# jaxlib obeys since 0.12; 0.10 knows the name, and is built without oneDNN.
+_ON_A_CORE = {"xla_cpu_experimental_onednn_custom_call": True}
 
 
 def loops_well(platform: str, convolves: bool) -> bool:
@@ -97,23 +100,25 @@ def calls_left(steps_per_epoch: int, most_steps: int, done: int) -> list[int]:
     return steps_in_calls(steps_per_epoch - done, most_steps)
 
 
-def convolution_options(platform: str, convolves: bool) -> dict[str, Any]:
+def convolution_options(platform: str, convolves: bool, a_core_each: bool) -> dict[str, Any]:
     """Returns what the compiler must be told beyond its defaults.
 
     Args:
       platform: `cpu`, `gpu` or `tpu`.
       convolves: whether the network has image convolutions.
+      a_core_each: whether each device has a core to itself.
     """
-    if platform == "cpu" and convolves and _known(tuple(_CPU_CONVOLUTIONS.items())):
-        return dict(_CPU_CONVOLUTIONS)
-    return {}
+    if platform != "cpu" or not convolves:
+        return {}
+    wanted = _CPU_CONVOLUTIONS | (_ON_A_CORE if a_core_each else {})
+    return {name: value for name, value in wanted.items() if _known(name, value)}
 
 
 @cache
-def _known(options: tuple[tuple[str, Any], ...]) -> bool:
-    """Whether the installed compiler has these options: an unknown one is an error."""
+def _known(option: str, value: Any) -> bool:
+    """Whether the installed compiler has this option: an unknown one is an error."""
     try:
-        jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
+        jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True

@@ -31,6 +31,7 @@ from jaxdna.models.registry import build_network
 from jaxdna.ops.motif_scan import turns_strands
 from jaxdna.ops.sharded_scan import check_length
 from jaxdna.parallel.compiler_options import overlap_options
+from jaxdna.parallel.cores import a_core_each
 from jaxdna.parallel.gradient_sync import make_sync
 from jaxdna.parallel.sharding import (
     gathered,
@@ -162,7 +163,7 @@ class Program:
     @property
     def compiler_options(self) -> dict[str, Any]:
         """What the compiler must be told for this network on these devices."""
-        return convolution_options(*self._suited)
+        return convolution_options(*self._suited, a_core_each(self.config, self.mesh))
 
     @property
     def augment(self) -> Augment | None:

@@ -5,10 +5,15 @@ import os
 import subprocess
 import sys
 
+import jax
+import jaxlib
 import pytest
 
 from jaxdna.config import load_config
 from jaxdna.parallel.cores import cores, devices_for_cores
+from jaxdna.parallel.mesh import make_mesh
+from jaxdna.tasks.kinds import of_classes
+from jaxdna.training.program import Program
 from tests.conftest import REPOSITORY
 
 SMALL = [
@@ -56,6 +61,18 @@ def test_the_cores_sum_to_the_numbers_of_one_device(jaxdna, tmp_path):
             assert f"{summary['devices']} x cpu (" in done.stderr
     assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=2e-6)
     assert rows[0]["val_loss"] == pytest.approx(rows[1]["val_loss"], rel=2e-6)
+
+
+@pytest.mark.skipif(cores() < 2, reason="needs two cores")
+def test_devices_with_a_core_each_convolve_by_onednn_where_jaxlib_has_it():
+    config = load_config("configs/cifar10.py", SMALL)
+    option = "xla_cpu_experimental_onednn_custom_call"
+    for devices, wanted in ((1, False), (2, True)):
+        mesh = make_mesh(config, jax.devices()[:devices])
+        program = Program(config, mesh, (32, 32, 3), of_classes(10), 64)
+        assert (option in program.compiler_options) == wanted
+        has_it = tuple(map(int, jaxlib.__version__.split(".")[:2])) >= (0, 12)
+        assert ("__onednn" in program.compiled(1).as_text()) == (wanted and has_it)
 
 
 @pytest.mark.skipif(cores() < 2, reason="needs two cores")
