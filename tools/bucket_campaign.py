@@ -85,9 +85,9 @@ def damage(store: ObjectStore, name: str, chance: random.Random) -> bool:
     return True
 
 
-def kill_in_mid_upload(store: ObjectStore, jobs: list[Job]) -> bool:
-    """Kills all while one of them writes to a checkpoint; returns whether one did."""
-    held = Fault(store.arrays, seconds=2, times=1)
+def kill_in_mid_upload(store: ObjectStore, jobs: list[Job], epoch: int) -> bool:
+    """Kills all while one of them writes to the checkpoint of an epoch; returns whether one did."""
+    held = Fault(rf"(?=.*/epoch-{epoch}/){store.arrays}", seconds=2, times=1)
     store.faults.insert(0, held)
     jobs[0].until(lambda job: held.hits > 0, 600)
     for job in jobs:
@@ -125,9 +125,11 @@ def main() -> None:
                     else chance.choice(["SIGKILL", "SIGTERM", "SIGKILL in mid-upload", ""])
                 )
                 if "upload" in how:
-                    made[how] += kill_in_mid_upload(store, jobs)
+                    made[how] += kill_in_mid_upload(store, jobs, chance.randint(1, 7))
                 elif how:
-                    time.sleep(chance.uniform(1, 12))
+                    if chance.random() < 0.5:  # while it trains; else while it may still start
+                        jobs[0].until(lambda job: "\nepoch " in job.output, 600)
+                    time.sleep(chance.uniform(0, 6))
                     for job in jobs:
                         job.send(signal.Signals[how])
                     made[how] += 1
