@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +19,8 @@ from jaxdna.storage.manifest import damage
 from jaxdna.storage.places import Place, Url, input_place
 from jaxdna.storage.remote import file_system, os_errors
 
-_SECONDS = 20.0  # for the first answer
+_FIRST_SECONDS = 8.0  # for the first answer, so that a wrong name is known soon
+_SECONDS = 20.0  # for any other
 _BLOCK = 8 * 2**20  # one request each
 _TRIES = 4  # of a block, after 1, 2 and 4 s
 _VERSIONS = ("ETag", "etag", "generation", "Last-Modified", "last_modified")
@@ -53,8 +54,8 @@ def _fetched(url: Url) -> Path:
     if cache is None:
         raise UserError(f"{url} needs a folder for its copy; set HOME or XDG_CACHE_HOME")
     system = file_system(url)
-    with os_errors(str(url), _SECONDS):
-        found = system.info(str(url), timeout=_SECONDS)
+    with os_errors(str(url), _FIRST_SECONDS):
+        found = system.info(str(url), timeout=_FIRST_SECONDS)
     version = next((str(found[key]) for key in _VERSIONS if found.get(key)), "")
     size = found.get("size")
     named = hashlib.sha256(f"{url} {version} {size}".encode()).hexdigest()[:20]
@@ -81,7 +82,8 @@ def _copy(system: Any, url: Url, size: int, output: IO[bytes]) -> None:
     """Copies a file, in blocks whose requests are made again where they fail."""
     for start in range(0, size, _BLOCK):
         stop = min(size, start + _BLOCK)
-        block = _again(lambda: system.cat_file(str(url), start=start, end=stop), url)  # noqa: B023
+        ask = partial(system.cat_file, str(url), start=start, end=stop, timeout=_SECONDS)
+        block = _again(ask, url)
         if len(block) != stop - start:
             raise OSError(errno.EIO, f"{len(block):,} bytes came and not {stop - start:,}")
         output.write(block)

@@ -127,6 +127,15 @@ def test_a_file_that_may_not_be_read_is_one_sentence(store):
         list(read_blocks(f"{store.scheme}://bkt/a.fa"))
 
 
+def test_a_file_that_stops_coming_is_not_waited_for(store, monkeypatch):
+    store.put("a.fa", b">a\nACGT\n")
+    monkeypatch.setattr(fetched, "_SECONDS", 1.0)
+    monkeypatch.setattr(fetched, "_TRIES", 1)
+    store.faults[:] = [Fault(store.reads, seconds=5)]
+    with pytest.raises(UserError, match=r"a.fa cannot be read \(no good answer within 1 s"):
+        list(read_blocks(f"{store.scheme}://bkt/a.fa"))
+
+
 def test_a_config_and_a_motif_file_are_read_from_a_bucket(store):
     at = f"{store.scheme}://bkt/mine"
     store.put("mine/short.py", CONFIG)

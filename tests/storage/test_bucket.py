@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import threading
 import time
 
@@ -17,6 +18,7 @@ from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.files import folder_at
 from jaxdna.storage.manifest import damage
 from jaxdna.storage.places import Url, beside, disk_folder, place_of
+from jaxdna.storage.remote import file_system
 from jaxdna.storage.trial import trial
 from tools.object_store import STORES, Fault, GoogleStore
 
@@ -280,6 +282,14 @@ def test_nothing_above_the_folder_is_listed(folder, store):
 def test_a_url_that_cannot_be_a_run_folder_is_refused(text, said):
     with pytest.raises(UserError, match=said):
         place_of(text)
+
+
+@pytest.mark.parametrize(("scheme", "extra"), [("gs", "gcs"), ("s3", "s3")])
+def test_a_missing_extra_is_named(scheme, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, {"gs": "gcsfs", "s3": "s3fs"}[scheme], None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
+    with pytest.raises(UserError, match=rf"{scheme}://bkt/a needs the package .*jaxdna\[{extra}\]"):
+        file_system(Url(f"{scheme}://bkt/a"))
 
 
 def test_what_is_written_to_disks_alone_refuses_a_url():
