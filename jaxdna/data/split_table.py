@@ -49,8 +49,8 @@ def read_split_table(
         if split not in rows:
             raise UserError(f"{path}, line {number}: split {split!r}; legal: {', '.join(SPLITS)}")
         if name not in row_of or name in seen:
-            what = "is there twice" if name in seen else "is not a record of the data"
-            raise UserError(f"{path}, line {number}: '{name}' {what}; legal: each record once")
+            what = "is listed twice" if name in seen else "is the id of no record"
+            raise UserError(f"{path}, line {number}: '{name}' {what}; list each record once")
         seen.add(name)
         rows[split].append(row_of[name])
     for split, members in rows.items():

@@ -503,9 +503,9 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         (TWO | {"negatives": "few.fa", "lengths": "pad"}, "gets no record of class 0"),
         ({"table": "one.tsv"}, "class 1 only"),
         (TWO | {"lengths": "pad", "split_table": "t.tsv"}, "no columns id and split"),
-        (TWO | {"lengths": "pad", "split_table": "bad.tsv"}, "is not a record of the data"),
+        (TWO | {"lengths": "pad", "split_table": "bad.tsv"}, "is the id of no record"),
         (TWO | {"lengths": "pad", "split_table": "bom.tsv"}, "bom.tsv is empty"),
-        (TWO | {"lengths": "pad", "split_table": "row.tsv"}, "line 2: '' is not a record"),
+        (TWO | {"lengths": "pad", "split_table": "row.tsv"}, "line 2: '' is the id of no record"),
         (
             {"bed": "far.bed", "genome": "g.fa", "negatives": "y.bed"},
             "reaches beyond its chromosome",
