@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
 from jaxdna.analysis.attributed import Attributed
+from jaxdna.analysis.attribution_kept import Draws, Kept
 from jaxdna.analysis.attribution_methods import BY_DERIVATIVES
 from jaxdna.analysis.mutagenesis import mutate
 from jaxdna.analysis.references import make_references
@@ -73,11 +74,11 @@ class Settings:
 
 def make_attributor(
     trained: Trained, settings: Settings, strands: str | None = None
-) -> Callable[[Blocks], Iterator[Attributed]]:
+) -> Callable[..., Iterator[Attributed]]:
     """Returns what scores sequences, and compiles once.
 
-    It takes names and uint8 [sequences, length], of one length in all blocks, and yields their
-    scores in order, many at a time.
+    It takes names and uint8 [sequences, length], of one length in all blocks, and, if it shall go
+    on where it was stopped, a `Kept`. It yields their scores in order, many at a time.
 
     Args:
       trained: the network.
@@ -111,20 +112,30 @@ def make_attributor(
     ]
     if settings.method == "ism":
         scorer = make_scorer(trained, strands)
-        return lambda blocks: _by_mutants(scorer, blocks, chosen, names)
-    strands = strands or trained.config.model.strands
-    return _Derivatives(trained, settings, strands, chosen, names).scores
+
+        def score(draws: Draws, number: int) -> Iterator[Attributed]:
+            return _by_mutants(scorer, draws, chosen, names)
+
+    else:
+        strands = strands or trained.config.model.strands
+        score = _Derivatives(trained, settings, strands, chosen, names).scores
+
+    def scores(blocks: Blocks, kept: Kept | None = None) -> Iterator[Attributed]:
+        draws = _of_size(blocks, _DRAWN)
+        return kept.resumed(draws, score) if kept else score(draws, 0)
+
+    return scores
 
 
 def _by_mutants(
     scorer: Scorer,
-    blocks: Blocks,
+    draws: Draws,
     chosen: list[int],
     names: Sequence[str],
 ) -> Iterator[Attributed]:
     """Scores by in-silico mutagenesis: every base in every place, exactly."""
     answers = tuple(names[i] for i in chosen)
-    for ids, codes in blocks:
+    for ids, codes in draws:
         for name, row in zip(ids, codes, strict=True):
             changes = mutate(scorer, row)[None, ..., chosen].transpose(0, 3, 1, 2)
             places = np.array([row.size - scorer.width + 1])
@@ -160,15 +171,18 @@ class _Derivatives:
         except (IndexError, TypeError, ValueError) as error:
             raise self._other_form("does not take") from error
 
-    def scores(self, blocks: Blocks) -> Iterator[Attributed]:
-        return map(self._finish, few_ahead(map(self._submit, self._calls(blocks))))
+    def scores(self, draws: Draws, number: int) -> Iterator[Attributed]:
+        """Scores what is drawn together, of which `number` draws came before."""
+        return map(self._finish, few_ahead(map(self._submit, self._calls(draws, number))))
 
-    def _calls(self, blocks: Blocks) -> Iterator[tuple[list[str], Codes, NDArray[np.float32]]]:
+    def _calls(
+        self, draws: Draws, before: int
+    ) -> Iterator[tuple[list[str], Codes, NDArray[np.float32]]]:
         """Names, codes and references of the sequences of one call after the other."""
         mesh, settings = self.trained.mesh, self.settings
         platform = mesh.devices.flat[0].platform
         bases = _CALL_BASES.get(platform, _CALL_BASES_ON_ACCELERATORS)
-        for number, (ids, codes) in enumerate(_of_size(blocks, _DRAWN)):
+        for number, (ids, codes) in enumerate(draws, before):
             rng = np.random.default_rng([settings.seed, number])
             each = np.zeros((len(ids), 0, codes.shape[1], 4), np.float32)
             if self.kind:

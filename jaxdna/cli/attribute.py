@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.analysis.attributed import BOUND
     from jaxdna.analysis.attribution import Settings, make_attributor
     from jaxdna.analysis.attribution_files import FORMS, form_of
+    from jaxdna.analysis.attribution_kept import Kept
     from jaxdna.analysis.attribution_logos import Telling
     from jaxdna.analysis.run_report import add_attributions
     from jaxdna.cli.common import open_trained
@@ -99,7 +100,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     begin = time.perf_counter()
     blocks, total, found, source = _sequences(arguments, trained)
-    scored = make_attributor(trained, settings, arguments.strands)(blocks)
+    kept = Kept(outputs[0], _depends_on(trained, settings, arguments.strands))
+    scored = make_attributor(trained, settings, arguments.strands)(blocks, kept)
     parts = counted("attributing", scored, total, lambda part: len(part.ids))
     # What is wrong with the first sequences shows before a file is begun.
     first = next(parts, None)
@@ -115,7 +117,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             counts.add(part)
             for write in writers:
                 write(part)
+    kept.remove()
     seconds = time.perf_counter() - begin
+    if kept.used:
+        notes.print(f"note     {kept.used:,} of them were scored before the command was stopped")
     for note in found():
         notes.print(f"note     {note}")
     if counts.beyond:
@@ -145,6 +150,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "beyond": counts.beyond,
         "seconds": round(seconds, 3),
         "output": outputs[0] if len(outputs) == 1 else outputs,
+    }
+
+
+def _depends_on(trained: Any, settings: Any, strands: str | None) -> dict[str, Any]:
+    """What scores depend on beside the sequences."""
+    from dataclasses import asdict
+
+    from jaxdna.training.checkpoint import params_sha256
+    from jaxdna.versions import versions
+
+    return {
+        "networks": [params_sha256(params) for params in trained.networks],
+        "strands": strands or trained.config.model.strands,
+        "settings": asdict(settings),
+        "devices": [device.device_kind for device in trained.mesh.devices.flat],
+        "versions": versions(),
     }
 
 

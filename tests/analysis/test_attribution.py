@@ -12,6 +12,7 @@ from jaxdna import schema
 from jaxdna.analysis import attribution, references
 from jaxdna.analysis.attributed import BOUND
 from jaxdna.analysis.attribution import Settings, make_attributor
+from jaxdna.analysis.attribution_kept import Kept
 from jaxdna.analysis.references import make_references
 from jaxdna.config import default_config, flat, validate
 from jaxdna.data.motifs import load_motif
@@ -254,6 +255,44 @@ def test_alleles_are_compared_with_the_same_references(kind):
     changes, outputs = (np.diff(pairs[k], axis=1) for k in ("change", "outputs"))
     np.testing.assert_allclose(changes, outputs, atol=2e-5)
     assert (abs(outputs[1:]) > 0).any() and not found["beyond"].any()
+
+
+def stopped(path, codes, of="x", most=None):
+    """Scores with what is kept at `path`; returns the scores and how many were kept."""
+    kept, found = Kept(path, {"of": of}), []
+    blocks = [([f"s{i}" for i in range(len(codes))], codes)]
+    scores = make_attributor(trained(), Settings(shuffles=2))(blocks, kept)
+    for part in scores:
+        found.append(part.hypothetical)
+        if most and sum(map(len, found)) >= most:
+            scores.close()
+    return np.concatenate(found), kept
+
+
+def test_what_was_stopped_goes_on_with_the_same_bytes_and_mixes_nothing_in(tmp_path):
+    path = str(tmp_path / "x.npz")
+    codes = np.random.default_rng(8).integers(0, 4, (120, LENGTH), dtype=np.uint8)
+    whole, _ = stopped(str(tmp_path / "whole.npz"), codes)
+    stopped(path, codes, most=70)
+    found, kept = stopped(path, codes, most=110)
+    assert kept.used == 64 and found.tobytes() == whole[: len(found)].tobytes()
+    found, kept = stopped(path, codes)
+    assert kept.used == 96 and found.tobytes() == whole.tobytes()
+    kept.path.write_bytes(kept.path.read_bytes()[:-9])  # the last record is torn
+    found, kept = stopped(path, codes)
+    assert kept.used == 96 and found.tobytes() == whole.tobytes()
+    damaged = bytearray(kept.path.read_bytes())
+    damaged[len(damaged) // 2] ^= 8
+    kept.path.write_bytes(damaged)
+    found, kept = stopped(path, codes)
+    assert 0 < kept.used < 96 and found.tobytes() == whole.tobytes()
+    others = codes.copy()
+    others[40, 7] ^= 1
+    found, kept = stopped(path, others)
+    assert kept.used == 32 and (found[:32] == whole[:32]).all() and (found[40] != whole[40]).any()
+    assert stopped(path, others, of="another network")[1].used == 0
+    kept.remove()
+    assert {file.name for file in tmp_path.iterdir()} == {".whole.npz.kept"}
 
 
 def test_what_is_unknown_adds_nothing_and_one_answer_is_one_of_all():
