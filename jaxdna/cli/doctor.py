@@ -108,8 +108,9 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
     seen["others_can_write"] = {what: how for what, how in open_to.items() if how}
     if not arguments.json:
         console = results_console()
-        shown = ("installed", "system", "cores", "memory_gib")
+        shown = ("installed", "system", "cores")
         rows = [*seen["versions"].items(), *((key, seen[key]) for key in shown)]
+        rows.append(("memory", f"{seen['memory_gib']} GiB"))
         console.print(table("Versions and system", ("", ""), rows))
         console.print(f"platform  {seen['platform'] or 'none'}: {reason}")
         console.print(f"devices   {describe_devices(devices) if devices else error}")
