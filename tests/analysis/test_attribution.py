@@ -35,6 +35,7 @@ NETWORKS = {
     "deep_cnn": {"filters": "8,6", "width": 5, "inner_width": 3, "pool": 3, "dense": "5"},
     "dilated": {"filters": 6, "width": 5, "layers": 2},
     "attention": {"filters": 8, "width": 5, "pool": 4, "blocks": 1, "heads": 2},
+    "multiscale": {"filters": 6, "width": 9, "short_filters": 4, "short_width": 5, "dense": "5"},
 }
 STRANDED = Regression(("plus", "minus", "both"), (1, 0, 2), (1.0, 1.0, 5.0), (2.0, 2.0, 3.0))
 
