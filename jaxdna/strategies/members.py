@@ -7,6 +7,7 @@ CPU one after the other, each with the bits of a run of its own; on accelerators
 `jax.vmap` has it, since one small network does not fill them.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from jaxdna.console import table
 from jaxdna.data.batches import Rows, batch_rows, steps_per_epoch
 from jaxdna.errors import UserError
 from jaxdna.member_settings import PER_MEMBER, REPEATS, member_settings
+from jaxdna.models.network import summary_rows
 from jaxdna.parallel.mesh import divisors
 from jaxdna.parallel.sharding import replicated, stacked_inputs, stacked_rows
 from jaxdna.training.feed import Shardings
@@ -34,6 +36,7 @@ from jaxdna.training.state import Params, TrainState
 from jaxdna.training.step import Gradient, Metrics, Step
 
 AXIS = "member"
+_TPU_BYTES = 2**24  # of the largest outputs of a layer, of all members at once
 
 
 @dataclass(frozen=True)
@@ -96,23 +99,46 @@ class MemberProgram(Program):
         sizes = [len(rows) for rows in own] if own else [self.train_examples] * len(self.settings)
         return [steps_per_epoch(size, self.config.train.batch_size) for size in sizes]
 
-    @property
-    def _in_turn(self) -> bool:
-        """Whether a device computes its members one after the other, each whole.
+    @cached_property
+    def rounds(self) -> int:
+        """Groups of members that a device trains one after the other; see `Program`.
 
-        Side by side, a CPU's caches hold them no longer: TAL1's step takes four times as long.
+        More than one where side by side they would leave its fast memory. A CPU's caches hold a
+        single network: TAL1's step takes four times as long otherwise. A TPU keeps what some of
+        them compute on the chip; a GPU does not even of one.
         """
+        here, platform = self._here, self.mesh.devices.flat[0].platform
+        if self._one_by_one:
+            return here
+        if self.mesh.size > self.mesh.shape[AXIS] or platform != "tpu":
+            return 1
+        rows = summary_rows(self.network, self.example_shape)
+        numbers = max(math.prod(shape) for _, _, shape, _ in rows) * self.config.train.batch_size
+        most = max(1, _TPU_BYTES // (4 * numbers))
+        return here // max(n for n in divisors(here) if n <= most)
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether each device is a CPU with members for itself."""
         alone = self.mesh.size == self.mesh.shape[AXIS]
         return alone and self.mesh.devices.flat[0].platform == "cpu"
 
+    @property
+    def _here(self) -> int:
+        """Members of one device."""
+        return len(self.settings) // self.mesh.shape[AXIS]
+
     def _each(self, one: Callable[..., Any], own: Any, *shared: Any) -> Any:
         """Returns one(own, *shared) of every member, stacked; `own` is stacked, `shared` is not."""
-        if not self._in_turn:
+        at_once = self._here // self.rounds
+        if self.rounds == 1 and not self._one_by_one:
             axes = (0, *[None] * len(shared))
             return jax.vmap(one, in_axes=axes, spmd_axis_name=AXIS)(own, *shared)
         by_member, whole = PartitionSpec(AXIS), PartitionSpec()
 
         def in_turn(own: Any, *shared: Any) -> Any:
+            if at_once > 1:
+                return lax.map(lambda each: one(each, *shared), own, batch_size=at_once)
             return lax.scan(
                 lambda _, each: (None, one(each, *shared)),
                 None,

@@ -53,7 +53,7 @@ class Kernel:
     launches: int
 
 
-def kernels(hlo_text: str, steps: int = 1) -> list[Kernel]:
+def kernels(hlo_text: str, steps: int = 1, rounds: int = 1) -> list[Kernel]:
     """Lists the kernels of a program with what each computes and moves.
 
     A kernel reads its operands once, whole, or the slices that it takes of them, and writes its
@@ -64,33 +64,39 @@ def kernels(hlo_text: str, steps: int = 1) -> list[Kernel]:
     Args:
       hlo_text: what ``compiled.as_text()`` returns.
       steps: training steps that the program runs, in a loop if there are several.
+      rounds: in which the program trains its networks, in a loop round that one.
     """
     module = hlo.parse(hlo_text)
-    return list(_of(module, module.entry, 1, steps))
+    loops = [trips for trips in (rounds, steps) if trips > 1]
+    return list(_of(module, module.entry, 1, loops))
 
 
-def bytes_moved(hlo_text: str, steps: int = 1) -> float:
+def bytes_moved(hlo_text: str, steps: int = 1, rounds: int = 1) -> float:
     """Adds up what the kernels of a program read from and write to main memory.
 
     Args:
       hlo_text: as in `kernels`.
       steps: as in `kernels`.
+      rounds: as in `kernels`.
 
     Returns:
       Bytes of one step on one device.
     """
-    return sum(k.bytes * k.launches for k in kernels(hlo_text, steps)) / steps
+    return sum(k.bytes * k.launches for k in kernels(hlo_text, steps, rounds)) / steps
 
 
-def _of(module: hlo.Module, computation: str, launches: int, steps: int = 1) -> Iterator[Kernel]:
+def _of(
+    module: hlo.Module, computation: str, launches: int, loops: Sequence[int]
+) -> Iterator[Kernel]:
     for op in module.computations[computation]:
         if op.opcode in _FREE or op.opcode.endswith("-done"):
             continue
         if op.opcode == "while":
-            # TPUs' compiler does not note the rounds of the loop over steps.
-            trips = op.known_trips or (steps if steps > 1 else 0)
+            # TPUs' compiler does not note the rounds of the loops over members and steps.
+            trips = op.known_trips or (loops[0] if loops else 0)
+            inner = loops if op.known_trips else loops[1:]
             for body in op.called:
-                yield from _of(module, body, launches * trips)
+                yield from _of(module, body, launches * trips, inner)
             continue
         moved = _in_main_memory(op.shape)
         if op.opcode != "copy-start":  # the result of that names both ends of one copy

@@ -65,10 +65,10 @@ def plan(
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     text = compiled.as_text()
-    found, launched = collectives(text), kernels(text)
+    found, launched = collectives(text), kernels(text, rounds=program.rounds)
     counted = compiled.cost_analysis()  # XLA has none for GPUs that are not there
     told = sum(kernel.flops * kernel.launches for kernel in launched)
-    flops = counted["flops"] if counted else told
+    flops = counted["flops"] * program.rounds if counted else told
     # Where a call hides what it computes, XLA knows more. Else the text is more exact: XLA counts
     # every loop once, one that seldom runs as well as one of many rounds.
     opaque = any(kernel.library and not kernel.flops for kernel in launched)
@@ -139,8 +139,8 @@ def _moved(program: Program, one_step: str) -> float:
     steps = program.config.train.steps_per_call
     if steps > 1:
         loop: Any = program.compiled(steps)
-        return bytes_moved(loop.as_text(), steps)
-    return bytes_moved(one_step)
+        return bytes_moved(loop.as_text(), steps, program.rounds)
+    return bytes_moved(one_step, rounds=program.rounds)
 
 
 def _row(collective: Collective) -> dict[str, Any]:

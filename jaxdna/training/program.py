@@ -120,6 +120,11 @@ class Program:
         _ = self.abstract_state, self.train_call
 
     @property
+    def rounds(self) -> int:
+        """Networks, or groups of them, that a call trains one after the other in a loop."""
+        return 1
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in one pass over the training split."""
         return steps_per_epoch(self.train_examples, self.config.train.batch_size)

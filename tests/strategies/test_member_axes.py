@@ -1,6 +1,7 @@
 """Members that differ in what is held out, and in settings of the update: seeds x folds x grid."""
 
 import json
+from importlib.util import find_spec
 
 import jax
 import numpy as np
@@ -9,12 +10,15 @@ from sklearn.metrics import log_loss
 
 import jaxdna
 from jaxdna.config import flat, load_config, validate
-from jaxdna.data.registry import load_dataset
+from jaxdna.data.registry import load_dataset, spec_of
 from jaxdna.errors import UserError
 from jaxdna.member_settings import member_settings
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.runs.members_table import grid_rows, members_rows
+from jaxdna.strategies.members import MemberProgram
 from jaxdna.strategies.prepare import program_of
+from jaxdna.study.plan import program_on
+from jaxdna.study.topology import topology
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.member_progress import MemberProgress
 
@@ -193,3 +197,22 @@ def test_more_folds_than_examples_are_a_sentence():
         UserError, match=r"folds=200 is more than the 1\d\d training and validation"
     ):
         load_dataset(config_of("members.folds=200"))
+
+
+def test_groups_side_by_side_are_as_one_after_the_other(monkeypatch):
+    """What a TPU does with more members than its fast memory holds."""
+    config = config_of(*SGD, "members.seeds=4")
+    alone, _ = train(config, 1)
+    monkeypatch.setattr(MemberProgram, "rounds", 2)
+    grouped, steps = train(config, 1)
+    assert steps.tolist() == [20] * 4
+    for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(grouped), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(find_spec("libtpu") is None, reason="needs the extra [plan]")
+def test_a_tpu_takes_as_many_members_side_by_side_as_its_fast_memory_holds():
+    devices = topology("v5e:1x1").devices
+    for seeds, rounds in ((16, 1), (24, 2), (64, 4)):
+        config = load_config("configs/tal1.py", [f"members.seeds={seeds}"])
+        assert program_on(config, spec_of(config), devices).rounds == rounds

@@ -56,6 +56,7 @@ backend_config={"known_trip_count":{"n":"6"}}
 }
 """
     assert bytes_moved(text) == 32 + 16 + 6 * 3 * 32
+    assert bytes_moved(text, rounds=4) == 32 + 16 + (4 + 6) * 3 * 32
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra [plan]")
