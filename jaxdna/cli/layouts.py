@@ -68,11 +68,6 @@ def _compare(config: Any, steps: int, notes: Any, console: Any) -> tuple[dict[st
     for row in compare_layouts(config, dataset, devices, steps):
         rows.append(row)
         notes.print(f"{row.name}: parameters within {_number(row[2])}, {_verdict(row)}")
-    if not rows:
-        raise UserError(
-            f"--config.train.batch_size={config.train.batch_size} and the network divide by no "
-            f"mesh of {len(devices)} devices; give another number of devices"
-        )
     console.print(
         table(
             f"Largest difference from one device after {steps} SGD steps",

@@ -12,6 +12,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 import jax
@@ -30,15 +31,21 @@ from jaxdna.training.state import Params, TrainState
 
 T = TypeVar("T")
 
-# Orbax logs each failure with a traceback; all of them reach us as exceptions too.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+_FOLDER, _SAVED = "checkpoints", ".saved"
+_ARRAYS, _PROGRESS = "arrays", "progress.json"
+_MOST_PROGRESS_BYTES = 64 * 2**20
+_BLOCK = 4096  # of most file systems
 
 
-def _hide_what_failures_leave(show: Callable[[Any], object]) -> Callable[[Any], None]:
-    """Shows what is raised where nobody can catch it, but for what a failure of Orbax leaves.
+@cache
+def _hush_failures() -> None:
+    """Has failures of Orbax told by our exceptions alone, from now on, in the whole process.
 
-    Its other reads and writes end, and its event loop closes, some time after it has raised.
+    It logs each with a traceback, and its other reads and writes end, and its event loop closes,
+    some time after it has raised, where nobody can catch what they raise.
     """
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    show = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
         code = getattr(unraisable.object, "cr_code", None)
@@ -46,15 +53,7 @@ def _hide_what_failures_leave(show: Callable[[Any], object]) -> Callable[[Any], 
         if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
             show(unraisable)
 
-    return hook
-
-
-sys.unraisablehook = _hide_what_failures_leave(sys.unraisablehook)
-
-_FOLDER, _SAVED = "checkpoints", ".saved"
-_ARRAYS, _PROGRESS = "arrays", "progress.json"
-_MOST_PROGRESS_BYTES = 64 * 2**20
-_BLOCK = 4096  # of most file systems
+    sys.unraisablehook = hook
 
 
 class Checkpoints:
@@ -69,6 +68,7 @@ class Checkpoints:
 
     def __init__(self, run: Folder, keep: int, progress: type[Progress] = Progress):
         """Names the run folder; `checkpoints` in it is made by the first save."""
+        _hush_failures()
         self._run, self._progress = run, progress
         self._folder = folder_at(run.path.absolute() / _FOLDER)
         self._keep = keep
@@ -275,6 +275,7 @@ def _bytes_of(arrays: Any) -> int:
 
 def _restore(folder: Folder, name: str, wanted: dict[str, Any]) -> dict[str, Any]:
     """Reads the items `wanted` after comparing the declared shapes with those asked for."""
+    _hush_failures()
     in_place(folder.path)
     place = str(folder.path.absolute() / name / _ARRAYS)
     handlers = {item: ocp.StandardCheckpointHandler() for item in ("state", "best")}

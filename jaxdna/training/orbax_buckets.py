@@ -9,9 +9,8 @@ import os
 from typing import Any
 
 from orbax.checkpoint import path as orbax_path
-from orbax.checkpoint._src.path import gcs_utils
-from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from jaxdna.errors import UserError
 from jaxdna.storage.places import Place, Url
 
 _SCHEME = "s3://"
@@ -31,8 +30,21 @@ def in_place(place: Place) -> dict[str, Any]:
 
 @functools.cache
 def _allow_s3() -> None:
-    """From now on Orbax takes `s3://BUCKET/FOLDER` where it takes `gs://BUCKET/FOLDER`."""
-    normalize, in_gcs = tensorstore_utils._normalize_path, gcs_utils.get_kvstore_for_gcs
+    """From now on Orbax takes `s3://BUCKET/FOLDER` where it takes `gs://BUCKET/FOLDER`.
+
+    Raises:
+      UserError: another version of Orbax has these functions, which are its own, elsewhere.
+    """
+    try:
+        from orbax.checkpoint._src.path import gcs_utils
+        from orbax.checkpoint._src.serialization import tensorstore_utils
+
+        normalize, in_gcs = tensorstore_utils._normalize_path, gcs_utils.get_kvstore_for_gcs
+    except (ImportError, AttributeError) as changed:
+        raise UserError(
+            "checkpoints in s3:// need orbax-checkpoint 0.12.8, which this one differs from "
+            f"({changed}); install that, or give a folder on a disk or in gs://"
+        ) from changed
 
     def normalized(path: str) -> str:
         return normalize(path).replace("s3:/", _SCHEME)
