@@ -307,7 +307,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> tuple[list[str], list[str]]:
-    """Compares the configuration of a run folder with the one that shall resume it.
+    """Compares the configuration of a run folder with the one that is to resume it.
 
     Args:
       old: what the run folder was begun with.

@@ -77,8 +77,8 @@ def make_attributor(
 ) -> Callable[..., Iterator[Attributed]]:
     """Returns what scores sequences, and compiles once.
 
-    It takes names and uint8 [sequences, length], of one length in all blocks, and, if it shall go
-    on where it was stopped, a `Kept`. It yields their scores in order, many at a time.
+    It takes blocks of names and uint8 [sequences, length], all of one length, and a `Kept` where it
+    is to go on from where it was stopped. It yields their scores in order, many at a time.
 
     Args:
       trained: the network.

@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     kept.remove()
     seconds = time.perf_counter() - begin
     if kept.used:
-        notes.print(f"note     {kept.used:,} of them were scored before the command was stopped")
+        notes.print(f"note     {kept.used:,} sequences were scored before the command was stopped")
     for note in found():
         notes.print(f"note     {note}")
     if counts.beyond:

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir",
         type=place_of,
         metavar="DIR",
-        help="a folder to be read and written, also gs:// or s3://",
+        help="a folder to read and write, also in gs:// or s3://",
     )
 
 

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--members",
         action="store_true",
-        help="of several networks also what each says, and the deviation: columns after the note",
+        help="also what each of several networks says and their standard deviation, after the note",
     )
     parser.add_argument(
         "--stride",

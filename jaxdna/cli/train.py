@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         from jaxdna.runs.members_table import calibration_note, members_tables
         from jaxdna.runs.own_folder import own_folder
 
-        with suppress(UserError):  # of several processes all shall hear it: when data are loaded
+        with suppress(UserError):  # of several processes all are told: when data are loaded
             config = load_config(spec, overrides)
         workdir = arguments.workdir
         if not workdir:

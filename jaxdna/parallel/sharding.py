@@ -61,7 +61,7 @@ def parameter_spec(
       One axis or None for each dimension.
 
     Raises:
-      UserError: the model axis does not divide the dimension that it shall split.
+      UserError: the model axis does not divide the dimension that it is to split.
     """
     spec: list[str | None] = [None] * len(shape)
     if sizes["model"] > 1 and path.split("/")[0] not in whole:
@@ -102,7 +102,7 @@ def parameter_shardings(mesh: Mesh, shapes: Any, head: str, whole: Collection[st
       whole: layers whose parameters are not split over `model`.
 
     Raises:
-      UserError: an axis does not divide what it shall split.
+      UserError: an axis does not divide what it is to split.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(

@@ -104,7 +104,7 @@ class Folder(ABC):
 
     @abstractmethod
     def begin(self, name: str) -> None:
-        """Makes an empty folder at `unfinished(name)`, which shall be `name` when it is whole."""
+        """Makes an empty folder at `unfinished(name)`, which becomes `name` when it is whole."""
 
     @abstractmethod
     def unfinished(self, name: str) -> str:

@@ -22,7 +22,7 @@ def made_once(
 
     Args:
       target: the folder; those above it are made if absent.
-      fill: writes what shall be in it into an empty folder beside it.
+      fill: writes its content into an empty folder beside it.
       whole: whether the folder is there and can be used; another is made in the place of one that
         cannot.
 

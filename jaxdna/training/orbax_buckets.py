@@ -19,7 +19,7 @@ _SCHEME = "s3://"
 def in_place(place: Place) -> dict[str, Any]:
     """Returns the options with which Orbax writes to a folder.
 
-    In a bucket nothing is renamed: it writes to the names that shall be there.
+    In a bucket nothing can be renamed: Orbax writes to the final names.
     """
     if not isinstance(place, Url):
         return {}

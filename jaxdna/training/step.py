@@ -53,7 +53,7 @@ def accumulate(gradient: Gradient, parts: int, loops_well: bool = True) -> Gradi
     Args:
       gradient: of some rows.
       parts: a divisor of the number of rows.
-      loops_well: False where the backend shall not see a loop.
+      loops_well: False where the backend should not see a loop.
     """
     if parts == 1:
         return gradient
@@ -166,7 +166,7 @@ def make_train_call(step: Step, loops_well: bool = True) -> Step:
 
     Args:
       step: one step.
-      loops_well: False where the backend shall not see a loop, but the steps one after the other.
+      loops_well: False where the backend should see no loop, but the steps one after the other.
     """
 
     def call(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:

@@ -21,6 +21,7 @@ from jaxdna.study.plan import program_on
 from jaxdna.study.topology import topology
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.member_progress import MemberProgress
+from tests.strategies.test_members import SGD
 
 SMALL = [
     "data.length=240",
@@ -29,13 +30,6 @@ SMALL = [
     "data.test_examples=64",
     "train.steps_per_call=5",
     "mesh.data=1",
-]
-SGD = [
-    "optimizer.name=sgd",
-    "optimizer.learning_rate=0.5",
-    "optimizer.schedule=constant",
-    "optimizer.warmup_epochs=0",
-    "optimizer.weight_decay=0",
 ]
 GRID = "members.grid=optimizer.learning_rate=0.5,0.2;optimizer.weight_decay=0,0.1"
 
