@@ -12,7 +12,7 @@ from typing import IO
 from jaxdna.data.memory import require_memory
 from jaxdna.errors import UserError
 from jaxdna.progress import counted
-from jaxdna.storage.fetched import local_path
+from jaxdna.storage.fetched import open_input
 from jaxdna.storage.places import Url, input_place
 
 BLOCK_BYTES = 8 * 2**20
@@ -133,8 +133,8 @@ def _size(file: IO[bytes]) -> int | None:
     """Returns the bytes of a file; None for what has no size, such as a pipe."""
     try:
         return os.fstat(file.fileno()).st_size or None
-    except OSError:  # stdin is no file of the system where a program has replaced it
-        return None
+    except OSError:  # what a URL names, or stdin where a program has replaced it
+        return getattr(getattr(file, "raw", None), "size", None)
 
 
 def display(path: str | Path) -> str:
@@ -154,7 +154,7 @@ def reason(error: OSError, path: str | Path) -> str:
 
 
 def _open(path: str | Path) -> nullcontext[IO[bytes]] | IO[bytes]:
-    return nullcontext(sys.stdin.buffer) if str(path) == "-" else open(local_path(path), "rb")
+    return nullcontext(sys.stdin.buffer) if str(path) == "-" else open_input(path)
 
 
 def _regroup(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,12 +1,14 @@
-"""Input files under a URL, each fetched once into the user's cache."""
+"""Input files under URLs: read as they come, or fetched once into the user's cache."""
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +24,7 @@ from jaxdna.storage.remote import file_system, os_errors
 _FIRST_SECONDS = 8.0  # for the first answer, so that a wrong name is known soon
 _SECONDS = 20.0  # for any other
 _BLOCK = 8 * 2**20  # one request each
-_TRIES = 4  # of a block, after 1, 2 and 4 s
+_TRIES, _WAIT_SECONDS = 4, 1.0  # of a block: after 1, 2 and 4 s
 _VERSIONS = ("ETag", "etag", "generation", "Last-Modified", "last_modified")
 
 
@@ -43,53 +45,130 @@ def local_path(name: str | Place) -> Path:
     return _fetched(place) if isinstance(place, Url) else place
 
 
+def open_input(name: str | Place) -> IO[bytes]:
+    """Opens an input file to be read once, from its beginning to its end.
+
+    What a URL names is read as it comes, and leaves nothing on the disk; it is read from the copy
+    that `local_path` has made, if that is there.
+
+    Args:
+      name: as that of `local_path`.
+
+    Raises:
+      OSError: as `local_path`, when it is read too; also where it changes meanwhile.
+      UserError: a package that it needs is missing.
+    """
+    place = input_place(name)
+    if not isinstance(place, Url):
+        return open(place, "rb")
+    remote = _seen(place)
+    if not remote.parts or (user_cache() and remote.copy.exists()):
+        return _fetched(place).open("rb")
+    return io.BufferedReader(_Stream(remote), _BLOCK)
+
+
 def is_input_file(name: str) -> bool:
     """Whether a name is that of a file or a URL: no pipe, which can be read only once."""
     return isinstance(input_place(name), Url) or os.path.isfile(name)
 
 
-@lru_cache(maxsize=1000)  # one process reads one version: what it has seen it sees again
-def _fetched(url: Url) -> Path:
-    cache = user_cache()
-    if cache is None:
-        raise UserError(f"{url} needs a folder for its copy; set HOME or XDG_CACHE_HOME")
-    system = file_system(url)
+@dataclass(frozen=True)
+class _Remote:
+    """What a URL names.
+
+    Attributes:
+      url: the URL.
+      version: what its server says of it, so that another file under the URL is told from it.
+      size: its bytes, if they are known.
+      parts: whether it can be read from the middle.
+    """
+
+    url: Url
+    version: str
+    size: int | None
+    parts: bool
+
+    @property
+    def copy(self) -> Path:
+        """Where its copy is, or will be."""
+        cache = user_cache()
+        if cache is None:
+            raise UserError(f"{self.url} needs a folder for its copy; set HOME or XDG_CACHE_HOME")
+        named = hashlib.sha256(f"{self.url} {self.version} {self.size}".encode()).hexdigest()[:20]
+        return cache / "fetched" / named / self.url.name
+
+
+def _ask(url: Url) -> _Remote:
     with os_errors(str(url), _FIRST_SECONDS):
-        found = system.info(str(url), timeout=_FIRST_SECONDS)
+        found = file_system(url).info(str(url), timeout=_FIRST_SECONDS)
     version = next((str(found[key]) for key in _VERSIONS if found.get(key)), "")
     size = found.get("size")
-    named = hashlib.sha256(f"{url} {version} {size}".encode()).hexdigest()[:20]
-    folder = cache / "fetched" / named
+    parts = bool(size) and (url.parts[0] != "https:" or bool(found.get("partial")))
+    return _Remote(url, version, size, parts)
+
+
+# One process reads one version: what it has seen it sees again.
+_seen = lru_cache(maxsize=1000)(_ask)
+
+
+@lru_cache(maxsize=1000)
+def _fetched(url: Url) -> Path:
+    remote = _seen(url)
+    folder = remote.copy.parent
 
     def fill(at: Path) -> None:
-        shown = f"{size / 1e6:,.1f} MB" if size else "of unknown size"
+        shown = f"{remote.size / 1e6:,.1f} MB" if remote.size else "of unknown size"
         print(f"fetching {url} ({shown}) into {folder}", file=sys.stderr)
         with (at / url.name).open("wb") as output:
-            if size and (url.parts[0] != "https:" or found.get("partial")):
-                _copy(system, url, size, output)
-            else:  # its server cannot read from the middle
+            if remote.parts:
+                shutil.copyfileobj(_Stream(remote), output, _BLOCK)
+            else:
+                system = file_system(url)
                 with os_errors(str(url), _SECONDS), system.open(str(url), block_size=0) as stream:
                     shutil.copyfileobj(stream, output, _BLOCK)
 
-    def whole(at: Path) -> bool:
-        return at.exists() and damage(DiskFolder(at)) is None
-
-    made_once(folder, fill, whole)
-    return folder / url.name
+    made_once(folder, fill, _whole)
+    return remote.copy
 
 
-def _copy(system: Any, url: Url, size: int, output: IO[bytes]) -> None:
-    """Copies a file, in blocks whose requests are made again where they fail."""
-    for start in range(0, size, _BLOCK):
-        stop = min(size, start + _BLOCK)
+def _whole(at: Path) -> bool:
+    return at.exists() and damage(DiskFolder(at)) is None
+
+
+class _Stream(io.RawIOBase):
+    """A file from its beginning to its end, by requests that are made again where they fail.
+
+    Attributes:
+      size: its bytes.
+    """
+
+    def __init__(self, remote: _Remote):
+        """Takes what it reads; nothing is asked for yet."""
+        self._remote, self.size, self._place = remote, remote.size or 0, 0
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads the next bytes; 0 at the end, where the file must still be the same."""
+        url, start = self._remote.url, self._place
+        stop = min(self.size, start + len(buffer))
+        if start == stop:
+            if _again(partial(_ask, url), url) != self._remote:
+                raise OSError(errno.EIO, "it changed while it was being read")
+            return 0
+        system = file_system(url)
         ask = partial(system.cat_file, str(url), start=start, end=stop, timeout=_SECONDS)
         block = _again(ask, url)
         if len(block) != stop - start:
             raise OSError(errno.EIO, f"{len(block):,} bytes came and not {stop - start:,}")
-        output.write(block)
+        buffer[: len(block)] = block
+        self._place = stop
+        return len(block)
 
 
-def _again(ask: Callable[[], bytes], url: Url) -> bytes:
+def _again(ask: Callable[[], Any], url: Url) -> Any:
     for tries in range(_TRIES - 1):
         try:
             with os_errors(str(url), _SECONDS):
@@ -97,6 +176,6 @@ def _again(ask: Callable[[], bytes], url: Url) -> bytes:
         except (FileNotFoundError, PermissionError):
             raise
         except OSError:
-            time.sleep(2**tries)
+            time.sleep(_WAIT_SECONDS * 2**tries)
     with os_errors(str(url), _SECONDS):
         return ask()

@@ -1,6 +1,7 @@
 """Input files under URLs: the same bytes, fetched once, and a sentence where they cannot be."""
 
 import functools
+import gzip
 import os
 import re
 import shutil
@@ -60,37 +61,70 @@ def store(running, tmp_path, monkeypatch):
     for name, value in running.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    fetched._fetched.cache_clear()
+    monkeypatch.setattr(fetched, "_WAIT_SECONDS", 0.01)
+    as_another_process()
     yield running
+    as_another_process()
+
+
+def as_another_process():
+    fetched._seen.cache_clear()
     fetched._fetched.cache_clear()
 
 
-def test_a_file_in_a_bucket_is_fetched_once_and_anew_where_it_has_changed(store, monkeypatch):
-    monkeypatch.setattr(fetched, "_BLOCK", 1000)
-    text = b">a\n" + b"ACGT" * 1000 + b"\n"
-    store.put("data/g.fa", text)
+def hurt_reads(store):
     store.faults[:] = [
         Fault(store.reads, status=503, times=1),
         Fault(store.reads, status=0, times=1),  # in the middle of a block
     ]
+
+
+TEXT = b">a\n" + b"ACGT" * 1000 + b"\n"
+
+
+def test_a_genome_in_a_bucket_is_fetched_once_and_anew_where_it_has_changed(store, monkeypatch):
+    monkeypatch.setattr(fetched, "_BLOCK", 1000)
+    store.put("data/g.fa", TEXT)
+    hurt_reads(store)
     url = f"{store.scheme}://bkt/data/g.fa"
-    assert b"".join(read_blocks(url)) == text
+    assert Genome(url).codes("a", 3, 9).tolist() == [3, 0, 1, 2, 3, 0]
     assert [fault.times for fault in store.faults] == [0, 0]
     store.seen.clear()
-    fetched._fetched.cache_clear()  # as another process
-    assert Genome(url).codes("a", 3, 9).tolist() == [3, 0, 1, 2, 3, 0]
+    as_another_process()
     assert file_digest(url) == file_digest(fetched.local_path(url))
+    assert b"".join(read_blocks(url)) == TEXT
     assert not any(re.match(store.reads, one) for one in store.seen)
-    store.put("data/g.fa", text.lower().replace(b"a\n", b"b\n", 1))
-    fetched._fetched.cache_clear()
+    store.put("data/g.fa", TEXT.lower().replace(b"a\n", b"b\n", 1))
+    as_another_process()
     assert list(Genome(url).lengths) == ["b"]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_what_is_read_once_is_read_as_it_comes(store, monkeypatch, tmp_path, pack):
+    monkeypatch.setattr(fetched, "_BLOCK", 20)
+    store.put("a.fa", pack(TEXT))
+    hurt_reads(store)
+    assert b"".join(read_blocks(f"{store.scheme}://bkt/a.fa")) == TEXT
+    assert [fault.times for fault in store.faults] == [0, 0]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_that_changes_while_it_is_read_is_told_of(store, monkeypatch):
+    monkeypatch.setattr(fetched, "_BLOCK", 1000)
+    monkeypatch.setattr(fetched, "_TRIES", 1)
+    store.put("a.fa", TEXT)
+    with fetched.open_input(f"{store.scheme}://bkt/a.fa") as stream:
+        assert stream.read(1000) == TEXT[:1000]
+        store.put("a.fa", TEXT.lower())
+        with pytest.raises(OSError, match="it changed while it was being read"):
+            stream.read()
 
 
 def test_a_copy_that_was_damaged_is_fetched_anew(store):
     store.put("t.tsv", b"ACGT\t1\n")
     copy = fetched.local_path(f"{store.scheme}://bkt/t.tsv")
     copy.write_bytes(b"ACGA\t1\n")
-    fetched._fetched.cache_clear()
+    as_another_process()
     assert list(read_lines(f"{store.scheme}://bkt/t.tsv")) == [(1, "ACGT\t1")]
 
 
