@@ -64,6 +64,24 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
     return made
 
 
+def listing(title: str, rows: Iterable[tuple[str, Any]]) -> Table:
+    """Returns names and values side by side; a long value goes on below itself."""
+    made = Table(
+        title=visible(title),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        show_header=False,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        made.add_row(visible(name), _text(value))
+    return made
+
+
 def figures(value: float) -> str:
     """Returns a number as tables show it: four decimals, or one from a thousand on."""
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"

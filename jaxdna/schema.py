@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from jaxdna.errors import UserError, nearest
+from jaxdna.extensions import load_extensions
 from jaxdna.fields import (
     Field,
     axis,
@@ -73,9 +74,6 @@ DATA_SETS: dict[str, dict[str, Field]] = {
         "train_examples": integer(12_800, "sequences to train on", high=10**9),
         "validation_examples": integer(3_200, "sequences for early stopping", high=10**9),
         "test_examples": integer(4_000, "sequences for the reported score", high=10**9),
-        "reverse_complement": flag(
-            True, "flip every training sequence to its other strand half of the time"
-        ),
     },
     "mnist": _IMAGES,
     "cifar10": _IMAGES
@@ -155,15 +153,25 @@ DATA_SETS: dict[str, dict[str, Field]] = {
             lambda v: v == 0 or v >= 2,
         ),
         "fold": integer(-1, "the only fold to train; -1 for each in turn", low=-1),
+    },
+}
+
+# Keys of every data set and network of sequences, also of those that others add: what is answered
+# from both strands must have been trained on both.
+_OF_SEQUENCES: dict[str, dict[str, Field]] = {
+    "data": {
         "reverse_complement": flag(
             True, "flip every training sequence to its other strand half of the time"
         ),
     },
+    "model": {
+        "strands": choice(
+            "average",
+            STRAND_CHOICES,
+            "how the logits of both strands are combined into one prediction",
+        ),
+    },
 }
-
-_STRANDS = choice(
-    "average", STRAND_CHOICES, "how the logits of both strands are combined into one prediction"
-)
 _SCAN = choice(
     "auto",
     ("auto", "convolution", "matmul", "pallas_gpu", "pallas_tpu", "plain"),
@@ -179,7 +187,6 @@ MODELS: dict[str, dict[str, Field]] = {
     "motif_cnn": {
         "filters": integer(16, "convolution filters", high=10**6),
         "width": integer(15, "bases that a filter spans", high=10**6),
-        "strands": _STRANDS,
         "scan": _SCAN,
     },
     "multiscale": {
@@ -191,7 +198,6 @@ MODELS: dict[str, dict[str, Field]] = {
         "dropout": replace(
             share("share of the hidden dense layers' outputs to drop in training"), default=0.4
         ),
-        "strands": _STRANDS,
         "scan": _SCAN,
     },
     "deep_cnn": {
@@ -203,13 +209,11 @@ MODELS: dict[str, dict[str, Field]] = {
         "dropout": replace(
             share("share of the hidden dense layers' outputs to drop in training"), default=0.3
         ),
-        "strands": _STRANDS,
     },
     "dilated": {
         "filters": integer(64, "convolution filters of every layer", high=10**6),
         "width": _odd(21, "bases that a filter of the stem spans, an odd number"),
         "layers": integer(8, "residual layers, with dilations 2, 4, 8 and so on", high=24),
-        "strands": _STRANDS,
     },
     "attention": {
         "filters": integer(64, "channels of every layer", high=10**6),
@@ -218,7 +222,6 @@ MODELS: dict[str, dict[str, Field]] = {
         "blocks": integer(2, "transformer blocks", high=1000),
         "heads": integer(4, "attention heads in each block; they share the channels", high=1000),
         "dropout": share("share of the last features to drop in training"),
-        "strands": _STRANDS,
     },
     "image_cnn": {
         "filters": sizes("32,64,64", "filters of both convolutions of each block"),
@@ -412,12 +415,15 @@ def schema(data: str, model: str) -> dict[str, Field]:
       model: a key of `MODELS`.
 
     Raises:
-      UserError: one of the two is not known.
+      UserError: one of the two is not known, or an installed extension cannot be imported.
     """
+    load_extensions()
     fields = dict(COMMON)
     for section, name, tables in (("data", data, DATA_SETS), ("model", model, MODELS)):
         if name not in tables:
             raise UserError(f"--config.{section}.name={name} is unknown; {nearest(name, tables)}")
         own = {"name": choice(name, tables, f"which {section}"), **tables[name]}
+        if name not in (*IMAGE_SETS, *IMAGE_MODELS):
+            own |= _OF_SEQUENCES[section]
         fields |= _identity({f"{section}.{key}": field for key, field in own.items()})
     return fields

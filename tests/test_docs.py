@@ -8,11 +8,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jax
 import pytest
 
+from jaxdna import extensions
 from jaxdna.api import train
 from jaxdna.cli.main import VERBS, _Parser, main, split_command, split_overrides
 from jaxdna.config import default_config, flat, load_config, validate
@@ -20,7 +22,7 @@ from jaxdna.config_files import shipped_configs
 from jaxdna.data.registry import LOADERS
 from jaxdna.errors import UserError
 from jaxdna.models.registry import BUILDERS
-from jaxdna.schema import COMMON, DATA_SETS, MODELS
+from jaxdna.schema import COMMON, DATA_SETS, MODELS, schema
 from jaxdna.strategies.prepare import PROGRAMS
 from jaxdna.study import layouts
 from jaxdna.tasks.kinds import KINDS
@@ -81,7 +83,7 @@ def test_every_sentence_of_the_troubleshooting_page_is_one_that_the_program_says
         assert any(matches(heading, sentence) for sentence in said), heading
 
 
-LEGAL_FENCE = r'python|text|sh( title="(takes|needs) [^"]+")?|console title="needs [^"]+"'
+LEGAL_FENCE = r'python|text|toml|sh( title="(takes|needs) [^"]+")?|console title="needs [^"]+"'
 COMMAND = re.compile(
     r"^ *(\$|jaxdna|make|pip|python3?|ray|sbatch|for|tools/\S+) (?!.*\[)", re.MULTILINE
 )
@@ -94,7 +96,7 @@ def test_every_block_of_commands_is_run_or_says_what_it_needs(page):
     assert len(fences) == 2 * len(found)  # none is indented, nor left open
     for info, text in found:
         assert re.fullmatch(LEGAL_FENCE, info), f"```{info}"
-        if info in ("text", "python"):
+        if info in ("text", "python", "toml"):
             assert not COMMAND.search(text), text
 
 
@@ -274,6 +276,45 @@ def worked_examples(monkeypatch):
     return made
 
 
+def test_a_package_of_ones_own_adds_the_worked_examples(tmp_path, monkeypatch):
+    """The package of the page, as pip lays it out; then one that cannot be imported."""
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    project = tomllib.loads(re.search(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1])
+    package, groups = project["project"], project["project"]["entry-points"]
+    network, data = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[:2]
+    (module,) = project["tool"]["setuptools"]["py-modules"]
+    made = tmp_path / f"{module}-{package['version']}.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text(f"Name: {package['name']}\nVersion: {package['version']}\n")
+    (made / "entry_points.txt").write_text(
+        "".join(f"[{group}]\n{name} = {where}\n" for group, own in groups.items()
+                for name, where in own.items())
+    )  # fmt: skip
+    monkeypatch.syspath_prepend(tmp_path)
+    for tables, key in (((BUILDERS, MODELS), "motif_mlp"), ((LOADERS, DATA_SETS), "e_box")):
+        for one in tables:
+            monkeypatch.setitem(one, key, None)
+            del one[key]  # so that it is gone afterwards
+    (tmp_path / f"{module}.py").write_text("raise SystemExit('no such\\nlibrary')\n" + network)
+    extensions._named.cache_clear()
+    monkeypatch.setattr(extensions, "_loaded", set())
+    try:
+        with pytest.raises(
+            UserError,
+            match=r"^the extension e_box of the package e-box cannot be "
+            r"imported \(SystemExit: no such library\)",
+        ):
+            schema("e_box", "motif_mlp")
+        (tmp_path / f"{module}.py").write_text(network + data)
+        config = default_config("e_box", "motif_mlp")
+        assert config.model.hidden == 8 and config.data.length == 500
+        assert extensions.extensions() == {"e_box": "e-box 1"}
+        assert LOADERS["e_box"].__module__ == module
+    finally:
+        extensions._named.cache_clear()
+        sys.modules.pop(module, None)
+
+
 def worked_config(data, **changes):
     config = default_config(data, "motif_mlp")
     config.data.length, config.data.train_examples = 60, 1200
@@ -337,4 +378,5 @@ def test_the_worked_task_and_source_go_through_every_verb_on_several_meshes(
         ("plan", sized, "--json", *one): "flops_per_step",
     }.items():
         assert main(list(command)) == 0, capsys.readouterr()
-        assert words in capsys.readouterr().out, command
+        out = capsys.readouterr().out
+        assert words in out, out

@@ -106,12 +106,13 @@ def predict_sequences(
         column = task.names.index(track or task.names[0])
         _write_track(counted(), task, column, windows.stride, output, form)
     seconds = time.perf_counter() - begin
+    rate = stats.bases / seconds
+    speed = f"{rate / 1e6:.1f} million" if rate >= 1e5 else f"{rate:,.0f}"
     for note in stats.notes():
         console.print(f"note     {note}")
     console.print(
         f"{counts['rows']:,} rows ({counts['skipped']:,} without a score), "
-        f"{stats.bases:,} bases in {seconds:.1f} s: "
-        f"{stats.bases / seconds / 1e6:.1f} million bases a second"
+        f"{stats.bases:,} bases in {seconds:.1f} s: {speed} bases per second"
     )
     return {**counts, "bases": stats.bases, "seconds": round(seconds, 3), "output": output}
 

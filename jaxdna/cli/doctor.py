@@ -62,8 +62,9 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
     import jax
 
     from jaxdna.config import default_config, flat, override, validate
-    from jaxdna.console import make_console, results_console, table
+    from jaxdna.console import listing, make_console, results_console
     from jaxdna.data.code_store import cache_folder
+    from jaxdna.extensions import extensions
     from jaxdna.parallel.runtime import (
         compilation_cache,
         describe_devices,
@@ -84,6 +85,7 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
     settings = {name: value for name, value in os.environ.items() if name.startswith(ours)}
     seen: dict[str, Any] = {
         "versions": versions((*PACKAGES, *_MORE)),
+        "extensions": extensions(),
         "installed": _installed(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),
@@ -108,22 +110,29 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
     seen["others_can_write"] = {what: how for what, how in open_to.items() if how}
     if not arguments.json:
         console = results_console()
-        shown = ("installed", "system", "cores")
-        rows = [*seen["versions"].items(), *((key, seen[key]) for key in shown)]
+        rows = [
+            *seen["versions"].items(),
+            *((f"with {k}", v) for k, v in seen["extensions"].items()),
+        ]
+        rows += [(key, seen[key]) for key in ("installed", "system", "cores")]
         rows.append(("memory", f"{seen['memory_gib']} GiB"))
-        console.print(table("Versions and system", ("", ""), rows))
-        console.print(f"platform  {seen['platform'] or 'none'}: {reason}")
-        console.print(f"devices   {describe_devices(devices) if devices else error}")
-        console.print(f"processes {seen['processes']}")
-        console.print(f"cache     {seen['compilation_cache'] or 'off'}")
+        console.print(listing("Versions and system", rows))
+        console.print()
+        started = seen["platform"] or "none"
+        rows = [
+            ("platform", reason if reason.startswith(started) else f"{started}: {reason}"),
+            ("devices", describe_devices(devices) if devices else error),
+            ("processes", seen["processes"]),
+            ("cache", seen["compilation_cache"] or "off"),
+        ]
         if arguments.workdir:
             tried = seen["workdir"]
             said = tried["error"] or f"can be read, written and locked ({tried['seconds']:.2f} s)"
-            console.print(f"workdir   {tried['path']} {said}")
+            rows.append(("workdir", f"{tried['path']} {said}"))
         for what, how in seen["others_can_write"].items():
-            console.print(f"warning   other users can write to the folder of {what}: {how}")
-        for name, value in settings.items():
-            console.print(f"variable  {name}={value}")
+            rows.append(("warning", f"other users can write to the folder of {what}: {how}"))
+        rows += [("variable", f"{name}={value}") for name, value in settings.items()]
+        console.print(listing("What would be started", rows))
     usable = not seen.get("workdir", {}).get("error")
     if not names:
         return seen, EXIT_OK if usable else EXIT_FAULT

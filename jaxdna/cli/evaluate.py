@@ -34,14 +34,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluates; returns the parts of the summary that apply."""
     from jaxdna.api import open_run
     from jaxdna.console import results_console
-    from jaxdna.runs.display import measures_table
+    from jaxdna.runs.display import measures_table, output_tables
     from jaxdna.runs.members_table import members_tables
 
     files = {key: getattr(arguments, key) for key in _FILES if getattr(arguments, key)}
     run = open_run(arguments.workdir, arguments.overrides, member=arguments.member)
     summary = run.evaluate(arguments.strands, **files)
     if not arguments.json:
-        results_console().print(measures_table(summary))
+        results_console().print(measures_table(summary), *output_tables(summary), sep="\n")
         if "members" in summary:
             results_console().print(*members_tables(summary), sep="\n")
     return summary

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         from jaxdna.api import train
         from jaxdna.console import make_console, results_console
         from jaxdna.runs.cross_validation import folds_table
-        from jaxdna.runs.display import results
+        from jaxdna.runs.display import output_tables, results
         from jaxdna.runs.members_table import calibration_note, members_tables
         from jaxdna.runs.own_folder import own_folder
 
@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         folds = "folds" in summary
         tested = folds or any(score is not None for score in summary["test"].values())
         if tested and not arguments.json:
-            results_console().print(folds_table(summary) if folds else results(summary))
+            shown = [folds_table(summary)] if folds else [results(summary), *output_tables(summary)]
+            results_console().print(*shown, sep="\n")
         if "members" in summary and not arguments.json:
             results_console().print(*members_tables(summary), sep="\n")
             make_console().print(calibration_note(summary))

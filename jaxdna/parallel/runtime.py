@@ -125,7 +125,8 @@ def _a_device_for_each_core(config: ConfigDict) -> None:
 def why_platform(runtime: ConfigDict) -> str:
     """Returns one sentence that says which platform `start_backend` asks for, and why."""
     platform, reason = _choose_platform(runtime)
-    return f"{'left to jax' if platform == 'auto' else platform}, since {reason}"
+    chosen = "jax's own choice" if platform == "auto" else platform
+    return f"{chosen}, since {reason}"
 
 
 def _choose_platform(runtime: ConfigDict) -> tuple[str, str]:

@@ -39,6 +39,16 @@ def results(summary: dict[str, Any]) -> Table:
     return table(f"Test split{class_sizes(chance)}", columns, rows)
 
 
+def output_tables(summary: dict[str, Any]) -> list[Table]:
+    """Returns a table of the scores of each output, where there are several."""
+    each = summary.get("test_by_output")
+    if not each:
+        return []
+    scored = {k: v for k, v in KINDS[summary["task"]].scored.items() if k != "loss"}
+    rows = [[name, *(scores[key] for key in scored)] for name, scores in each.items()]
+    return [table("Each output", ["", *scored.values()], rows)]
+
+
 def class_sizes(chance: Mapping[str, Any]) -> str:
     """Returns how many examples each class has, as the end of a title; '' where it is unknown."""
     sizes = chance.get("examples", [])

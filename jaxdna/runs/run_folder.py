@@ -276,7 +276,12 @@ class RunFolder:
             raise UserError(
                 f"{self.path / _CONFIG} cannot be read ({error.strerror}); give another folder"
             ) from None
-        except (ValueError, AttributeError, UserError) as error:
+        except UserError as error:
+            raise UserError(
+                f"{self.path / _CONFIG} is damaged, or needs a package or a version of jaxdna that "
+                f"is not installed here ({error}); install it, or train into a new folder"
+            ) from None
+        except (ValueError, AttributeError) as error:
             raise UserError(
                 f"{self.path / _CONFIG} is damaged ({error}); train into a new folder"
             ) from None

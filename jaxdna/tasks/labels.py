@@ -74,8 +74,8 @@ class Multilabel(Task):
     ) -> str:
         area = "not defined" if scores["auroc"] is None else f"{scores['auroc']:.3f}"
         return (
-            f"AUROC is {area} on {chance['examples']:,} test examples, the mean over "
-            f"{self.outputs} labels (chance 0.5), and {scores['accuracy']:.1%} of the labels are "
+            f"AUROC, averaged over {self.outputs} labels, is {area} on {chance['examples']:,} test "
+            f"examples (chance 0.5), and {scores['accuracy']:.1%} of the labels are "
             f"predicted correctly (always saying the more common one: {chance['accuracy']:.1%})."
         )
 

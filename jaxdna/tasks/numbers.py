@@ -94,12 +94,12 @@ class _Numbers(Task):
     def _how_good(
         self, scores: Scores, chance: Mapping[str, Any], ceiling: Mapping[str, float | None]
     ) -> str:
-        over = f", the mean over {self.outputs} numbers," if self.outputs > 1 else ""
+        over = f", averaged over {self.outputs} numbers," if self.outputs > 1 else ""
         if scores["pearson"] is None or scores["r2"] is None:
             return f"All {chance['examples']:,} test examples are known or predicted to be alike."
         return (
-            f"Pearson's r is {scores['pearson']:.3f} on {chance['examples']:,} test examples"
-            f"{over} (chance 0), and {max(0.0, scores['r2']):.0%} of the variance is explained."
+            f"Pearson's r{over} is {scores['pearson']:.3f} on {chance['examples']:,} test examples "
+            f"(chance 0), and {max(0.0, scores['r2']):.0%} of the variance is explained."
         )
 
     def measures(self, targets: NDArray, outputs: NDArray) -> dict[str, Measure] | None:
