@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from jaxdna.config_files import run_config_file
 from jaxdna.errors import UserError, nearest
 from jaxdna.fields import parsed
-from jaxdna.member_settings import PER_MEMBER, grid_settings
+from jaxdna.member_settings import ONE_NETWORK, PER_MEMBER, grid_settings
 from jaxdna.recipe import recipe
 from jaxdna.schema import IMAGE_MODELS, IMAGE_SETS, MODELS, Field, schema
 
@@ -172,10 +172,7 @@ _SPMD_ONLY = {
     "gradient_sync.method": "auto",
     "train.accumulate": 1,
     "train.precision": "float32",
-    "members.seeds": 1,
-    "members.folds": 0,
-    "members.grid": "",
-    "mesh.member": 1,
+    **ONE_NETWORK,
 }
 
 
@@ -203,7 +200,7 @@ def _check_together(leaves: Mapping[str, Any]) -> None:
         if leaves["strategy"] != "spmd" and leaves[key] != legal:
             raise UserError(
                 f"--config.{key}={leaves[key]} needs --config.strategy=spmd; with strategy="
-                f"{leaves['strategy']} the only legal value is {legal}"
+                f"{leaves['strategy']} the only legal value is {legal if legal != '' else 'none'}"
             )
     if leaves["strategy"] == "parameter_server" and leaves["runtime.profile"]:
         raise UserError(

@@ -14,8 +14,19 @@ from jaxdna.errors import UserError, nearest
 from jaxdna.fields import parsed
 from jaxdna.schema import schema
 
+# Which part of the examples a member holds out: of those of training and validation, or of all.
+HELD_OUT = ("members.fold", "data.fold")
 # What members of one setting differ in: they repeat it, and answer together.
-REPEATS = ("train.seed", "members.fold")
+REPEATS = ("train.seed", *HELD_OUT)
+# The settings with which one network is trained.
+ONE_NETWORK: Mapping[str, Any] = {
+    "members.seeds": 1,
+    "members.folds": 0,
+    "members.fold": -1,
+    "members.grid": "",
+    "members.distil": False,
+    "mesh.member": 1,
+}
 # Settings that may differ between the members of one program: arrays there. Networks that differ in
 # another one have programs of their own.
 PER_MEMBER = tuple(

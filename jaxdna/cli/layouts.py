@@ -21,7 +21,9 @@ from jaxdna.errors import EXIT_FAULT, EXIT_OK, UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_config(parser)
-    parser.add_argument("--steps", type=int, default=20, help="SGD steps to train (default: 20)")
+    parser.add_argument(
+        "--steps", type=int, help="SGD steps to train, at most an epoch's (default: up to 20)"
+    )
     parser.add_argument("--show", action="store_true", help="draw which device holds what")
 
 
@@ -44,7 +46,9 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
     return _compare(config, arguments.steps, notes, console)
 
 
-def _compare(config: Any, steps: int, notes: Any, console: Any) -> tuple[dict[str, Any], int]:
+def _compare(
+    config: Any, steps: int | None, notes: Any, console: Any
+) -> tuple[dict[str, Any], int]:
     from jaxdna.config import differences
     from jaxdna.console import loud, table
     from jaxdna.data.batches import steps_per_epoch
@@ -54,12 +58,14 @@ def _compare(config: Any, steps: int, notes: Any, console: Any) -> tuple[dict[st
 
     devices = start_backend(config, notes)
     notes.print(f"devices  {describe_devices(devices)}")
+    asked, config = config, comparable(config)
     dataset = load_dataset(config)
     notes.print(f"data     {dataset.describe}")
-    for changes in differences(config, comparable(config)):
+    for changes in differences(asked, config):
         for change in changes:
             notes.print(f"note     for the comparison, {change}")
     most = steps_per_epoch(len(dataset.splits["train"]), config.train.batch_size)
+    steps = min(20, most) if steps is None else steps
     if not 1 <= steps <= most:
         raise UserError(
             f"--steps={steps} is not legal: it must be 1 to {most}, the steps of one epoch"

@@ -60,6 +60,7 @@ class Spec(NamedTuple):
       train_examples: examples to train on.
       targets: [train_examples, *target_shape]; None where they have not been read.
       folds: see `Dataset`.
+      fold_tasks: see `Dataset`.
       taught: see `Dataset`.
     """
 
@@ -68,6 +69,7 @@ class Spec(NamedTuple):
     train_examples: int
     targets: NDArray | None = None
     folds: Folds = ()
+    fold_tasks: Sequence[Task] = ()
     taught: bool = False
 
 
@@ -92,6 +94,7 @@ class Dataset:
         together, and which must; None for what is alone.
       folds: of each fold, for those splits that it has for itself, the numbers of its examples in
         the split of that name here; none where all members have the same examples.
+      fold_tasks: the task of each fold, where units follow from what the fold trains on.
       taught: whether the targets of the training split are answers of other networks.
       keys: uint64 [examples], a split's sequences by `sequence_keys`, as their files have them;
         None for what no file holds.
@@ -110,6 +113,7 @@ class Dataset:
     keys: Callable[[str], NDArray[np.uint64]] | None = None
     groups: Callable[[str], tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]] | None = None
     folds: Folds = ()
+    fold_tasks: Sequence[Task] = ()
     taught: bool = False
 
     @property
@@ -133,7 +137,8 @@ class Dataset:
         """What a step must know of it."""
         train = self.splits["train"]
         examples = self.most("train")
-        return Spec(self.example_shape, self.task, examples, train.y, self.folds, self.taught)
+        folds = self.folds, self.fold_tasks
+        return Spec(self.example_shape, self.task, examples, train.y, *folds, self.taught)
 
     def most(self, split: str) -> int:
         """Returns how many examples one network has of a split; of folds the largest number."""

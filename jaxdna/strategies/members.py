@@ -9,27 +9,32 @@ CPU one after the other, each with the bits of a run of its own; on accelerators
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from jaxdna.config import flat, validate
 from jaxdna.console import table
 from jaxdna.data.batches import Rows, batch_rows, steps_per_epoch
+from jaxdna.data.dataset import Spec
 from jaxdna.errors import UserError
-from jaxdna.member_settings import PER_MEMBER, REPEATS, member_settings
+from jaxdna.member_settings import HELD_OUT, PER_MEMBER, REPEATS, member_settings
 from jaxdna.models.network import summary_rows
 from jaxdna.parallel.mesh import divisors
 from jaxdna.parallel.sharding import replicated, stacked_inputs, stacked_rows
+from jaxdna.tasks.task import Task
 from jaxdna.training.feed import Shardings
 from jaxdna.training.member_progress import MemberProgress
+from jaxdna.training.optimizer import learning_rate, make_optimizer
 from jaxdna.training.program import Program
 from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
@@ -41,10 +46,28 @@ _TPU_BYTES = 2**24  # of the largest outputs of a layer, of all members at once
 
 @dataclass(frozen=True)
 class MemberProgram(Program):
-    """The step of one network for all members; see `Program`."""
+    """The step of one network for all members; see `Program`.
 
+    Attributes:
+      fold_tasks: the task of each fold, with the weights and units of what it trains on; none where
+        that of the program is that of all.
+    """
+
+    fold_tasks: tuple[Task, ...] = field(default=(), repr=False, compare=False)
     progress: ClassVar[type[Any]] = MemberProgress
     lead: ClassVar[int] = 1
+
+    @classmethod
+    def of(cls, config: ConfigDict, mesh: Mesh, spec: Spec) -> Self:
+        """Returns the program that trains on a data set; see `Program.of`."""
+        program = super().of(config, mesh, spec)
+        targets, how = spec.targets, config.train.class_weight
+        if targets is None or not (spec.fold_tasks or (spec.folds and how != "none")):
+            return program
+        tasks = spec.fold_tasks or [spec.task] * len(spec.folds)
+        each = zip(tasks, spec.folds, strict=True)
+        own = tuple(task.weighted(how, targets[fold["train"]]) for task, fold in each)
+        return replace(program, fold_tasks=own)
 
     def __post_init__(self) -> None:
         """Raises UserError where the mesh cannot split the members, or what they hold."""
@@ -86,11 +109,23 @@ class MemberProgram(Program):
         config = validate(flat(self.config) | most)
         return Program(config, self.mesh, self.example_shape, self.task, self.train_examples)
 
+    @property
+    def _fold_of(self) -> list[int]:
+        """The part that each member holds out."""
+        return [one[key] for one in self.settings for key in HELD_OUT if key in one]
+
     def own_rows(self, split: str) -> list[NDArray[np.int64]] | None:
         """Returns which examples of a split each member has for itself; None: all have all."""
         if not self.folds or split not in self.folds[0]:
             return None
-        return [self.folds[one["members.fold"]][split] for one in self.settings]
+        return [self.folds[fold][split] for fold in self._fold_of]
+
+    @cached_property
+    def _tasks(self) -> list[Task]:
+        """The task of each member."""
+        if not self.fold_tasks:
+            return [self.task] * len(self.settings)
+        return [self.fold_tasks[fold] for fold in self._fold_of]
 
     @cached_property
     def _own_steps(self) -> list[int]:
@@ -98,6 +133,11 @@ class MemberProgram(Program):
         own = self.own_rows("train")
         sizes = [len(rows) for rows in own] if own else [self.train_examples] * len(self.settings)
         return [steps_per_epoch(size, self.config.train.batch_size) for size in sizes]
+
+    @property
+    def _lengths(self) -> list[int]:
+        """The different numbers of steps that members have in an epoch."""
+        return sorted(set(self._own_steps))
 
     @cached_property
     def rounds(self) -> int:
@@ -178,22 +218,38 @@ class MemberProgram(Program):
         )
         return every(seeds)
 
+    def _own_rate(self, peak: jax.Array | None, which: jax.Array) -> optax.Schedule | None:
+        """The step size of a member whose epoch has the `which`th of all numbers of steps."""
+        if len(self._lengths) == 1:
+            return None
+        each = [learning_rate(self._one.config, steps, peak) for steps in self._lengths]
+        return lambda step: jnp.stack([jnp.asarray(rate(step)) for rate in each])[which]
+
     def pure_call(self, sync: Callable[[Gradient], Gradient]) -> Step:
         """Returns what `call_with` compiles: the call of one member, for those that go on."""
         settings = {k: jnp.array(values, jnp.float32) for k, values in self._swept.items()}
+        which = jnp.array([self._lengths.index(steps) for steps in self._own_steps])
+        units = {
+            one.name: jnp.array([getattr(task, one.name) for task in self._tasks], jnp.float32)
+            for one in fields(self.task)
+            if len({getattr(task, one.name) for task in self._tasks}) > 1
+        }
+        alone = self._one
 
         def stay(state: TrainState, batches: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
             return state, {key: jnp.zeros(batches["weight"].shape[:1]) for key in self.task.sums}
 
         def one(own: Any) -> tuple[TrainState, Metrics]:
-            state, active, batches, values = own
-            ragged = min(self._own_steps) < max(self._own_steps)
-            call = self._one.call_of_one(sync, values, skips=ragged)
+            state, active, batches, (values, which, units) = own
+            rate = self._own_rate(values.get("optimizer.learning_rate"), which)
+            rule = make_optimizer(alone.config, alone.steps_per_epoch, alone.head, values, rate)
+            task: Task = replace(self._tasks[0], **units)
+            call = alone.call_of_one(sync, rule, task, skips=len(self._lengths) > 1)
             return lax.cond(active, call, stay, state, batches)
 
         def every(states: TrainState, batches: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
             fed = {key: leaf for key, leaf in batches.items() if key != "active"}
-            return self._each(one, (states, batches["active"], fed, settings))
+            return self._each(one, (states, batches["active"], fed, (settings, which, units)))
 
         return every
 
@@ -245,7 +301,14 @@ class MemberProgram(Program):
     def begin(self, targets: NDArray) -> Progress:
         """Returns the progress of a run that begins; see `Program.begin`."""
         own: Sequence[Any] = self.own_rows("validation") or [slice(None)] * len(self.settings)
-        each = [self.stopping(targets[rows]) for rows in own]
+        each = [
+            replace(
+                self.stopping(targets[rows]),
+                chance_loss=task.chance_loss(targets[rows]),
+                chance_auroc=task.chance_auroc(targets[rows]),
+            )
+            for rows, task in zip(own, self._tasks, strict=True)
+        ]
         begun: Any = MemberProgress.begun(each, self.settings)
         return begun
 
@@ -254,8 +317,9 @@ class MemberProgram(Program):
         own: Sequence[Any] = self.own_rows("validation") or [slice(None)] * len(self.settings)
         with np.errstate(invalid="ignore"):  # one of them may be broken
             return [
-                super(MemberProgram, self).scores(targets[rows], answers[rows])
-                for rows, answers in zip(own, outputs, strict=True)
+                task.scores(targets[rows], answers[rows])
+                | {"loss": task.loss(targets[rows], answers[rows])}
+                for rows, answers, task in zip(own, outputs, self._tasks, strict=True)
             ]
 
     def keep(self, best: Params, params: Params, improved: NDArray[np.bool_]) -> Params:
@@ -282,6 +346,16 @@ class MemberProgram(Program):
         if count > shown:
             rows = [*rows[: shown - 1], ["...", ""], rows[-1]]
         yield table(f"{count} members", ("member", "settings"), rows)
+
+
+@dataclass(frozen=True)
+class CrossValidation(MemberProgram):
+    """The folds of `data.folds`, each the network that `data.fold` trains alone."""
+
+    @cached_property
+    def settings(self) -> list[dict[str, Any]]:
+        """The dotted keys that each member changes."""
+        return [{"data.fold": fold} for fold in range(self.config.data.folds)]
 
 
 def _by_member(sharding: Any) -> NamedSharding:

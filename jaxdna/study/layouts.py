@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from jaxdna.config import flat, start_seed, validate
 from jaxdna.data.dataset import Dataset
 from jaxdna.errors import UserError
-from jaxdna.member_settings import member_settings
+from jaxdna.member_settings import ONE_NETWORK, member_settings
 from jaxdna.parallel.mesh import AXES, DCN_AXES, divisors, factorisations
 from jaxdna.study.plan import program_on
 from jaxdna.training.dispatch import steps_in_calls
@@ -89,11 +89,7 @@ _COMPARABLE = {
     "optimizer.schedule": "constant",
     "optimizer.warmup_epochs": 0.0,
     "strategy": "spmd",
-    "members.seeds": 1,
-    "members.folds": 0,
-    "members.fold": -1,
-    "members.grid": "",
-    "members.distil": False,
+    **ONE_NETWORK,
     "gradient_sync.method": "auto",
     **{f"mesh.{axis}": -1 if axis == "data" else 1 for axis in AXES},
     **{f"mesh.dcn.{axis}": 1 for axis in DCN_AXES},

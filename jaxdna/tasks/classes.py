@@ -55,7 +55,7 @@ class _Classes(Task):
         return ()
 
     def _weighted(self, losses: jax.Array, targets: jax.Array) -> jax.Array:
-        if not self.class_weights:
+        if len(self.class_weights) == 0:  # or an array, where networks have weights of their own
             return losses
         return losses * jnp.array(self.class_weights, jnp.float32)[targets]
 

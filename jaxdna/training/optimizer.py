@@ -40,6 +40,7 @@ def make_optimizer(
     steps_per_epoch: int,
     head: str,
     own: Mapping[str, jax.Array] | None = None,
+    rate: optax.Schedule | None = None,
 ) -> optax.GradientTransformation:
     """Returns the update rule of `config.optimizer`.
 
@@ -54,6 +55,7 @@ def make_optimizer(
       steps_per_epoch: batches in one pass over the training split.
       head: name of the network's last layer.
       own: float32 scalars in place of some of `PER_MEMBER`.
+      rate: the step size as a function of the step; `learning_rate` if None.
     """
     own = own or {}
     values = {key: own.get(f"optimizer.{key}", value) for key, value in config.optimizer.items()}
@@ -73,7 +75,7 @@ def make_optimizer(
         directions[config.optimizer.name](),
         *(decay if "optimizer.weight_decay" in own or values["weight_decay"] else []),
         optax.scale_by_learning_rate(
-            learning_rate(config, steps_per_epoch, values["learning_rate"])
+            rate or learning_rate(config, steps_per_epoch, values["learning_rate"])
         ),
     )
 

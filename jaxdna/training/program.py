@@ -7,7 +7,7 @@ no difference.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -281,14 +281,16 @@ class Program:
     def call_of_one(
         self,
         sync: Callable[[Gradient], Gradient],
-        own: Mapping[str, jax.Array] | None = None,
+        optimizer: optax.GradientTransformation | None = None,
+        task: Task | None = None,
         skips: bool = False,
     ) -> Step:
         """Returns the call of one network.
 
         Args:
           sync: see `call_with`.
-          own: as `make_optimizer` takes it.
+          optimizer: the update rule, if not that of the config.
+          task: has the loss, if not that of the program.
           skips: whether there are batches without any weight, of which no step is taken.
         """
         parts = self.config.train.accumulate
@@ -296,8 +298,8 @@ class Program:
         def around(gradient: Gradient) -> Gradient:
             return sync(accumulate(gradient, parts, self.loops_well))
 
-        optimizer = make_optimizer(self.config, self.steps_per_epoch, self.head, own)
-        step = make_train_step(self.apply, self.task, optimizer, self.augment, around)
+        rule = optimizer or self.optimizer
+        step = make_train_step(self.apply, task or self.task, rule, self.augment, around)
         return make_train_call(skip_empty(step) if skips else step, self.loops_well)
 
     @cached_property

@@ -61,7 +61,10 @@ def train(config, devices):
 def test_seeds_folds_and_settings_are_trained_as_if_each_were_alone():
     # With 26 in a batch the folds have 9 or 10 batches: a member whose epoch is over waits.
     few = ["members.seeds=2", "members.folds=3", "train.batch_size=26", "train.steps_per_call=0"]
-    config = config_of(*SGD, GRID, *few, "mesh.member=4", "mesh.data=2")
+    # Step sizes follow from these numbers, and weights from each fold's own classes.
+    falls = ["optimizer.schedule=cosine", "optimizer.warmup_epochs=0.5", "train.epochs=3"]
+    falls += ["train.class_weight=balanced"]
+    config = config_of(*SGD, *falls, GRID, *few, "mesh.member=4", "mesh.data=2")
     members = member_settings(config)
     params, steps = train(config, 8)
     assert steps.tolist() == [18, 20, 20] * 8
