@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from jaxdna.analysis.report import MOST_LOGOS, escape, page_html, short_page, table_html
-from jaxdna.errors import UserError
+from markupsafe import Markup, escape
+
+from jaxdna.analysis.pages import page_html, short_page, table_html
+from jaxdna.analysis.report import MOST_LOGOS
+from jaxdna.errors import UserError, visible
 from jaxdna.runs.curves import curves_figure
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage.files import folder_at, picture
@@ -70,16 +73,21 @@ class Interpretation:
             if one["consensus"]
         ]
         columns = ["", "weight", "sites", "consensus", "resembles", "p"]
-        parts = [table_html(columns, rows)] if rows else []
+        parts: list[str] = [table_html(columns, rows)] if rows else []
         logos = [f"logos/filter{one['filter']}.png" for one in self.filters if one["consensus"]]
         parts.append(f'<div class="logos">{self._images(logos[:MOST_LOGOS])}</div>')
         parts.append(self._images(["mutagenesis.png"]))
-        parts.append(f"<p>All of it is in {escape(str(self.folder))}.</p>")
-        return Page(None, page_html("filters", parts))._repr_html_()
+        parts.append(f"<p>All of it is in {escape(visible(str(self.folder)))}.</p>")
+        return Page(None, _page("filters", parts))._repr_html_()
 
     def _images(self, names: list[str]) -> str:
         files = folder_at(self.folder)
         return "".join(_image(name, files.read(name)) for name in names if files.exists(name))
+
+
+def _page(title: str, parts: list[str]) -> str:
+    """A page of parts that are HTML already."""
+    return page_html("page", title, content=Markup("".join(parts)))
 
 
 def _image(name: str, png: bytes) -> str:
@@ -94,14 +102,14 @@ def run_page(folder: RunFolder) -> Page:
     """
     if folder.read_summary() and folder.files.exists(folder.report.name):
         return Page(folder.report, short_page(report_page(folder).text))
-    rows, name = folder.read_metrics(), escape(str(folder.path))
+    rows, name = folder.read_metrics(), escape(visible(str(folder.path)))
     keys = (
         [key for key, value in rows[-1].items() if isinstance(value, int | float)] if rows else []
     )
-    parts = [f"<p>{name} is not finished: {len(rows)} epochs are done.</p>"]
+    parts: list[str] = [f"<p>{name} is not finished: {len(rows)} epochs are done.</p>"]
     if rows:
         parts.append(table_html(keys, [[row.get(key) for key in keys] for row in rows[-5:]]))
-    return Page(None, page_html(folder.path.name, parts), _SHORT)
+    return Page(None, _page(folder.path.name, parts), _SHORT)
 
 
 def report_page(folder: RunFolder) -> Page:

@@ -53,7 +53,7 @@ class FilterMotif:
     output: str = ""
 
     def _repr_html_(self) -> str:
-        from jaxdna.analysis.report import logo_card
+        from jaxdna.analysis.pages import logo_card
 
         return f'<div style="max-width:26rem">{logo_card(self)}</div>'
 

@@ -10,7 +10,8 @@ from jaxdna.analysis.attribution_logos import Telling
 from jaxdna.analysis.filters import FilterMotif, filter_motifs
 from jaxdna.analysis.logos import logo_figure
 from jaxdna.analysis.motif_match import likely
-from jaxdna.analysis.report import MOST_LOGOS, ReportData, report_html, with_attributions
+from jaxdna.analysis.pages import with_attributions
+from jaxdna.analysis.report import MOST_LOGOS, ReportData, report_html
 from jaxdna.analysis.report_figures import svg
 from jaxdna.analysis.windows import find_windows
 from jaxdna.data.motifs import LIBRARY, library

@@ -12,7 +12,7 @@ from matplotlib.path import Path
 from jaxdna.analysis.attributed import Attributed
 from jaxdna.analysis.attribution_files import FORMS, Source, form_of
 from jaxdna.analysis.attribution_logos import MOST_DRAWN, Telling
-from jaxdna.analysis.report import _section, with_attributions
+from jaxdna.analysis.pages import with_attributions
 from jaxdna.analysis.report_figures import svg
 from jaxdna.data.intervals import Windows
 from jaxdna.errors import UserError
@@ -117,13 +117,13 @@ def test_the_report_has_the_section_once():
     telling.add(scored(3, ("a<b",)))
     drawn = svg(telling.figure(), "attributions")
     ElementTree.fromstring(drawn)
-    sections = [_section(title, "<p>x</p>") for title in ("Curves", "Data")]
+    sections = [f"<section><h2>{title}</h2>x</section>\n" for title in ("Curves", "Data")]
     page = "".join(sections)
     once = with_attributions(page, drawn, "ism", "a<b")
     twice = with_attributions(once, drawn, "saliency", "a<b")
     assert len(re.findall("What each base adds", twice)) == 1
     assert "by saliency" in twice and "by ism" not in twice and "a&lt;b" in twice
-    assert twice.startswith(sections[0]) and twice.endswith(f"</section>{sections[1]}")
+    assert twice.startswith(sections[0]) and twice.endswith(f"</section>\n{sections[1]}")
     assert with_attributions("<p>another page</p>", drawn, "ism", "x") == "<p>another page</p>"
 
 

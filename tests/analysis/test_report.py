@@ -7,7 +7,7 @@ import pytest
 
 from jaxdna.analysis.filters import FilterMotif
 from jaxdna.analysis.motif_match import match_motif
-from jaxdna.analysis.report import _logos
+from jaxdna.analysis.pages import logo_card, page_html, table_html
 from jaxdna.analysis.report_figures import scatter_svgs
 from jaxdna.data.motifs import Motif, presets
 from jaxdna.tasks.numbers import Regression
@@ -19,10 +19,28 @@ def test_a_known_motif_is_named_where_the_match_is_no_chance(name, known):
     noise = np.random.default_rng(1).dirichlet([1.0] * 4, 10)
     motif = presets()[name] if known else Motif(name, "x", noise)
     hits = match_motif(motif, library)
-    page = _logos([FilterMotif(3, 1.0, 1.0, 50, motif, motif, hits)], "few & small")
+    page = logo_card(FilterMotif(3, 1.0, 1.0, 50, motif, motif, hits))
     assert (f"resembles {hits[0].target}" in page) == known
     assert ("resembles none of the known motifs" in page) != known
-    assert "few &amp; small" in page
+
+
+def test_what_a_user_named_is_shown_as_it_is():
+    """Never as HTML, nor as what a terminal or a browser obeys."""
+    named = "<b>\x1b[31m\u202e&"
+    for page in (page_html("page", named, content=""), table_html([named], [[named]])):
+        assert "&lt;b&gt;\\x1b[31m\\u202e&amp;" in page and "<b>" not in page
+
+
+def test_a_table_writes_numbers_as_people_read_them():
+    table = table_html(["", "n"], [["a", 1234567], ["b", 0.123456], ["c", None], ["d", True]])
+    for cell in (
+        '<td class="n">1,234,567</td>',
+        '<td class="n">0.1235</td>',
+        "<td>-</td>",
+        "<td>True</td>",
+    ):
+        assert cell in table
+    assert "<thead>" not in table_html(["", ""], [["a", 1]])
 
 
 def test_names_of_targets_are_drawn_as_they_are():
