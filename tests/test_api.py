@@ -33,7 +33,6 @@ SMALL = [
     "data.validation_examples=500",
     "data.test_examples=500",
     "train.epochs=8",
-    "runtime.compilation_cache=off",
 ]
 
 

@@ -320,7 +320,6 @@ def worked_config(data, **changes):
     config.data.length, config.data.train_examples = 60, 1200
     config.data.validation_examples = config.data.test_examples = 200
     config.optimizer.learning_rate, config.train.epochs = 0.02, 4
-    config.runtime.compilation_cache = "off"
     return validate(flat(config) | changes)
 
 

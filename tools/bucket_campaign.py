@@ -43,7 +43,7 @@ LEGAL = {0, 1, 2, 70, 77, 78, 134, -signal.SIGKILL, -signal.SIGABRT}
 
 def begin(store: ObjectStore, name: str, processes: int, logs: Path) -> list[Job]:
     """Starts the processes of a run."""
-    port, caches = free_port(), {"JAX_COMPILATION_CACHE_DIR": str(logs / "compiled")}
+    port, cache = free_port(), f"--config.runtime.compilation_cache={logs / 'compiled'}"
     several = [
         f"--config.cluster.coordinator=127.0.0.1:{port}",
         f"--config.cluster.processes={processes}",
@@ -51,10 +51,10 @@ def begin(store: ObjectStore, name: str, processes: int, logs: Path) -> list[Job
     ]
     return [
         Job(
-            ["train", *SETTINGS, f"--workdir={store.scheme}://bkt/{name}"]
+            ["train", *SETTINGS, cache, f"--workdir={store.scheme}://bkt/{name}"]
             + ([*several, f"--config.cluster.process_id={i}"] if processes > 1 else []),
             logs / f"{name}-{i}.txt",
-            store.environment | caches | {"WATCH_SECONDS": "6"},
+            store.environment | {"WATCH_SECONDS": "6"},
         )
         for i in range(processes)
     ]

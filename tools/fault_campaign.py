@@ -178,9 +178,9 @@ class _Place:
     def job(
         self, run: Path, name: str, flags: Sequence[str], environment: Mapping[str, str]
     ) -> Job:
-        caches = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")}
-        command = ["train", *CONFIG, f"--workdir={run}", *flags]
-        return Job(command, self.folder / f"{name}.log", caches | environment)
+        cache = f"--config.runtime.compilation_cache={self.folder / 'compiled'}"
+        command = ["train", *CONFIG, cache, f"--workdir={run}", *flags]
+        return Job(command, self.folder / f"{name}.log", environment)
 
     def start(self, scene: Scene, kind: Kind) -> tuple[list[int], str]:
         """Starts the processes of a run, hurts them, and returns their exit codes and output."""

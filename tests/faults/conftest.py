@@ -28,7 +28,7 @@ SHORT = [
     "--config.runtime.platform=cpu",
 ]
 # Compiling takes a second or more then.
-NO_CACHE = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+NO_CACHE = "--config.runtime.compilation_cache=off"
 
 
 # libtpu, in tests that ran before, lets this process and all that it starts ignore SIGHUP; so does
@@ -49,7 +49,7 @@ def afresh(*arguments: str) -> list[str]:
 
 @dataclass
 class Runner:
-    """Starts commands whose compiled programs are shared by all tests.
+    """Starts commands.
 
     Attributes:
       folder: of their logs.
@@ -58,11 +58,6 @@ class Runner:
 
     folder: Path
     jobs: ExitStack = field(default_factory=ExitStack)
-
-    @property
-    def caches(self) -> dict[str, str]:
-        """The variable that names the folder of compiled programs."""
-        return {"JAX_COMPILATION_CACHE_DIR": str(self.folder.parent / "compiled")}
 
     def start(
         self,
@@ -73,7 +68,7 @@ class Runner:
         """Starts `jaxdna ARGUMENTS` in the background."""
         self.folder.mkdir(exist_ok=True)
         log = self.folder / f"log-{len(list(self.folder.iterdir()))}.txt"
-        job = Job([*map(str, arguments)], log, self.caches | (environment or {}), folder)
+        job = Job([*map(str, arguments)], log, environment or {}, folder)
         return self.jobs.enter_context(job)
 
     def train(

@@ -25,11 +25,10 @@ def launched(runner, workdir, *flags):
 
     What is left of it is killed in the end.
     """
-    caches = {"JAX_COMPILATION_CACHE_DIR": str(runner.folder.parent / "compiled")}
     launcher = psutil.Popen(
         afresh("launch", "--processes=2", *flags, "--", "train", *SHORT, *LONG,
                f"--workdir={workdir}"),
-        stderr=subprocess.PIPE, text=True, process_group=0, env=os.environ | caches,
+        stderr=subprocess.PIPE, text=True, process_group=0,
     )  # fmt: skip
     try:
         yield launcher

@@ -110,7 +110,7 @@ def test_fault_02_a_stop_while_several_processes_compile_or_evaluate_is_saved(ru
     def evaluated(job):
         return job.output.count("\nepoch ")
 
-    jobs = pair(runner, workdir, *more, environment=NO_CACHE)
+    jobs = pair(runner, workdir, *more, NO_CACHE)
     # metrics.jsonl is the last thing written before compiling, TensorBoard's files the first after.
     assert jobs[0].until(lambda _: (workdir / "metrics.jsonl").exists())
     jobs[1].send(signal.SIGTERM)

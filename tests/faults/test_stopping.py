@@ -194,7 +194,7 @@ def test_fault_02_before_training_there_is_nothing_to_save_and_the_end_is_at_onc
     many = ["--config.data.train_examples=200000"] if phase == "start" else []
     # metrics.jsonl is the last thing that is written before compiling, which takes a second.
     sign = {"start": ".lock", "compile": "metrics.jsonl"}[phase]
-    with runner.train(workdir, *many, environment=NO_CACHE) as job:
+    with runner.train(workdir, *many, NO_CACHE) as job:
         assert job.until(lambda _: (workdir / sign).exists())
         time.sleep(0.1)
         job.send(signal.SIGTERM)

@@ -115,7 +115,7 @@ def relative(jaxdna, simulated, tmp_path_factory):
         "--config.data.positives=sim/positives.fa",
         "--config.data.negatives=sim/negatives.fa", "--config.data.split_table=sim/labels.tsv",
         *TRAIN, "--config.train.epochs=1", f"--config.runtime.data_cache={folder}/cache",
-        "--config.runtime.compilation_cache=off", "--workdir=run", cwd=folder,
+        "--workdir=run", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder
@@ -161,8 +161,8 @@ def test_two_files_of_twenty_sequences_train_and_a_second_try_has_a_name_of_its_
         texts = ["".join(rng.choice(list("ACGT"), size)) for size in range(30, 40)]
         records = (f">{name}{i}\n{site}{text[len(site) :]}\n" for i, text in enumerate(texts))
         Path(name).write_text("".join(records))
-    off = ["--config.runtime.compilation_cache=off", f"--config.runtime.data_cache={tmp_path}/c"]
-    command = ["train", "--positives=a.fa", "--negatives=b.fa", "--config.train.epochs=3", *off]
+    cache = f"--config.runtime.data_cache={tmp_path}/c"
+    command = ["train", "--positives=a.fa", "--negatives=b.fa", "--config.train.epochs=3", cache]
     command += ["--config.train.batch_size=32"]
     command += ["--config.data.reverse_complement=false", "--config.data.test_fraction=0.1"]
 
@@ -188,5 +188,5 @@ def test_two_files_of_twenty_sequences_train_and_a_second_try_has_a_name_of_its_
     summary = json.loads(Path(folder, "summary.json").read_text())
     assert set(summary["test"].values()) == {None} and "loss" in summary["test"]
     assert "what the filters look for" in Path(folder, "report.html").read_text().lower()
-    assert main(["evaluate", f"--workdir={folder}", off[0]]) == 2
+    assert main(["evaluate", f"--workdir={folder}"]) == 2
     assert "runs/fasta-3 has no test split; give labelled files" in capsys.readouterr().err

@@ -18,7 +18,7 @@ def test_handwritten_digits_reach_97_percent(jaxdna, prepared, tmp_path):
     arguments = [
         "--config=configs/mnist.py", f"--config.data.data_dir={prepared}",
         "--config.train.epochs=5", "--config.optimizer.learning_rate=2e-3",
-        "--config.runtime.compilation_cache=off", f"--workdir={tmp_path}/run", "--json",
+        f"--workdir={tmp_path}/run", "--json",
     ]  # fmt: skip
     done = jaxdna("train", *arguments)
     assert done.returncode == 0, done.stderr

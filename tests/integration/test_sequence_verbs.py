@@ -25,7 +25,6 @@ from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.motifs import read_motifs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-OFF = "--config.runtime.compilation_cache=off"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def trained(jaxdna, tmp_path_factory):
         f"--config.data.positives={folder}/sim/positives.fa",
         f"--config.data.negatives={folder}/sim/negatives.fa",
         f"--config.data.split_table={folder}/sim/labels.tsv", "--config.data.lengths=pad",
-        "--config.train.epochs=8", OFF, f"--config.runtime.data_cache={folder}/cache",
+        "--config.train.epochs=8", f"--config.runtime.data_cache={folder}/cache",
         f"--workdir={folder}/run", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -57,7 +56,7 @@ def call(trained, capsys):
     """Runs a verb on the run; returns stdout, or the last line of stderr for another exit code."""
 
     def run(verb, *flags, code=0):
-        done = main([verb, f"--workdir={trained[0]}/run", *map(str, flags), OFF])
+        done = main([verb, f"--workdir={trained[0]}/run", *map(str, flags)])
         out, err = capsys.readouterr()
         assert done == code, err
         assert "Traceback" not in err
@@ -170,7 +169,7 @@ def test_windows_shorter_than_a_padded_training_have_a_note(trained, tmp_path, c
     (tmp_path / "x.fa").write_text(f">x\n{'ACGTTGCA' * 30}\n")
     said = {}
     for bases in (60, 100):
-        flags = [f"--workdir={trained[0]}/run", f"--sequences={tmp_path}/x.fa", OFF]
+        flags = [f"--workdir={trained[0]}/run", f"--sequences={tmp_path}/x.fa"]
         assert main(["predict", *flags, f"--window={bases}"]) == 0
         said[bases] = "scored without padding" in capsys.readouterr().err
     assert said == {60: True, 100: False}
@@ -212,7 +211,7 @@ def test_a_vcf_without_a_variant_gives_a_table_without_a_row(trained, tmp_path, 
     (tmp_path / "g.fa").write_text(f">chr1\n{'ACGT' * 100}\n")
     (tmp_path / "x.vcf").write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n")
     files = f"--variants={tmp_path}/x.vcf", f"--genome={tmp_path}/g.fa"
-    assert main(["predict", f"--workdir={trained[0]}/run", *files, OFF]) == 0
+    assert main(["predict", f"--workdir={trained[0]}/run", *files]) == 0
     text, said = capsys.readouterr()
     assert text.startswith("chromosome\t") and text.count("\n") == 1
     assert "bases are centred on the middle of REF" in said
@@ -439,7 +438,7 @@ def test_padding_in_the_test_split_is_not_mutated(tmp_path, jaxdna):
     jaxdna(
         "train", "--config=configs/fasta.py:small", f"--workdir={tmp_path}/run",
         f"--config.data.positives={tmp_path}/p.fa", f"--config.data.negatives={tmp_path}/n.fa",
-        "--config.data.lengths=pad", "--config.train.epochs=1", "--config.train.batch_size=8", OFF,
+        "--config.data.lengths=pad", "--config.train.epochs=1", "--config.train.batch_size=8",
         f"--config.runtime.data_cache={tmp_path}/cache",
     )  # fmt: skip
     jaxdna("interpret", f"--workdir={tmp_path}/run", f"--output={tmp_path}/out", "--mutate=4")

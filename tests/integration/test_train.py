@@ -23,7 +23,6 @@ SMALL = [
     "--config.data.train_examples=2000",
     "--config.data.validation_examples=500",
     "--config.data.test_examples=500",
-    "--config.runtime.compilation_cache=off",
 ]
 
 

@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY
 
 SMALL = [
     "data.synthetic=true", "data.train_examples=64", "data.test_examples=16", "train.epochs=1",
-    "model.filters=4,4", "model.dense=8", "train.batch_size=32", "runtime.compilation_cache=off",
+    "model.filters=4,4", "model.dense=8", "train.batch_size=32",
 ]  # fmt: skip
 
 
@@ -83,7 +83,6 @@ small = sys.argv[1].split()
 images = jaxdna.train(jaxdna.load_config("cifar10", small), "images", quiet=True)
 odd = ["data.length=60", "data.train_examples=165", "data.validation_examples=16"]
 odd += ["data.test_examples=16", "train.epochs=1", "train.batch_size=33"]
-odd += ["runtime.compilation_cache=off"]
 motif = jaxdna.train(jaxdna.load_config("tal1", odd), "motif", quiet=True)
 print(images.summary["devices"] > 1, motif.summary["devices"])
 """

@@ -45,7 +45,7 @@ SMALL = ["data.length=60", "data.train_examples=200", "train.batch_size=32"]  # 
 
 
 def built(kind, *overrides):
-    config = load_config("configs/tal1.py", [*overrides, "runtime.compilation_cache=off"])
+    config = load_config("configs/tal1.py", overrides)
     dataset = load_dataset(config)
     mesh = make_mesh(config, jax.devices()[:1])
     size = len(dataset.splits["train"])

@@ -32,7 +32,6 @@ SMALL = [
     "--config.data.train_examples=512",
     "--config.data.validation_examples=64",
     "--config.data.test_examples=64",
-    "--config.runtime.compilation_cache=off",
     "--repeats=2",
 ]
 

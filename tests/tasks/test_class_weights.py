@@ -159,7 +159,7 @@ def test_validation_is_weighted_as_training_is_and_the_test_is_not(tmp_path, cap
     rows = ["".join(rng.choice(list("ACGT"), 40)) + f"\t{int(i % 10 == 0)}\n" for i in range(600)]
     (tmp_path / "t.tsv").write_text("".join(rows))
     settings = [f"data.table={tmp_path}/t.tsv", f"runtime.data_cache={tmp_path}/cache"]
-    settings += ["runtime.compilation_cache=off", "train.epochs=1", "optimizer.learning_rate=1e-9"]
+    settings += ["train.epochs=1", "optimizer.learning_rate=1e-9"]
     found = {}
     for way in ("none", "balanced"):
         folder = tmp_path / way
