@@ -96,6 +96,38 @@ def load_files(config: ConfigDict) -> Dataset:
     )
 
 
+def in_test_folds(dataset: Dataset, config: ConfigDict) -> Dataset:
+    """Returns the data set of all folds of `data.folds` at once.
+
+    Each split of it is all examples, and its `folds` say which of them are whose: in the order of
+    the fold's own data set, which `data.fold` makes.
+
+    Args:
+      dataset: that of one fold.
+      config: without `data.fold`.
+
+    Raises:
+      UserError: as `load_files`.
+    """
+    labelled = read_labelled(config)
+    together = _together(labelled.groups, _relations(labelled, _same(labelled), config.data))
+    folds = []
+    for fold in range(config.data.folds):
+        own = config.copy_and_resolve_references()
+        own.data.fold = fold
+        folds.append(_split_rows(labelled, own, together)[0])
+    whole = _split(labelled, np.arange(len(labelled)))
+    return Dataset(
+        dict.fromkeys(SPLITS, whole),
+        task=dataset.task,
+        describe=f"{dataset.describe}; {len(folds)} folds at once, each the test of one network",
+        inputs=dataset.inputs,
+        notes=labelled.notes,
+        folds=folds,
+        fold_tasks=[labelled.targets.task(rows["train"], labelled.given) for rows in folds],
+    )
+
+
 def _strata(labelled: Labelled) -> NDArray[np.integer]:
     """Returns what splits should have in proportion: the classes, or where there are none zeros."""
     classes = labelled.targets.classes

@@ -1,17 +1,26 @@
-"""k-fold cross-validation: one ordinary run per fold, then the scores of each and of all pooled."""
+"""k-fold cross-validation: all folds in one program, a run folder of each, and pooled scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from rich.table import Table
 
 from jaxdna.config import flat, validate
 from jaxdna.console import table
+from jaxdna.data.batches import steps_per_epoch
+from jaxdna.errors import NotFiniteError
+from jaxdna.member_settings import member_settings
+from jaxdna.runs.curves import TensorBoard
+from jaxdna.runs.loop import Run
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage.places import Place
+from jaxdna.strategies.prepare import Prepared
 from jaxdna.tasks.kinds import KINDS, task_of
+from jaxdna.training.checkpoint import Checkpoints
+from jaxdna.training.positions import name_of
 
 TrainOne = Callable[[ConfigDict, RunFolder], dict[str, Any]]
 
@@ -21,7 +30,69 @@ def fold_folder(workdir: Place, fold: int) -> RunFolder:
     return RunFolder(workdir / f"fold{fold}", workdir)
 
 
-def cross_validate(config: ConfigDict, whole: RunFolder, train_one: TrainOne) -> dict[str, Any]:
+def fold_config(config: ConfigDict, fold: int) -> ConfigDict:
+    """Returns what trains one fold alone."""
+    return validate(flat(config) | {"data.fold": fold})
+
+
+def at_once(config: ConfigDict) -> bool:
+    """Whether the folds can be the members of one program; else each is trained by itself."""
+    several = bool(member_settings(config) or config.members.grid)
+    return config.strategy == "spmd" and config.gradient_sync.method == "auto" and not several
+
+
+def deal(run: Run, prepared: Prepared, whole: RunFolder, folds: Sequence[int]) -> None:
+    """Gives folds that were trained at once the run folders that they would have left alone.
+
+    What is missing there follows from the checkpoint, by the same command as for one fold: the
+    scores of its test split, the report and the summary.
+
+    Args:
+      run: trained by `strategies.members.CrossValidation`.
+      prepared: its data and functions.
+      whole: has a folder for each fold.
+      folds: which are not finished.
+
+    Raises:
+      NotFiniteError: the loss of one of them is not finite.
+    """
+    config = prepared.program.config
+    progress: Any = run.progress
+    seconds = {name: value / config.data.folds for name, value in run.watch.read().items()}
+    for fold in folds:
+        if why := progress.broken[fold]:
+            raise NotFiniteError(
+                f"fold {fold}: {why}; try a smaller --config.optimizer.learning_rate in another "
+                "folder"
+            )
+        own, settings = progress.members[fold], fold_config(config, fold)
+        folder = fold_folder(whole.path, fold)
+        if folder.files.exists(f"checkpoints/{name_of((own.epoch, 0))}"):
+            continue  # killed before its summary was written
+        examples = len(prepared.dataset.folds[fold]["train"])
+        steps = steps_per_epoch(examples, config.train.batch_size)
+        own.seconds = seconds  # what it took alone is not known: an equal share
+        own.rows = [
+            row | {"step": row["epoch"] * steps, "seconds": row["seconds"] / config.data.folds}
+            for row in own.rows
+        ]
+        state, best = jax.tree.map(lambda leaf, i=fold: leaf[i], (run.state, run.best))
+        with folder.locked(print):
+            folder.open(settings)
+            checkpoints = Checkpoints(folder.files, config.checkpoint.keep)
+            checkpoints.save(state, best, own)
+            board = TensorBoard(folder.files, 1, flat(settings))
+            for row in own.rows:
+                board.write(row)
+            checkpoints.wait()
+
+
+def cross_validate(
+    config: ConfigDict,
+    whole: RunFolder,
+    train_one: TrainOne,
+    train_all: Callable[[ConfigDict, RunFolder], None],
+) -> dict[str, Any]:
     """Trains every fold and pools the predictions of the folds that were held out.
 
     Args:
@@ -29,6 +100,7 @@ def cross_validate(config: ConfigDict, whole: RunFolder, train_one: TrainOne) ->
       whole: gets config.json, one folder per fold, test.tsv (the pooled predictions, in the order
         of the folds) and summary.json.
       train_one: trains one configuration in one run folder, or finds it finished there.
+      train_all: trains at once what is not finished, where `at_once` says that it can.
 
     Returns:
       `folds` (the scores of each, with its size), `mean` and `sd` over the folds, and `test`, the
@@ -36,11 +108,13 @@ def cross_validate(config: ConfigDict, whole: RunFolder, train_one: TrainOne) ->
     """
     whole.open(config)
     whole.drop_summary()
+    if at_once(config):
+        train_all(config, whole)
     rows: list[dict[str, Any]] = []
     tasks, parts = [], []
     for fold in range(config.data.folds):
         folder = fold_folder(whole.path, fold)
-        summary = train_one(validate(flat(config) | {"data.fold": fold}), folder)
+        summary = train_one(fold_config(config, fold), folder)
         tasks.append(task_of(folder.read_data() or {}))
         parts.append(folder.read_test(tasks[-1]))
         rows.append({"fold": fold, "examples": len(parts[-1][0]), **summary["test"]})

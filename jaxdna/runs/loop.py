@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -84,13 +84,46 @@ def train(
       StorageError: something cannot be written.
       Preempted: a signal came, and the state is saved.
     """
+    with _begun(prepared, folder, guard, console) as (run, checkpoints):
+        speed = _train(run, prepared, folder, checkpoints, guard, console)
+        guard.enter("evaluation")
+        summary = _summarise(run, prepared, folder, guard) | speed
+        with guard.undivided(code):
+            folder.write_summary(summary)
+        for note in prepared.program.task.notes():
+            console.print(f"note     {note}")
+    best = run.progress.chosen(prepared.program.gather(run.best))
+    if folder.writes:
+        try:
+            _draw_curves(folder, prepared, run.progress)
+            if motif := draw(folder, prepared, best, summary):
+                summary["motif"] = motif
+                folder.write_summary(summary)
+        except Exception as error:  # the run is finished, whatever becomes of its pictures
+            loud(console)(f"the report could not be drawn ({error}); the run itself is finished")
+        folder.check_kept()
+    return summary
+
+
+def fit(prepared: Prepared, folder: RunFolder, guard: Guard, console: Console) -> Run:
+    """Trains to the end, or on from the newest checkpoint; arguments and errors as of `train`."""
+    with _begun(prepared, folder, guard, console) as (run, checkpoints):
+        _train(run, prepared, folder, checkpoints, guard, console)
+    return run
+
+
+@contextmanager
+def _begun(
+    prepared: Prepared, folder: RunFolder, guard: Guard, console: Console
+) -> Iterator[tuple[Run, Checkpoints]]:
+    """Begins or resumes; a signal that comes inside ends the run with its state saved."""
     keep = prepared.program.config.checkpoint.keep
     checkpoints = Checkpoints(folder.files, keep, prepared.program.progress)
     try:
         run = _begin(prepared, checkpoints, console)
         folder.write_metrics(run.progress.rows)
         try:
-            summary = _train(run, prepared, folder, checkpoints, guard, console, code)
+            yield run, checkpoints
         except StopRequested as stop:
             guard.enter("save")
             _check_parameters(run, prepared.program)
@@ -103,17 +136,6 @@ def train(
             ) from None
     except OSError as error:
         raise folder.files.failure("a file of the run", error) from error
-    best = run.progress.chosen(prepared.program.gather(run.best))
-    if folder.writes:
-        try:
-            _draw_curves(folder, prepared, run.progress)
-            if motif := draw(folder, prepared, best, summary):
-                summary["motif"] = motif
-                folder.write_summary(summary)
-        except Exception as error:  # the run is finished, whatever becomes of its pictures
-            loud(console)(f"the report could not be drawn ({error}); the run itself is finished")
-        folder.check_kept()
-    return summary
 
 
 def _draw_curves(folder: RunFolder, prepared: Prepared, progress: Progress) -> None:
@@ -129,11 +151,14 @@ def _train(
     checkpoints: Checkpoints,
     guard: Guard,
     console: Console,
-    code: int,
 ) -> dict[str, Any]:
-    """Trains all epochs that are left and writes what a finished run leaves."""
+    """Trains all epochs that are left; returns how fast, as `speed_of` has it."""
     program, splits, progress = prepared.program, prepared.dataset.splits, run.progress
-    config = program.config
+    config, speed = program.config, speed_of(prepared.program)
+    sizes = config.train.batch_size, program.train_examples
+    seen, seconds = progress.seen(*sizes), run.watch.seconds["train"]
+    if progress.epoch >= config.train.epochs or progress.stop:
+        return speed(seen, seconds)
     guard.enter("compile")
     feed = program.feed(splits["train"])
     evaluator = Evaluator(program, splits["validation"], "validation")
@@ -144,10 +169,8 @@ def _train(
 
     profiler = Profiler(program, folder.files, folder.writes, console.print)
     board = TensorBoard(folder.files, progress.epoch + 1, flat(config), folder.writes)
-    speed, rate = speed_of(program), learning_rate(config, program.steps_per_epoch)
+    rate = learning_rate(config, program.steps_per_epoch)
     epochs = progress_line("epoch", config.train.epochs, progress.epoch, lasting=True)
-    sizes = config.train.batch_size, program.train_examples
-    seen, seconds = progress.seen(*sizes), run.watch.seconds["train"]
     with closing(program), closing(profiler), epochs as line:
         while progress.epoch < config.train.epochs and not progress.stop:
             start = time.perf_counter()
@@ -174,16 +197,7 @@ def _train(
     guard.enter("save")
     with run.watch.on("checkpoint"):
         checkpoints.wait()
-
-    guard.enter("evaluation")
-    summary = _summarise(run, prepared, folder, guard)
-    trained = progress.seen(*sizes) - seen
-    summary |= speed(trained, run.watch.seconds["train"] - seconds)
-    with guard.undivided(code):
-        folder.write_summary(summary)
-    for note in program.task.notes():
-        console.print(f"note     {note}")
-    return summary
+    return speed(progress.seen(*sizes) - seen, run.watch.seconds["train"] - seconds)
 
 
 def _begin(prepared: Prepared, checkpoints: Checkpoints, console: Console) -> Run:
@@ -197,7 +211,9 @@ def _begin(prepared: Prepared, checkpoints: Checkpoints, console: Console) -> Ru
     state, best, progress = restored
     progress.resettle(program.config.train.early_stopping.to_dict())
     within = f", step {progress.epoch_step} of the next" if progress.epoch_step else ""
-    console.print(f"resuming after epoch {progress.epoch}{within}")
+    ended = progress.epoch >= program.config.train.epochs or progress.stop
+    said = "nothing is left to train" if ended else "resuming"
+    console.print(f"{said} after epoch {progress.epoch}{within}")
     return Run(state, best, progress, Stopwatch(progress.seconds))
 
 

@@ -68,7 +68,7 @@ def data_record(dataset: Dataset) -> dict[str, Any]:
         "describe": dataset.describe,
         "example_shape": list(dataset.example_shape),
         "task": dataset.task.record(),
-        "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "splits": {name: dataset.most(name) for name in dataset.splits},
         "inputs": [
             source._asdict() | {"absolute": str(input_place(source.path).absolute())}
             for source in dataset.inputs

@@ -11,16 +11,23 @@ from rich.console import Console
 
 from jaxdna.console import loud
 from jaxdna.data.dataset import Dataset
+from jaxdna.data.labelled_files import in_test_folds
 from jaxdna.errors import EXIT_OK, EXIT_PREEMPTED, Preempted, UserError
 from jaxdna.parallel.cluster import is_primary, reached_stop
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.parallel.peers import one_fate
 from jaxdna.parallel.runtime import join_others, start_backend
 from jaxdna.runs.common_folder import check_common
-from jaxdna.runs.cross_validation import TrainOne, cross_validate
+from jaxdna.runs.cross_validation import (
+    TrainOne,
+    cross_validate,
+    deal,
+    fold_config,
+    fold_folder,
+)
 from jaxdna.runs.grid_groups import grid_groups, train_groups
 from jaxdna.runs.guard import Guard
-from jaxdna.runs.loop import Draw, train
+from jaxdna.runs.loop import Draw, fit, train
 from jaxdna.runs.profile import traced_steps
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.student import student_config, student_folder, taught_by
@@ -51,7 +58,8 @@ def train_in(
     if config.data.get("folds") and config.data.fold == -1:
         said = f"--config.data.folds={config.data.folds} trains the folds"
         alone = "--config.data.fold=0 and so on, one run for each"
-        return _train_parts(config, workdir, guard, console, draw, cross_validate, said, alone)
+        folds = partial(cross_validate, train_all=partial(_train_folds, guard, console))
+        return _train_parts(config, workdir, guard, console, draw, folds, said, alone)
     if groups := grid_groups(config):
         said = f"--config.members.grid={config.members.grid} trains networks that differ in size"
         whole = partial(train_groups, groups)
@@ -104,6 +112,40 @@ def _train_parts(
         return summary
 
 
+def _train_folds(guard: Guard, console: Console, config: ConfigDict, whole: RunFolder) -> None:
+    """Trains the folds of a cross-validation at once, unless all of them are finished."""
+    folds = [
+        fold
+        for fold in range(config.data.folds)
+        if not _finished(fold_config(config, fold), fold_folder(whole.path, fold))[0]
+    ]
+    if not folds:
+        return
+    from jaxdna.strategies.members import CrossValidation
+
+    guard.enter("start")
+    change = partial(in_test_folds, config=config)
+    prepared = prepare(config, console, change=change, kind=CrossValidation)
+    show(prepared, console)
+    traced_steps(prepared.program)
+    whole.check_data(prepared.dataset)
+    whole.record_data(prepared.dataset)
+    deal(fit(prepared, whole, guard, console), prepared, whole, folds)
+
+
+def _finished(config: ConfigDict, folder: RunFolder) -> tuple[dict[str, Any] | None, list[str]]:
+    """The summary of a run that has nothing left to train, and what has changed since it began.
+
+    A change of layout or of the runtime does not undo what is done; a longer schedule does.
+
+    Raises:
+      UserError: the folder holds another run.
+    """
+    changes = folder.check(config)
+    longer = any(line.startswith(("train.", "optimizer.")) for line in changes)
+    return None if longer else folder.read_summary(), changes
+
+
 def _train_one(
     config: ConfigDict, folder: RunFolder, guard: Guard, console: Console, draw: Draw, code: int
 ) -> dict[str, Any]:
@@ -144,17 +186,14 @@ def _train_program(
     """
     config = folder.settle(config)
     try:
-        changes = folder.check(config)
+        summary, changes = _finished(config, folder)
     except UserError:
         with one_fate():  # of several processes this may be the only one: then all say what differs
             join_others(config, console)
             raise
     for change in changes:
         console.print(f"note     changed since this run began: {change}")
-    summary = folder.read_summary()
-    # A change of layout or of the runtime does not undo what is done; a longer schedule does.
-    longer = [line for line in changes if line.startswith(("train.", "optimizer."))]
-    if summary is not None and not longer:
+    if summary is not None:
         console.print(
             f"{folder.path} holds a finished run: nothing to train (to train again, give another "
             "--workdir)"

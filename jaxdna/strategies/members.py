@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from jaxdna.config import flat, validate
+from jaxdna.config import flat, start_seed, validate
 from jaxdna.console import table
 from jaxdna.data.batches import Rows, batch_rows, steps_per_epoch
 from jaxdna.data.dataset import Spec
@@ -355,7 +355,8 @@ class CrossValidation(MemberProgram):
     @cached_property
     def settings(self) -> list[dict[str, Any]]:
         """The dotted keys that each member changes."""
-        return [{"data.fold": fold} for fold in range(self.config.data.folds)]
+        seed = start_seed(self.config)
+        return [{"train.seed": seed, "data.fold": i} for i in range(self.config.data.folds)]
 
 
 def _by_member(sharding: Any) -> NamedSharding:

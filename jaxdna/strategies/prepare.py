@@ -40,6 +40,7 @@ def prepare(
     console: Console,
     started: Callable[[], None] = lambda: None,
     change: Callable[[Dataset], Dataset] = lambda dataset: dataset,
+    kind: type[Program] | None = None,
 ) -> Prepared:
     """Resolves devices, mesh, data and program, and shows each.
 
@@ -48,12 +49,13 @@ def prepare(
       console: where the tables go.
       started: called when all processes have joined, before any data are read.
       change: what is done to the data.
+      kind: of the program; what the config asks for if None.
 
     Raises:
       UserError: something that the user gave does not fit.
       Disagreement: several processes have different settings, versions or data.
     """
-    kind = program_of(config)
+    kind = kind or program_of(config)
     devices = start_backend(config, console)
     started()
     mesh = make_mesh(config, devices)

@@ -182,8 +182,9 @@ def test_fault_28_signals_after_the_first_fold_stop_before_the_next(tmp_path, nu
     assert code == 78, said
     assert number == signal.SIGINT or "stopped by SIGTERM before fold1" in said
     assert (workdir / "fold0" / "summary.json").exists()
-    assert not (workdir / "fold1").exists()
+    assert not (workdir / "fold1" / "summary.json").exists()
     assert not (workdir / "summary.json").exists()
+    assert (workdir / "checkpoints" / "epoch-1").is_dir()  # of all folds, which the rerun needs
 
 
 @pytest.mark.parametrize("phase", ["start", "compile"])

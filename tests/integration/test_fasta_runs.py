@@ -70,6 +70,17 @@ def test_cross_validation_trains_each_fold_and_pools(run, from_fasta, tmp_path):
     mean = np.mean([row["auroc"] for row in summary["folds"]])
     assert summary["mean"]["auroc"] == pytest.approx(mean)
 
+    alone, own = tmp_path / "alone", command[:-1]
+    run(*own, "--config.data.fold=1", f"--workdir={alone}")
+    assert (folder / "fold1/test.tsv").read_text() == (alone / "test.tsv").read_text()
+    summaries = [json.loads((at / "summary.json").read_text()) for at in (folder / "fold1", alone)]
+    assert summaries[0].keys() == summaries[1].keys()
+    for key in ("params_sha256", "test", "best_epoch", "epochs", "verdict"):
+        assert summaries[0][key] == summaries[1][key]
+    assert {path.name for path in (folder / "fold1").iterdir()} == {
+        path.name for path in alone.iterdir()
+    }
+
     page = (folder / "report.html").read_text()
     links = re.findall(r'<a href="([^"]+)"', page)
     assert links == [f"fold{fold}/report.html" for fold in range(3)]
