@@ -32,7 +32,7 @@ from jaxdna.storage import disk
 from jaxdna.storage.disk import DiskFolder
 from jaxdna.training import checkpoint
 from jaxdna.training.early_stopping import EarlyStopping
-from jaxdna.training.progress import Progress
+from jaxdna.training.progress import NetworkProgress
 from jaxdna.training.state import TrainState
 
 REPEATS = 7
@@ -68,7 +68,7 @@ def cost(megabytes: float, folder: Path) -> tuple[float, float, float]:
     write, flush = disk.manifest, os.fsync
     disk.manifest, os.fsync = timed("digests", write), timed("flushes", flush)
     checkpoints, rows = checkpoint.Checkpoints(DiskFolder(folder), keep=2), []
-    progress = Progress(EarlyStopping("val_loss", 0, 0.0, 0.69))
+    progress = NetworkProgress(EarlyStopping("val_loss", 0, 0.0, 0.69))
     for i in range(REPEATS):
         progress.epoch = i
         spent.update(digests=0.0, flushes=0.0)

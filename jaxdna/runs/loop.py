@@ -32,9 +32,9 @@ from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.dispatch import calls_left, few_ahead
 from jaxdna.training.evaluation import Evaluator
 from jaxdna.training.optimizer import learning_rate
-from jaxdna.training.program import Program, TrainCall, copied
-from jaxdna.training.progress import Progress
+from jaxdna.training.program import copied
 from jaxdna.training.state import Params, TrainState
+from jaxdna.training.strategy import Progress, Strategy, TrainCall
 from jaxdna.versions import versions
 
 
@@ -225,7 +225,7 @@ def _save(run: Run, checkpoints: Checkpoints, guard: Guard) -> None:
         checkpoints.save(run.state, run.best, run.progress)
 
 
-def _compile(program: Program, done: int) -> dict[int, TrainCall]:
+def _compile(program: Strategy, done: int) -> dict[int, TrainCall]:
     """Compiles the training call for each number of steps that a call has."""
     return {
         steps: program.compiled(steps)
@@ -236,7 +236,7 @@ def _compile(program: Program, done: int) -> dict[int, TrainCall]:
 
 def _train_epoch(
     run: Run,
-    program: Program,
+    program: Strategy,
     compiled: dict[int, TrainCall],
     feed: Callable[[int, int], Any],
     checkpoints: Checkpoints,
@@ -274,7 +274,7 @@ def _train_epoch(
     guard.check()
 
 
-def _check_parameters(run: Run, program: Program) -> None:
+def _check_parameters(run: Run, program: Strategy) -> None:
     """Keeps a stop from saving what the last update has broken: no loss has been seen of it yet.
 
     Parameters that are huge and finite cannot be told from good ones, and are saved. Of several

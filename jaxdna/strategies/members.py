@@ -36,9 +36,9 @@ from jaxdna.training.feed import Shardings
 from jaxdna.training.member_progress import MemberProgress
 from jaxdna.training.optimizer import learning_rate, make_optimizer
 from jaxdna.training.program import Program
-from jaxdna.training.progress import Progress
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.step import Gradient, Metrics, Step
+from jaxdna.training.strategy import Progress
 
 AXIS = "member"
 _TPU_BYTES = 2**24  # of the largest outputs of a layer, of all members at once
@@ -54,7 +54,7 @@ class MemberProgram(Program):
     """
 
     fold_tasks: tuple[Task, ...] = field(default=(), repr=False, compare=False)
-    progress: ClassVar[type[Any]] = MemberProgress
+    progress: ClassVar[type[Progress]] = MemberProgress
     lead: ClassVar[int] = 1
 
     @classmethod

@@ -28,8 +28,9 @@ from jaxdna.strategies.parameter_actors import Server, Worker, patiently
 from jaxdna.strategies.parameter_store import assign, merge, paths_of, take
 from jaxdna.strategies.part_gradient import Ticket
 from jaxdna.strategies.ray_cluster import check_answers, ray, start_ray, this_node
-from jaxdna.training.program import Program, TrainCall
+from jaxdna.training.program import Program
 from jaxdna.training.state import TrainState
+from jaxdna.training.strategy import TrainCall
 
 
 class Steps(NamedTuple):

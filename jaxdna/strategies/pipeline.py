@@ -36,9 +36,10 @@ from jaxdna.strategies.schedule_view import as_text
 from jaxdna.strategies.stages import Stage, join, make_stages, part, rows_of
 from jaxdna.training.dispatch import few_ahead, most_steps
 from jaxdna.training.optimizer import momentum_update
-from jaxdna.training.program import Program, TrainCall
+from jaxdna.training.program import Program
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.step import STRANDS, piece_keys, step_keys
+from jaxdna.training.strategy import TrainCall
 
 _EVENTS_AHEAD = 4  # of each stage: its devices never wait for the host
 

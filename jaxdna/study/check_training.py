@@ -21,7 +21,7 @@ from jaxdna.study.plan import program_on
 from jaxdna.training.checkpoint import Checkpoints
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.program import Program
-from jaxdna.training.progress import Progress
+from jaxdna.training.progress import NetworkProgress
 from jaxdna.training.state import TrainState
 
 # What is left of the configs, so that they compile and train in seconds.
@@ -100,7 +100,7 @@ def lost_in_checkpoint(devices: Sequence[jax.Device]) -> tuple[int, int]:
     folder = Path(all_accept(made, lambda _: None))
     try:
         check_common(folder_at(folder))
-        progress = Progress(EarlyStopping("val_loss", 0, 0.0, 1.0))
+        progress = NetworkProgress(EarlyStopping("val_loss", 0, 0.0, 1.0))
         saved = Checkpoints(folder_at(folder), keep=1)
         saved.save(state, jax.tree.map(jnp.copy, state.params), progress)
         saved.wait()

@@ -23,7 +23,7 @@ from jaxdna.parallel.mesh import make_mesh
 from jaxdna.parallel.runtime import start_backend
 from jaxdna.strategies.prepare import program_of
 from jaxdna.study.step_timer import step_timer
-from jaxdna.training.program import TrainCall
+from jaxdna.training.strategy import TrainCall
 
 
 def look(config: ConfigDict) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import jax
 from jaxdna.data.dataset import Split
 from jaxdna.parallel.peers import largest
 from jaxdna.training.dispatch import few_ahead, steps_in_calls
-from jaxdna.training.program import Program, TrainCall
+from jaxdna.training.program import Program
 from jaxdna.training.state import TrainState
+from jaxdna.training.strategy import TrainCall
 
 _LEAST_SECONDS = 0.5  # of one repeat: far above the noise of a clock or a wake-up
 _MOST_CALLS = 200

@@ -26,8 +26,9 @@ from jaxdna.storage.manifest import read_small_json
 from jaxdna.training.member_progress import MemberProgress
 from jaxdna.training.orbax_buckets import in_place
 from jaxdna.training.positions import Note, Position, name_of, newest_intact, position_of, positions
-from jaxdna.training.progress import Progress
+from jaxdna.training.progress import NetworkProgress
 from jaxdna.training.state import Params, TrainState
+from jaxdna.training.strategy import Progress
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class Checkpoints:
     one that has lost them; without it, one whose job was killed before it had saved anything.
     """
 
-    def __init__(self, run: Folder, keep: int, progress: type[Progress] = Progress):
+    def __init__(self, run: Folder, keep: int, progress: type[Progress] = NetworkProgress):
         """Names the run folder; `checkpoints` in it is made by the first save."""
         _hush_failures()
         self._run, self._progress = run, progress

@@ -13,8 +13,8 @@ from jaxdna.parallel.mesh import batch_shards
 from jaxdna.progress import counted
 from jaxdna.training.dispatch import few_ahead
 from jaxdna.training.feed import evaluation_batches, fits, make_feed
-from jaxdna.training.program import Program
 from jaxdna.training.state import Params
+from jaxdna.training.strategy import Strategy
 
 Wait = Callable[[list[jax.Array]], Any]
 
@@ -28,7 +28,7 @@ _STREAMED_BYTES = 2**26  # of inputs in one call, where the split does not fit t
 class Evaluator:
     """Predicts one split with any parameters; its examples stay on the devices if they fit."""
 
-    def __init__(self, program: Program, split: Split, name: str = ""):
+    def __init__(self, program: Strategy, split: Split, name: str = ""):
         """Puts the examples on the devices, if they fit.
 
         Args:

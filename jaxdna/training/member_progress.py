@@ -18,14 +18,15 @@ from jaxdna.tasks.calibration import calibration
 from jaxdna.tasks.metrics import SMALLER_IS_BETTER
 from jaxdna.tasks.task import Task
 from jaxdna.training.early_stopping import EarlyStopping
-from jaxdna.training.progress import Outputs, Progress, Row, checked, is_row
+from jaxdna.training.progress import NetworkProgress, checked, is_row
+from jaxdna.training.strategy import Outputs, Row
 
 T = TypeVar("T")
 
 
 @dataclass
 class MemberProgress:
-    """The progress of a run of many members; its attributes and methods are those of `Progress`.
+    """The progress of a run of many members; see `Progress`.
 
     A member that has stopped early, or whose loss is not finite, is left as it is: its steps are
     not taken any more, and nothing of it changes.
@@ -41,7 +42,7 @@ class MemberProgress:
       rows: one row of metrics.jsonl for each epoch done, means over the members that took part.
     """
 
-    members: list[Progress]
+    members: list[NetworkProgress]
     settings: list[dict[str, Any]]
     broken: list[str]
     epoch: int = 0
@@ -55,7 +56,7 @@ class MemberProgress:
         cls, stopping: list[EarlyStopping], settings: list[dict[str, Any]]
     ) -> "MemberProgress":
         """Returns the progress of a run that begins, with what each member stops by and changes."""
-        return cls([Progress(one) for one in stopping], settings, [""] * len(stopping))
+        return cls([NetworkProgress(one) for one in stopping], settings, [""] * len(stopping))
 
     @property
     def going_on(self) -> NDArray[np.bool_]:
@@ -265,7 +266,7 @@ class MemberProgress:
           ValueError: it is something else.
         """
         value = checked(cls, value)
-        members = [Progress.from_json(one) for one in value.pop("members")]
+        members = [NetworkProgress.from_json(one) for one in value.pop("members")]
         progress = cls(members, **value)
         settings, broken = progress.settings, progress.broken
         if not len(members) == len(settings) == len(broken) > 0:

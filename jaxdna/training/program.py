@@ -46,7 +46,7 @@ from jaxdna.training.dispatch import calls_left, convolution_options, loops_well
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.feed import Feed, Shardings, make_feed, streamed_feed
 from jaxdna.training.optimizer import make_optimizer
-from jaxdna.training.progress import Progress
+from jaxdna.training.progress import NetworkProgress
 from jaxdna.training.read_ahead import ReadAhead
 from jaxdna.training.state import Params, TrainState
 from jaxdna.training.step import (
@@ -60,8 +60,7 @@ from jaxdna.training.step import (
     make_train_step,
     skip_empty,
 )
-
-TrainCall = Callable[[TrainState, Any], tuple[TrainState, Any]]
+from jaxdna.training.strategy import Progress, TrainCall
 
 
 def copied(params: Params) -> Params:
@@ -91,7 +90,7 @@ class Program:
     task: Task
     train_examples: int
     folds: Folds = field(default=(), repr=False, compare=False)
-    progress: ClassVar[type[Progress]] = Progress
+    progress: ClassVar[type[Progress]] = NetworkProgress
     lead: ClassVar[int] = 0
     ahead: list[ReadAhead] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -361,7 +360,7 @@ class Program:
         Args:
           targets: [examples, *target_shape] of the validation split.
         """
-        return Progress(self.stopping(targets))
+        return NetworkProgress(self.stopping(targets))
 
     def stopping(self, targets: NDArray) -> EarlyStopping:
         """Returns early stopping as the config has it; see `begin`."""

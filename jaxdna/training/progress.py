@@ -1,7 +1,7 @@
 """What a checkpoint stores beside the arrays: where the run is, and what it has found so far."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from jaxdna.errors import NotFiniteError
 from jaxdna.tasks.task import Task
 from jaxdna.training.early_stopping import EarlyStopping
-
-Row = dict[str, Any]
-Outputs = Callable[[str], NDArray[np.float32]]  # of a split by its name
+from jaxdna.training.strategy import Outputs, Row
 
 
 @dataclass
-class Progress:
-    """Everything that the loop knows; with the state it is all that a run needs to go on.
+class NetworkProgress:
+    """The progress of a run of one network; with the state it is all that a run needs to go on.
 
     A run can stop between two calls, in the middle of an epoch. The sums are plain running sums in
     float64 over the steps in their order, so an epoch in two parts has the bits of one in one.
@@ -152,7 +150,7 @@ class Progress:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Any) -> "Progress":
+    def from_json(cls, value: Any) -> "NetworkProgress":
         """Returns what `to_json` wrote, here or in an earlier version, after checking it.
 
         Raises:

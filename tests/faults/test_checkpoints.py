@@ -25,7 +25,7 @@ from jaxdna.storage.manifest import damage, write_manifest
 from jaxdna.training.checkpoint import Checkpoints, load_best
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.positions import positions
-from jaxdna.training.progress import Progress
+from jaxdna.training.progress import NetworkProgress
 from jaxdna.training.state import TrainState
 from tests.faults.conftest import SHORT
 from tools.jobs import failing_calls
@@ -328,7 +328,7 @@ def begun(epoch=1):
          "val_accuracy": 0.5, "val_auroc": None, "seconds": 0.1}
         for i in range(epoch)
     ]  # fmt: skip
-    return Progress(EarlyStopping("val_loss", 0, 0.0, 0.69), epoch=epoch, rows=rows)
+    return NetworkProgress(EarlyStopping("val_loss", 0, 0.0, 0.69), epoch=epoch, rows=rows)
 
 
 def abstract(state):

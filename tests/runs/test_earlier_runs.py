@@ -8,7 +8,7 @@ import pytest
 from jaxdna.config import load_config
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.training.early_stopping import EarlyStopping
-from jaxdna.training.progress import Progress
+from jaxdna.training.progress import NetworkProgress
 
 # A whole progress.json as an earlier version wrote it.
 ROW = {
@@ -27,7 +27,7 @@ PROGRESS = {
 
 def test_a_checkpoint_from_before_the_auroc_of_chance_goes_on():
     stopping = EarlyStopping("val_loss", 0, 0.0, 0.691, 1.0, 0.629, 1, 0, True)
-    assert Progress.from_json(deepcopy(PROGRESS)) == Progress(
+    assert NetworkProgress.from_json(deepcopy(PROGRESS)) == NetworkProgress(
         stopping, 1, 2, 0.02, {"loss": 1.5, "weight": 128.0}, {"total": 6.1}, [ROW]
     )
 
@@ -42,7 +42,7 @@ def test_a_checkpoint_from_before_the_auroc_of_chance_goes_on():
 )
 def test_what_no_version_wrote_is_refused(stopping):
     with pytest.raises(ValueError, match=r"EarlyStopping|its chance_auroc is of the wrong type"):
-        Progress.from_json(deepcopy(PROGRESS) | {"stopping": stopping})
+        NetworkProgress.from_json(deepcopy(PROGRESS) | {"stopping": stopping})
 
 
 def test_a_run_from_before_data_similarity_keeps_its_splits(tmp_path):
