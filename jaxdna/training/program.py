@@ -1,9 +1,8 @@
 """From a config and a mesh to compiled functions: shapes first, shardings second, arrays last.
 
-`Program` is `strategy=spmd`. Another strategy is a subclass that says otherwise where its state is
-(`abstract_state`, `init`), how batches reach it (`feed`), how it takes the steps of one call
-(`compiled`) and how it predicts (`predict_call`); the loop, the evaluation and the checkpoints see
-no difference.
+`Program` is `strategy=spmd`. Another `Strategy` may be a subclass that says otherwise where its
+state is (`abstract_state`, `init`), how batches reach it (`feed`), how it takes the steps of one
+call (`compiled`) and how it predicts (`predict_call`).
 """
 
 import math
