@@ -143,7 +143,8 @@ def _largest(better: Callable[[Any, Any], Any]) -> Rule:
     """The largest of many numbers, or the smallest: what wins on a side takes the change.
 
     Where the sequence has the better one, that is what wins there, else what wins at the reference;
-    what ties shares. A winner that does not change itself has the derivative, and adds nothing.
+    what ties shares. A winner that does not change itself adds nothing; it has the derivative where
+    the maximum does not change either, which is the limit of small changes.
 
     Args:
       better: the better one of two numbers.
@@ -162,7 +163,7 @@ def _largest(better: Callable[[Any, Any], Any]) -> Rule:
         return [
             (best - low[0]) * winners(one.sequence, share)
             + (high[0] - best) * winners(one.reference, share)
-            + winners(one.sequence, jnp.where(same, one.change, 0))
+            + jnp.where(low[0] == high[0], winners(one.sequence, jnp.where(same, one.change, 0)), 0)
         ]
 
     return rule

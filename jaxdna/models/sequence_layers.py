@@ -15,7 +15,7 @@ _EPSILON = 1e-5
 def normalised(
     x: jax.Array, scale: jax.Array, bias: jax.Array, axes: tuple[int, ...] = (-1,)
 ) -> jax.Array:
-    """Brings numbers to mean 0 and variance 1, in float32, then scales each channel.
+    """Brings numbers to mean 0 and variance 1, in float32 at least, then scales each channel.
 
     No example is changed by another one of its batch: of each position alone this is layer
     normalisation (Ba, Kiros and Hinton 2016, arXiv 1607.06450), of all positions together group
@@ -28,7 +28,7 @@ def normalised(
       bias: float [channels].
       axes: what is normalised together.
     """
-    exact = x.astype(jnp.float32)
+    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     centred = exact - exact.mean(axis=axes, keepdims=True)
     spread = jax.lax.rsqrt(jnp.mean(centred**2, axis=axes, keepdims=True) + _EPSILON)
     return (centred * spread).astype(x.dtype) * scale + bias

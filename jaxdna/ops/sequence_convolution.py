@@ -41,16 +41,16 @@ def convolve_along(x: jax.Array, kernel: jax.Array, dilation: int = 1) -> jax.Ar
 
 
 def mean_along(x: jax.Array) -> jax.Array:
-    """Returns the mean over positions, float32 [batch, channels], of x [batch, length, channels].
+    """Returns the mean over positions, [batch, channels], of x [batch, length, channels].
 
-    The mesh is that of the context, as for `convolve_along`.
+    It is float32, or float64 of that. The mesh is that of the context, as for `convolve_along`.
     """
-    mesh = jax.sharding.get_abstract_mesh()
+    mesh, exact = jax.sharding.get_abstract_mesh(), jnp.promote_types(x.dtype, jnp.float32)
     if mesh.empty or mesh.size == 1 or mesh.manual_axes:
-        return jnp.mean(x.astype(jnp.float32), axis=1)
+        return jnp.mean(x.astype(exact), axis=1)
 
     def own(x: jax.Array) -> jax.Array:
-        return lax.pmean(jnp.mean(x.astype(jnp.float32), axis=1), "seq")
+        return lax.pmean(jnp.mean(x.astype(exact), axis=1), "seq")
 
     return jax.shard_map(
         own, mesh=mesh, in_specs=_STRETCHES, out_specs=P(BATCH_AXES), check_vma=False

@@ -97,6 +97,14 @@ def test_a_product_is_shared_out_evenly_and_a_maximum_goes_to_its_winners():
     # and the other way round it is the second one's, which has changed by -2
     top = multipliers(lambda v: v.max()[None], jnp.array([1.0, 2.0, 0]), jnp.array([0.0, 4, 0]))
     np.testing.assert_allclose(top, [[0, 1, 0]])
+    # a winner that hardly changes, or does not, has nothing where another has lost the maximum
+    for step in (-1e-3, -1e-6, 0, 1e-6, 1e-3):
+        x, r = jnp.array([2.0, 1.0, 0]), jnp.array([2.0 - step, 4, 0])
+        found = multipliers(lambda v: v.max()[None], x, r)
+        np.testing.assert_allclose(found, [[0, 2 / 3, 0]], atol=1e-3)
+    # and all where it has had it before
+    found = multipliers(lambda v: v.max()[None], x, jnp.array([2.0, 0, 0]))
+    np.testing.assert_allclose(found, [[1, 0, 0]])
 
 
 def test_what_ties_for_a_maximum_shares_it():
