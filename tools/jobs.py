@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +45,8 @@ class Job:
     ):
         """Starts `jaxdna ARGUMENTS`, stdout and stderr going to `log`, in a working folder.
 
-        `WATCH_SECONDS` in the environment is how long it watches the lock of a bucket's folder.
+        `WATCH_SECONDS` in the environment is how long it watches the lock of a bucket's folder;
+        `MODULES` is a file for the names of what it has imported in the end.
         """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
@@ -141,4 +143,7 @@ def _run(arguments: list[str], log: str, environment: dict[str, str], folder: Pa
         bucket_lock.WATCH_SECONDS = float(environment["WATCH_SECONDS"])
     from jaxdna.cli.main import main
 
-    raise SystemExit(main(arguments))
+    code = main(arguments)
+    if "MODULES" in environment:
+        Path(environment["MODULES"]).write_text("\n".join(sys.modules))
+    raise SystemExit(code)

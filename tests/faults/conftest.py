@@ -99,10 +99,12 @@ class Finished:
     Attributes:
       path: its folder; copy it before you change it.
       sha: of its parameters.
+      modules: what its process had imported at the end.
     """
 
     path: Path
     sha: str
+    modules: list[str]
 
     def copy(self, to: Path) -> Path:
         """Copies it without its summary, as a run that was killed just before the end."""
@@ -131,8 +133,9 @@ def _leaves_no_process_behind(runner: Runner) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def finished(runner: Runner) -> Finished:
     path = runner.folder.parent / "finished"
-    runner.finish(path)
-    return Finished(path, sha(path))
+    modules = runner.folder.parent / "modules"
+    runner.finish(path, environment={"MODULES": str(modules)})
+    return Finished(path, sha(path), modules.read_text().split())
 
 
 def pair(
