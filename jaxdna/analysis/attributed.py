@@ -14,6 +14,7 @@ from jaxdna.analysis.attribution_logos import MOST_DRAWN, Shown, draw
 from jaxdna.data.sequences import UNKNOWN, Codes
 from jaxdna.storage.files import picture
 
+_SHOWN = 80  # letters of a name above a picture
 BOUND = 1e-5  # of the output's change: what contributions may miss it by
 _ROUNDINGS = 4  # of the output itself, which hardly changes where the network sees nothing
 
@@ -73,7 +74,7 @@ class Attributed:
         """Returns what pictures show of each sequence, for the first answer."""
         rows = zip(self.ids, self.outputs[:, 0], self.codes, self.contributions[:, 0], strict=True)
         answer = self.answers[0]
-        return [Shown(f"{name}, {answer} {x:.2f}", *own) for name, x, *own in rows]
+        return [Shown(f"{_short(name)}, {answer} {x:.2f}", *own) for name, x, *own in rows]
 
     def plot(self, most: int = MOST_DRAWN) -> Any:
         """Returns a matplotlib figure: logos of the first sequences, for the first answer."""
@@ -94,3 +95,7 @@ class Attributed:
         }
         ids = [name for part in parts for name in part.ids]
         return cls(ids=ids, answers=parts[0].answers, **arrays)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."

@@ -12,7 +12,7 @@ from jaxdna.data.records import Records, check_minimum, fit_length
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.sequences import Codes
 from jaxdna.data.streams import display
-from jaxdna.data.variants import read_variants
+from jaxdna.data.variants import MISMATCH, read_variants, shorten
 from jaxdna.runs.trained import Trained
 
 Blocks = Iterator[tuple[Sequence[str], Codes]]
@@ -71,7 +71,11 @@ def window_blocks(windows: Windows, genome: Genome) -> Blocks:
 
 
 def variant_blocks(
-    trained: Trained, path: str, genome: Genome, skipped: Callable[[str], None]
+    trained: Trained,
+    path: str,
+    genome: Genome,
+    skipped: Callable[[str], None],
+    noted: Callable[[str], None],
 ) -> Blocks:
     """Yields two sequences of each allele of a VCF file: with the reference allele, and with it.
 
@@ -79,15 +83,19 @@ def variant_blocks(
       trained: has the length of the windows.
       path: of the VCF file.
       genome: that it refers to.
-      skipped: is told why an allele has no windows.
+      skipped: is told which allele has no windows, and why.
+      noted: is told of which allele that has some the reference is not the genome's.
     """
     ids: list[str] = []
     held: list[Codes] = []
     for variant in read_variants(path, genome, trained.length):
-        if variant.reference_codes is None or variant.alternative_codes is None:
-            skipped(variant.note)
-            continue
         place = f"{variant.chromosome}:{variant.position}"
+        change = f"{shorten(variant.reference)}>{shorten(variant.alternative)}"
+        if variant.reference_codes is None or variant.alternative_codes is None:
+            skipped(f"{place}:{change}, {variant.note}")
+            continue
+        if variant.note.startswith(MISMATCH):
+            noted(f"{place}:{change}, {variant.note}")
         ids += [
             f"{place}:{variant.reference}",
             f"{place}:{variant.reference}>{variant.alternative}",

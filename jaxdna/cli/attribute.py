@@ -232,12 +232,14 @@ def _sequences(
         source = Source(windows=windows, sizes=genome.lengths)
         return inputs.window_blocks(windows, genome), len(windows), lambda: notes, source
     if arguments.variants:
-        skipped: list[str] = []
-        blocks = inputs.variant_blocks(trained, arguments.variants, genome, skipped.append)
+        found: dict[str, list[str]] = {
+            "alleles left out": [], "alleles whose REF is not in the genome": []
+        }  # fmt: skip
+        tell = [those.append for those in found.values()]
+        blocks = inputs.variant_blocks(trained, arguments.variants, genome, *tell)
 
         def say() -> list[str]:
-            count = f"alleles left out: {len(skipped):,}; the first: "
-            return [f"{count}{skipped[0]}"] if skipped else []
+            return [f"{k}: {len(v):,}; the first: {v[0]}" for k, v in found.items() if v]
 
         return blocks, None, say, Source(together=2)
     sample = test_sample(trained, RunFolder(arguments.workdir))

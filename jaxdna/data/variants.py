@@ -15,6 +15,7 @@ from jaxdna.errors import UserError
 
 _FIXED_COLUMNS = 5  # CHROM POS ID REF ALT
 _POSITION_DIGITS = 18  # far beyond any genome, and fits into 64 bits
+MISMATCH = "reference mismatch"  # how the note of one begins
 _SHOWN_BASES = 20
 _BLOCK_BASES = 2**14  # of a genome that are read at once
 _PLAIN_LETTERS = frozenset("ACGTNacgtn")  # what VCF allows in REF and ALT
@@ -157,7 +158,7 @@ def _windows(
         return (None, None), f"{genome.path.name} has no chromosome {chromosome}"
     for what, allele in (("allele", alternative), ("REF", reference)):
         if note := _unreadable(allele):
-            return (None, None), f"{what} {_shorten(allele) or '(none)'} has {note}"
+            return (None, None), f"{what} {shorten(allele) or '(none)'} has {note}"
     first = position - 1
     if first < 0 or first + len(reference) > genome.lengths[chromosome]:
         return (None, None), f"position lies outside {chromosome}"
@@ -216,7 +217,7 @@ def _fill(
     after = first + len(reference)
     there = decode(nearby.codes(chromosome, first, after))
     if there != decode(_codes(reference, "zero")):
-        notes.append(f"reference mismatch: the genome has {_shorten(there)}")
+        notes.append(f"{MISMATCH}: the genome has {shorten(there)}")
     if start < 0 or start + length > genome.lengths[chromosome]:
         notes.append(f"the window leaves {chromosome} (padded)")
     centre, whole = start, length
@@ -244,5 +245,6 @@ def _codes(allele: str, ambiguous: str) -> Codes:
     return encode(allele, ambiguous)
 
 
-def _shorten(letters: str) -> str:
+def shorten(letters: str) -> str:
+    """Returns an allele for people: a long one's first letters."""
     return letters if len(letters) <= _SHOWN_BASES else f"{letters[:_SHOWN_BASES]}..."

@@ -2,6 +2,8 @@
 
 import itertools
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,9 +13,11 @@ from matplotlib.path import Path
 
 from jaxdna.analysis.attributed import Attributed
 from jaxdna.analysis.attribution_files import FORMS, Source, form_of
+from jaxdna.analysis.attribution_inputs import variant_blocks
 from jaxdna.analysis.attribution_logos import MOST_DRAWN, Telling
 from jaxdna.analysis.pages import with_attributions
 from jaxdna.analysis.report_figures import svg
+from jaxdna.data.genome import Genome
 from jaxdna.data.intervals import Windows
 from jaxdna.errors import UserError
 
@@ -93,6 +97,29 @@ def test_alleles_stand_together_on_one_scale_with_the_variant_in_the_middle():
     assert axes[0].get_ylim() == axes[1].get_ylim()
     shown = [int(tick.get_text()) for tick in axes[0].get_xticklabels()]
     assert shown == [30, 40, 50, 60, 70, 80]
+
+
+def test_alleles_that_have_no_window_or_another_reference_are_named(tmp_path):
+    genome, vcf = tmp_path / "g.fa", tmp_path / "x.vcf"
+    genome.write_text(">c\n" + "ACGT" * 25 + "\n")
+    rows = ["41\tr\tA\tC,<DEL>,*", "42\t.\tG\tT", "43\t.\tG\t.", f"45\t.\tA\tA{'CG' * 20}"]
+    vcf.write_text("".join(f"c\t{row}\n" for row in rows))
+    left: list[str] = []
+    noted: list[str] = []
+    windows = variant_blocks(
+        SimpleNamespace(length=20), vcf, Genome(genome), left.append, noted.append
+    )
+    ((ids, codes),) = windows
+    assert ids[:4] == ["c:41:A", "c:41:A>C", "c:42:G", "c:42:G>T"]
+    assert codes.shape == (6, 20)
+    without = ("41:A><DEL>, allele <DEL>", "41:A>*, allele *", "43:G>., allele .")
+    assert left == [f"c:{x} has no sequence of its own" for x in without]
+    assert noted == ["c:42:G>T, reference mismatch: the genome has C"]
+
+
+def test_a_long_name_is_cut_above_its_picture():
+    part = replace(scored(1), ids=["c:45:A>" + "ACG" * 50])
+    assert len(part.shown()[0].title) < 110
 
 
 def test_letters_hang_where_a_base_takes_away():
