@@ -98,8 +98,11 @@ def calibration_note(summary: Mapping[str, Any]) -> str:
     found = summary["ensemble"]["calibration"]
     if not found:
         return ""
-    before, after = found["before"]["error"], found["after"]["error"]
+    before, after = found["before"], found["after"]
     return (
-        f"the ensemble's calibration error is {before:.4f}; dividing its logits by the temperature "
-        f"{found['temperature']:.3f}, fitted on the validation split, makes it {after:.4f}"
+        f"the ensemble's calibration error is {before['error']:.4f} ({before['corrected']:.4f} "
+        "when corrected for chance, which alone gives perfectly calibrated answers "
+        f"{before['by_chance']:.4f}); dividing its logits by the temperature "
+        f"{found['temperature']:.3f}, fitted on the validation split, makes it "
+        f"{after['error']:.4f} (corrected: {after['corrected']:.4f})"
     )

@@ -289,7 +289,9 @@ def _brief(told: Row) -> Row:
     if found is None:
         return told
     errors = {key: found[key]["error"] for key in ("before", "after")}
-    return told | {"calibration": {"temperature": found["temperature"], **errors}}
+    less = found["before"]["corrected"]
+    own = {"temperature": found["temperature"], **errors, "corrected": less}
+    return told | {"calibration": own}
 
 
 def setting_row(settings: Row, members: Mapping[int, Row]) -> Row:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
-from jaxdna.tasks.calibration import calibration, calibration_error, reliability
+from jaxdna.tasks.calibration import calibration, calibration_error, corrected_error, reliability
 from jaxdna.tasks.classes import Binary, Multiclass
 from jaxdna.tasks.numbers import Regression
 
@@ -20,6 +20,56 @@ def test_the_error_is_the_mean_distance_of_said_and_seen_over_fifteen_ranges():
     bins = reliability(said, true)
     assert calibration_error(bins) == pytest.approx(total / 503, abs=1e-12)
     assert sum(one["examples"] for one in bins) == 503
+
+
+def plain(said, true):
+    """The error in bins of equally many examples."""
+    parts = np.array_split(np.argsort(said, kind="stable"), 15)
+    return sum(len(rows) * abs(said[rows].mean() - true[rows].mean()) for rows in parts) / len(said)
+
+
+def test_what_chance_adds_is_that_of_draws_from_the_answers_themselves():
+    rng = np.random.default_rng(0)
+    said = expit(rng.normal(0, 2, 900))
+    drawn = np.array([plain(said, rng.random(900) < said) for _ in range(2000)])
+    # 4 standard errors, and a hundredth because a mean of 60 is not quite normal.
+    near = 4 * drawn.std() / 2000**0.5 + 0.01 * drawn.mean()
+    assert corrected_error(said, rng.random(900) < said)[1] == pytest.approx(drawn.mean(), abs=near)
+
+
+def test_the_error_without_chance_is_what_resampled_shares_say():
+    rng = np.random.default_rng(1)
+    said = expit(rng.normal(0, 2, 900))
+    true = rng.random(900) < said**1.3
+    parts = np.array_split(np.argsort(said, kind="stable"), 15)
+    share = (np.array([true[rows].sum() for rows in parts]) + 0.5) / 61
+    noise = np.sqrt(share * (1 - share) / 60) * rng.normal(size=(20_000, 15))
+    apart = np.array([said[rows].mean() - true[rows].mean() for rows in parts])
+    resampled = np.abs(apart + noise).mean(axis=1)
+    expected = 2 * np.abs(apart).mean() - resampled.mean()
+    near = 4 * resampled.std() / 20_000**0.5
+    assert corrected_error(said, true)[0] == pytest.approx(expected, abs=near)
+    assert expected < plain(said, true)
+
+
+def test_it_takes_off_two_fifths_of_what_chance_gives_perfect_answers():
+    rng = np.random.default_rng(2)
+    said = 0.2 + 0.6 * rng.random((300, 700))
+    found = {}
+    for off in (0.0, 0.1):
+        true = rng.random(said.shape) < said + off
+        each = [(corrected_error(*one)[0], plain(*one)) for one in zip(said, true, strict=True)]
+        found[off] = np.mean(each, axis=0)
+    # Noise upon noise is sqrt(2) times as wide: 2 - sqrt(2) are left.
+    assert found[0.0][0] == pytest.approx((2 - 2**0.5) * found[0.0][1], rel=0.03)
+    # Where the error is large beside the noise of a bin, about 0.07, it is nearly all there.
+    assert found[0.1][0] == pytest.approx(0.1, abs=0.01)
+
+
+def test_few_examples_have_a_calibration():
+    for count in (1, 2, 20):
+        error, chance = corrected_error(np.linspace(0, 1, count), np.arange(count) % 2 == 0)
+        assert 0 <= error <= 1 and 0 <= chance <= 0.5
 
 
 @pytest.mark.parametrize("wrong", [0.25, 3.0])
