@@ -328,7 +328,7 @@ class Run:
 
         Returns:
           `test` (loss in nats, accuracy, auroc, auprc), `chance` (what the sizes of the classes
-          alone give, and those sizes), `measures` (each with its 95 % interval),
+          alone give, and those sizes), `measures` (each with its 95% interval),
           `ceiling` (the best that is possible, for simulated data), and what it was measured on.
 
         Raises:

@@ -66,19 +66,14 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
 
 def listing(title: str, rows: Iterable[tuple[str, Any]]) -> Table:
     """Returns names and values side by side; a long value goes on below itself."""
-    made = Table(
-        title=visible(title),
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        show_header=False,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
+    rows = list(rows)
+    made = Table(title=visible(title), title_justify="left", title_style="bold")
+    made.box, made.padding, made.show_header = None, (0, 0), False
     made.add_column(no_wrap=True)
     made.add_column(overflow="fold")
+    wide = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
-        made.add_row(visible(name), _text(value))
+        made.add_row(visible(name).ljust(wide), _text(value))
     return made
 
 

@@ -63,7 +63,7 @@ def integer(default: int, meaning: str, low: int = 1, high: float = math.inf) ->
 
 def number(default: float, meaning: str, low: float = 0.0, high: float = math.inf) -> Field:
     """Returns a key of a number from `low` to `high`."""
-    span = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+    span = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:,.10g}"
     return Field(float(default), meaning, f"a number, {span}", lambda v: low <= v <= high)
 
 
@@ -74,7 +74,7 @@ def positive(default: float, meaning: str) -> Field:
 
 def seconds(default: float, meaning: str) -> Field:
     """Returns a key of the most seconds that something may take; `meaning` ends that sentence."""
-    return number(default, f"most seconds {meaning} before exit 75; 0 waits for ever", high=1e9)
+    return number(default, f"most seconds {meaning} before exit 75; 0 waits forever", high=1e9)
 
 
 def fraction(default: float, meaning: str) -> Field:

@@ -129,7 +129,7 @@ def test_intervals_have_a_line(clock_of_steps, log):
 
     with shown_on(lambda: log):
         bootstrap(statistics, [range_of(80_000)], resamples=100)
-    assert lines(log)[0].startswith("measuring 95 % intervals ")
+    assert lines(log)[0].startswith("measuring 95% intervals ")
 
 
 def range_of(count):

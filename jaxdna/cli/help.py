@@ -120,7 +120,7 @@ def _group(
 
 
 def _meaning(field: Field) -> str:
-    return field.meaning if field.legal == "a text" else f"{field.meaning}; {field.legal}"
+    return field.meaning if field.legal == "text" else f"{field.meaning}; {field.legal}"
 
 
 def _shown(value: Any) -> str:

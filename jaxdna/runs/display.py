@@ -78,5 +78,5 @@ def measures_table(summary: dict[str, Any]) -> Table:
         ]
         for name, label in KINDS[summary.get("task", "binary")].measured.items()
     ]
-    columns = ["", "value", "95 % interval", *_beside(chance, ceiling)]
+    columns = ["", "value", "95% interval", *_beside(chance, ceiling)]
     return table(f"Measures{class_sizes(chance)}", columns, rows)

@@ -50,7 +50,7 @@ class Guard:
 
         Args:
           limits: most seconds in each phase (`start`, `compile`, `step`, `evaluation`, `save`); 0
-            waits for ever.
+            waits forever.
           owns_process: whether a signal may end the process. In a notebook it may not: where there
             is nothing to save, and at the second Ctrl-C, KeyboardInterrupt is raised instead. Only
             a main thread hears signals there; the limits end the process all the same.

@@ -171,7 +171,9 @@ def draw(rows: Sequence[Row]) -> bytes:
     panels[1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     panels[1].set_yticks([], minor=True)
     if priced:
-        panels[2].set(title="Cost of a run", ylabel="in the currency of the price", yscale="log")
+        price = next(3600 * r.cost / (r.seconds * r.devices) for r in rows if r.cost is not None)
+        said = f"at {price:.4g} per hour and device"
+        panels[2].set(title="Cost of a run", ylabel=said, yscale="log")
         _plain(panels[2].yaxis)
     for axes in panels:
         axes.set(xscale="log", xticks=counts, xlabel=f"devices ({rows[0].device_kind}{simulated})")

@@ -1,4 +1,4 @@
-"""95 % intervals of measures, by the bootstrap."""
+"""95% intervals of measures, by the bootstrap."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -53,7 +53,7 @@ def bootstrap(
     drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in values}
     rows = max(1, _CHUNK // count)
     for first in counted(
-        "measuring 95 % intervals", range(0, resamples, rows), -(-resamples // rows)
+        "measuring 95% intervals", range(0, resamples, rows), -(-resamples // rows)
     ):
         weights = np.zeros((min(rows, resamples - first), count))
         for members in strata:
