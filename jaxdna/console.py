@@ -5,12 +5,14 @@ control characters in them are shown as they are, never obeyed. Emphasis is a st
 """
 
 from collections.abc import Callable, Iterable
+from copy import copy
 from functools import cache
 from typing import Any, Literal
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from jaxdna.errors import visible
 
@@ -22,9 +24,15 @@ class _Console(Console):
     def _shown(self, one: Any) -> Any:
         """Returns text with nothing to obey, and a table that is too wide without its lines."""
         anywhere = self.options.update(max_width=1000)
-        if isinstance(one, Table) and one.__rich_measure__(self, anywhere).maximum > self.width:
+        if not isinstance(one, Table):
+            return visible(one) if isinstance(one, str) else one
+        if one.__rich_measure__(self, anywhere).maximum > self.width:
             one.box, one.padding, one.show_edge = box.SIMPLE_HEAD, (0, 0), False
-        return visible(one) if isinstance(one, str) else one
+        if not one.title:
+            return one
+        untitled = copy(one)  # whose title would be folded where the table is narrower
+        untitled.title = None
+        return Group(Text(str(one.title), style="bold"), untitled)
 
     def on_broken_pipe(self) -> None:
         raise
@@ -54,7 +62,7 @@ def loud(console: Console) -> Callable[[str], None]:
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
     """Returns a table whose first column is left-aligned and whose others are right-aligned."""
-    made = Table(title=visible(title), title_justify="left", title_style="bold")
+    made = Table(title=visible(title))
     for i, column in enumerate(columns):
         # What does not fit goes on in the next line: nothing is cut off.
         justify: Literal["left", "right"] = "left" if i == 0 else "right"
@@ -67,7 +75,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
 def listing(title: str, rows: Iterable[tuple[str, Any]]) -> Table:
     """Returns names and values side by side; a long value goes on below itself."""
     rows = list(rows)
-    made = Table(title=visible(title), title_justify="left", title_style="bold")
+    made = Table(title=visible(title))
     made.box, made.padding, made.show_header = None, (0, 0), False
     made.add_column(no_wrap=True)
     made.add_column(overflow="fold")

@@ -129,7 +129,7 @@ SMALL = {  # what is added to the commands of a page: patterns of bash, in turn
     "docs/tutorials/report_experiment.md": {"train*|simulate*": ENOUGH},
 }
 SHOWN = {
-    "README.md": ("Bayes ceiling", "filter0", "Roofline", "platform  cpu"),
+    "README.md": ("Bayes ceiling", "filter0", "Roofline", "What would be started"),
     "docs/index.md": ("95% interval", "id\tprobability\tlogit\tnote", "Bayes ceiling", "filter0"),
     "docs/tutorials/fasta_to_motif.md": (
         "TAL1_known4", "recall at 10% FDR", "id\tprobability\tlogit\tnote",

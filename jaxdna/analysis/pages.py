@@ -91,7 +91,11 @@ def _logo(motif: Motif) -> Markup:
     return Markup(logo_svg(motif))
 
 
-def _number(value: float) -> str:
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str | bool):
+        return str(value)
     return f"{value:,}" if isinstance(value, int) else figures(value)
 
 
@@ -108,6 +112,6 @@ def _environment() -> Environment:
     environment.filters |= {
         "likely": likely,
         "logo": _logo,
-        "number": _number,
+        "shown": _shown,
     }
     return environment

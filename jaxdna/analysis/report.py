@@ -50,6 +50,7 @@ class ReportData:
       best_logits: float [examples] of the best possible classifier; None where nobody knows it.
       ceiling: best expected loss and accuracy on the validation split, for the curves, or None.
       filters: motifs of the filters; empty for networks without.
+      motif: a sentence on the filter that matters most, or nothing.
       caveat: a sentence about the known motifs that they were compared with, or nothing.
       devices: one line.
     """
@@ -65,6 +66,7 @@ class ReportData:
     best_logits: NDArray[np.floating] | None
     ceiling: dict[str, float | None] | None
     filters: list[FilterMotif]
+    motif: str
     caveat: str
     devices: str
 
@@ -82,7 +84,8 @@ def report_html(report: ReportData) -> str:
         summary=summary,
         versions=summary["versions"],
         headline=_headline(report),
-        sizes=class_sizes(task.chance(report.targets)) if tested else "",
+        motif=report.motif,
+        sizes=class_sizes(task.chance(report.targets)).removeprefix(": ") if tested else "",
         scores=_scores(report) if tested else None,
         by_output=_by_output(task, report.targets, report.outputs) if tested else None,
         answered=_answers(task, report.targets, report.outputs, report.best_logits)
@@ -99,7 +102,7 @@ def report_html(report: ReportData) -> str:
         caveat=report.caveat,
         splits=[
             *([f"{split} examples", size] for split, size in data["splits"].items()),
-            ["shape of one", " x ".join(map(str, data["example_shape"]))],
+            ["size of each", " x ".join(map(str, data["example_shape"]))],
         ],
         files=[[source["path"], source["sha256"]] for source in data["inputs"]],
         layout=_layout(report),
@@ -137,7 +140,7 @@ def folds_html(
         versions=summary["versions"],
         examples=len(targets),
         folds=[fold["fold"] for fold in folds],
-        sizes=class_sizes(chance),
+        sizes=class_sizes(chance).removeprefix(": "),
         scores=(["", "examples", *keys.values()], rows),
         answered=_answers(task, targets, outputs, None),
     )
@@ -171,7 +174,7 @@ def _headline(report: ReportData) -> list[tuple[str, str]]:
         if key in report.task.followed and key != "accuracy" and test[key] is not None:
             shown.append((label, f"{test[key]:.4f}"))
     if summary["ceiling"] and summary["ceiling"]["auroc"] is not None:
-        shown.append(("AUROC's ceiling", f"{summary['ceiling']['auroc']:.4f}"))
+        shown.append(("best possible AUROC", f"{summary['ceiling']['auroc']:.4f}"))
     return [*shown, ("parameters", f"{summary['params']:,}")]
 
 
@@ -187,13 +190,13 @@ def _scores(report: ReportData) -> _Table:
         [
             label,
             found[key].value,
-            f"{figures(found[key].low)} to {figures(found[key].high)}",
+            f"{figures(found[key].low)}–{figures(found[key].high)}".replace("-", "−"),
             chance.get(key),
             *([ceiling.get(key)] if ceiling else []),
         ]
         for key, label in task.measured.items()
     ]
-    columns = ["", "value", "95 % interval", "chance", *(["Bayes ceiling"] if ceiling else [])]
+    columns = ["", "value", "95% interval", "chance", *(["Bayes ceiling"] if ceiling else [])]
     return columns, rows
 
 
@@ -257,6 +260,6 @@ def _layout(report: ReportData) -> list[list[Any]]:
         ["global batch", report.config.train.batch_size],
         ["epochs", summary["epochs"]],
         ["best epoch", summary["best_epoch"]],
-        ["examples a second", summary["samples_per_second"]],
-        *([f"seconds: {key}", round(value, 2)] for key, value in summary["seconds"].items()),
+        ["examples per second", summary["samples_per_second"]],
+        *([f"seconds: {key}", f"{value:.1f}"] for key, value in summary["seconds"].items()),
     ]

@@ -46,6 +46,7 @@ def write_run_report(
     dataset, config = prepared.dataset, prepared.program.config
     filters = _filters(prepared, best)
     _, targets, outputs = folder.read_test(dataset.task)
+    motif = _strongest(filters)
     page = report_html(
         ReportData(
             name=folder.path.resolve().name,
@@ -59,6 +60,7 @@ def write_run_report(
             best_logits=dataset.best_logits("test") if dataset.best_logits else None,
             ceiling=dataset.ceiling("validation") if dataset.ceiling else None,
             filters=filters,
+            motif=motif,
             caveat=f"Compared with {len(library())} known motifs: {LIBRARY}.",
             devices=describe_devices(list(prepared.mesh.devices.flat)),
         )
@@ -69,7 +71,7 @@ def write_run_report(
     if shown:
         drawn = {name: picture(logo_figure(motif), "png", dpi=100) for name, motif in shown}
         add_pictures(folder.files, summary["best_epoch"], drawn)
-    return _strongest(filters)
+    return motif
 
 
 def add_attributions(folder: RunFolder, telling: Telling, method: str) -> bool:

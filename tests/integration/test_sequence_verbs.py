@@ -515,7 +515,7 @@ def test_the_report_holds_everything_and_asks_for_nothing(trained):
     assert page.headings == [
         "Scores on the test split", "Curves", "ROC, precision and recall",
         "Confusion table of the test split", "What the filters look for", "Data",
-        "Layout and time", "Configuration and versions",
+        "Layout and time", "Configuration",
     ]  # fmt: skip
     assert trained[1]["params_sha256"] in text
     assert "resembles TAL1_known4" in text
