@@ -184,7 +184,7 @@ def predict_variants(
     console.print(
         f"{counts['rows']:,} alleles ({counts['skipped']:,} without a score, "
         f"{counts['mismatches']:,} whose REF differs from the genome) in {seconds:.1f} s: "
-        f"{counts['rows'] / seconds:,.0f} a second"
+        f"{counts['rows'] / seconds:,.0f} per second"
     )
     output = next(iter(forms)) if len(forms) == 1 else list(forms)
     return {**counts, "seconds": round(seconds, 3), "output": output}

@@ -139,7 +139,7 @@ def _relations(labelled: Labelled, same: NDArray[np.int64], data: Any) -> list[R
     relations = []
     if labelled.families is not None:
         k = kmer_length(labelled.codes.shape[1])
-        how = f"share {100 * data.similarity:.3g} % or more of their {k}-mers with another one"
+        how = f"share {100 * data.similarity:.3g}% or more of their {k}-mers with another one"
         relations.append(Relation(same_sequences([same, labelled.families]), how))
         if data.positives:
             overlaps = named_overlaps(labelled.ids(), labelled.lengths)

@@ -122,7 +122,7 @@ def parts_of(
             )
         if members := member_settings(config):
             raise UserError(
-                f"--config.members asks for {len(members)} networks, and the study is of one; "
+                f"--config.members asks for {len(members)} networks, but the study trains one; "
                 "leave it out"
             )
         for mode in modes:

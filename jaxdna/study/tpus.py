@@ -84,7 +84,7 @@ def topology(name: str, slices: int = 1) -> Any:
     if not plugins.libtpu():
         raise UserError(
             f"--topology={name} needs libtpu, which is not installed: "
-            "pip install 'jaxdna[plan]', or leave the flag out to compile for the devices here."
+            "pip install 'jaxdna[plan]', or leave the flag out to compile for the devices here"
         )
     import jax
     from jax.experimental import topologies
@@ -128,7 +128,7 @@ def parse(name: str) -> tuple[str, tuple[int, ...]]:
         f"--topology={name} is not a shape of {head}, whose slices are "
         f"{', '.join(map(_text, known.shapes))} chips"
         f"{' or other multiples of 4x4x4' if len(known.shapes[0]) == 3 else ''}; "
-        f"the nearest is {head}:{_text(near_shapes[0])}."
+        f"the nearest is {head}:{_text(near_shapes[0])}"
     )
 
 

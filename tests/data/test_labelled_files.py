@@ -306,7 +306,7 @@ def test_families_of_near_copies_stay_in_one_split_and_are_counted(files, more):
         assert all(len(home) == 1 for home in homes) == kept
     assert not any("-mers" in note for note in apart.notes)
     (note,) = (note for note in together.notes if "-mers" in note)
-    assert note.startswith("300 sequences share 25 % or more of their 9-mers with another one")
+    assert note.startswith("300 sequences share 25% or more of their 9-mers with another one")
     assert "60 families; the largest has 5" in note
     shares = [len(split) / 300 for split in together.splits.values()]
     np.testing.assert_allclose(shares, [0.6, 0.07, 1 / 3] if more else [0.7, 0.1, 0.2], atol=0.09)
@@ -321,7 +321,7 @@ def test_near_copies_in_splits_that_the_user_gives_are_told(files):
     fasta(files / "n.fa", letters(np.random.default_rng(9), 6, 60, 60), "n")
     data = load(files, positives="f.fa", negatives="n.fa", split_table="s.tsv")
     (note,) = (note for note in data.notes if "-mers" in note)
-    assert note.startswith("20 sequences share 25 % or more of their 8-mers with another one in")
+    assert note.startswith("20 sequences share 25% or more of their 8-mers with another one in")
 
 
 def test_a_family_that_would_leave_a_split_empty_is_split_and_told(files):
