@@ -11,7 +11,7 @@ def recipe(sequences: int, length: int, gc: float) -> dict[str, str | int | floa
     """Returns the network and its training as dotted keys of a configuration.
 
     Args:
-      sequences: how many there are to train on, both classes together.
+      sequences: how many there are to train and validate on, both classes together.
       length: bases of each.
       gc: share of G and C among them, 0 to 1.
     """
@@ -20,13 +20,14 @@ def recipe(sequences: int, length: int, gc: float) -> dict[str, str | int | floa
     width = filter_width(length, gc)
     filters = _power_of_two(sequences / 160, 64, 256)
     return {
+        "data.validation_fraction": round(min(0.1, max(0.02, 100 / sequences)), 4),
         "model.name": "gapped",
         "model.filters": filters,
         "model.width": width,
         "model.short_filters": filters,
         "model.short_width": (width + 1) // 2,
-        "model.span": min(10, length),
-        "model.letters": min(6, length),
+        "model.span": min(11, length),
+        "model.letters": min(7, length),
         "optimizer.learning_rate": round(min(0.01, max(0.002, 20 / sequences)), 6),
         "optimizer.schedule": "cosine",
         "optimizer.warmup_epochs": min(2.0, epochs / 10),

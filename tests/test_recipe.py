@@ -40,6 +40,11 @@ def test_more_sequences_make_a_larger_network_and_fewer_epochs_but_more_steps():
     assert steps == sorted(steps)
 
 
+def test_validation_costs_few_sequences():
+    shares = [recipe(n, 100, 0.5)["data.validation_fraction"] for n in (100, 2000, 10**6)]
+    assert shares == [0.1, 0.05, 0.02]
+
+
 def test_a_filter_is_wider_where_chance_finds_words_more_easily():
     assert filter_width(1000, 0.5) > filter_width(100, 0.5)  # more places
     assert filter_width(100, 0.15) > filter_width(100, 0.5)  # fewer words
@@ -70,12 +75,12 @@ def test_a_configuration_has_what_its_sequences_suggest_and_what_flags_say(files
         found = flat(load_config("fasta", [*own, *overrides]))
         return {k: found[k] for k, v in recipe(sequences, 80, 0.2).items() if found.get(k) != v}
 
-    assert differs([], 84) == {}  # 120 less a tenth and a fifth
-    assert differs(tests, 108) == {}
-    assert differs(["data.folds=4"], 81) == {}
+    assert differs([], 96) == {}  # 120 less a fifth
+    assert differs(tests, 120) == {}
+    assert differs(["data.folds=4"], 90) == {}
     said = {"model.filters": 7, "train.epochs": 3, "optimizer.learning_rate": 0.5}
-    assert differs([f"{key}={value}" for key, value in said.items()], 84) == said
-    assert differs(["train.batch_size=64", "recipe=fixed"], 84) != {}
+    assert differs([f"{key}={value}" for key, value in said.items()], 96) == said
+    assert differs(["train.batch_size=64", "recipe=fixed"], 96) != {}
     other = load_config("fasta", [*own, "model.name=dilated"])
     assert other.model == default_config("fasta", "dilated").model
     assert other.train.epochs == recipe(84, 80, 0.2)["train.epochs"]

@@ -14,16 +14,16 @@ def measured(config: ConfigDict) -> dict[str, Any]:
     """Reads the files of `config.data`, into the store that training reads as well.
 
     Returns:
-      `sequences`, about how many there are to train on; `length`, their bases, padded or cropped
-      where the configuration says so; `gc`, the share of G and C among A, C, G and T.
+      `sequences`, about how many there are beside those to test on; `length`, their bases, padded
+      or cropped where the configuration says so; `gc`, the share of G and C among A, C, G and T.
 
     Raises:
       UserError: a file or a setting is wrong, or they do not fit each other.
     """
     data, labelled = config.data, read_labelled(config)
-    share = 1 - data.validation_fraction
+    share = 1.0
     if data.folds:
-        share *= 1 - 1 / data.folds
+        share -= 1 / data.folds
     elif not labelled.tested:
         share -= data.test_fraction
     step = max(1, len(labelled) // _MOST)

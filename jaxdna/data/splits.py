@@ -28,7 +28,8 @@ def random_split(
       fractions: share of each split, in the order train, validation, test; they sum to 1.
       seed: the same seed gives the same split.
       groups: integer [records]; records with one number (a peak and its shuffled negative) stay
-        together. None: every record by itself.
+        together. A group much larger than the others, and than a tenth of the smallest split, is
+        in the largest split. None: every record by itself.
       classes: their names, for the sentence.
 
     Returns:
@@ -46,15 +47,18 @@ def random_split(
     order, group_of_record = _shuffled_groups(labels, groups, seed)
     # Each split's places are spread evenly over the groups in order, so that every stratum, a
     # stretch of that order, gets its share while the totals are exact.
+    smallest = shares[shares > 0].min() * group_of_record.size
+    large = _large_groups(group_of_record, smallest)
+    order = order[~large[order]]
     limits = np.rint(np.cumsum(shares) * order.size).astype(np.int64)
     totals = limits - np.concatenate([[0], limits[:-1]])
     places = np.concatenate([(np.arange(total) + 0.5) / total for total in totals])
     pattern = np.repeat(np.arange(len(SPLITS)), totals)[np.argsort(places, kind="stable")]
-    split_of_group = np.empty(order.size, dtype=np.int8)
+    split_of_group = np.full(large.size, np.argmax(shares), dtype=np.int8)
     split_of_group[order] = pattern
     split = split_of_group[group_of_record]
     wanted = np.flatnonzero(shares > 0)
-    _require_classes(np.asarray(labels), split, wanted, SPLITS, order.size, classes)
+    _require_classes(np.asarray(labels), split, wanted, SPLITS, large.size, classes)
     return split
 
 
@@ -207,6 +211,16 @@ def _shuffled_groups(
     stratum = np.unique(content, axis=0, return_inverse=True)[1].reshape(-1)
     chance = np.random.default_rng([seed, 0x59117]).random(names.size)
     return np.lexsort((chance, stratum)), group_of_record
+
+
+def _large_groups(group_of_record: NDArray[np.int64], smallest: float) -> NDArray[np.bool_]:
+    """Returns which groups no draw can deal fairly, bool [groups].
+
+    A family of repeats in a small split would be much of it, tell little of new sequences, and be
+    missing from training.
+    """
+    sizes = np.bincount(group_of_record)
+    return sizes > np.maximum(smallest / 10, 10 * sizes.mean())
 
 
 def _require_classes(

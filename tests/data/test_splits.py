@@ -11,6 +11,15 @@ from jaxdna.errors import UserError
 SHARES = (0.8, 0.1, 0.1)
 
 
+def test_a_family_too_large_for_a_small_split_is_trained_on():
+    groups = np.concatenate([np.zeros(100, int), np.arange(1, 901)])
+    labels = np.concatenate([np.ones(100, int), np.arange(900) % 2])
+    for seed in range(3):
+        split = random_split(labels, (0.8, 0.1, 0.1), seed, groups)
+        assert (split[:100] == 0).all()
+        assert np.bincount(split[100:]).tolist() == [720, 90, 90]
+
+
 @pytest.mark.parametrize("positives", [500, 100, 40])
 def test_every_split_has_its_share_of_each_class(positives):
     labels = np.zeros(1000, int)

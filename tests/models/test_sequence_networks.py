@@ -12,6 +12,7 @@ from jaxdna.errors import UserError
 from jaxdna.models.layers import Dense
 from jaxdna.models.network import Layer, Network, parameter_count, summary_rows
 from jaxdna.models.registry import BUILDERS, build_network
+from jaxdna.ops.gapped_kmers import SCALE
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.program import Program
@@ -120,7 +121,7 @@ def plain_gapped(x, own):
         for weights, places in zip(table, ([0, 1, 4], [0, 2, 4], [0, 3, 4]), strict=True):
             word = letters[:, start + np.array(places)]
             score += np.where((word < 0).any(axis=1)[:, None], 0, weights[word @ [16, 4, 1]])
-    return motifs + 4 * score / np.sqrt(3 * (x.shape[1] - 4))
+    return motifs + SCALE * score / np.sqrt(3 * (x.shape[1] - 4))
 
 
 NETWORKS = {

@@ -45,6 +45,20 @@ def test_each_name_is_optax_s_rule_of_that_name(name, same):
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "moved"), [([], [-0.02, -0.0002]), (["data.task=regression"], [-0.00125, -0.00125])]
+)
+def test_a_table_of_words_follows_the_mean_gradient_of_classes(flags, moved):
+    steady = ["optimizer.schedule=constant", "optimizer.warmup_epochs=0"]
+    steady += ["optimizer.learning_rate=0.02", *flags]
+    optimizer = make_optimizer(load_config("configs/fasta.py", steady), 10, "dense")
+    params = {"conv": {"table": jnp.zeros(2)}, "dense": {"bias": jnp.zeros(2)}}
+    gradients = jax.tree.map(lambda _: jnp.array([1.0, 0.01]), params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["conv"]["table"], moved, rtol=1e-4)
+    np.testing.assert_allclose(updates["dense"]["bias"], [-0.02, -0.02], rtol=1e-4)
+
+
 def test_weight_decay_shrinks_kernels_but_not_the_last_layer():
     flags = ["optimizer.name=sgd", "optimizer.schedule=constant", "optimizer.warmup_epochs=0"]
     plain = after_steps(make_optimizer(config(*flags, "optimizer.weight_decay=0"), 10, "dense"), 1)
