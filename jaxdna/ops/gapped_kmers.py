@@ -36,7 +36,7 @@ def gap_patterns(span: int, letters: int, most: int) -> list[Pattern]:
 
 
 def kmer_scores(x: jax.Array, table: jax.Array, patterns: Sequence[Pattern]) -> jax.Array:
-    """Adds up the weights of all windows' words, times 64 over the root of how many words there are.
+    """Adds up all windows' words' weights, times 64 over the root of how many words there are.
 
     Where words are unlike each other, that root is the norm of their counts, by which a kernel of
     gapped k-mers divides. A word in which a letter is unknown is none.

@@ -60,9 +60,7 @@ def make_optimizer(
     own = own or {}
     values = {key: own.get(f"optimizer.{key}", value) for key, value in config.optimizer.items()}
     directions = {
-        "adam": lambda: _scale_by_adam(
-            values["b1"], values["b2"], values["eps"], _bounded(config)
-        ),
+        "adam": lambda: _scale_by_adam(values["b1"], values["b2"], values["eps"], _bounded(config)),
         "sgd": optax.identity,
         "momentum": lambda: optax.trace(decay=values["momentum"]),
     }
