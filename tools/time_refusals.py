@@ -1,10 +1,12 @@
 """Times what `jaxdna train` refuses of run folders in buckets: `python -m tools.time_refusals`.
 
-Each is a process of its own, against the servers of `tools/object_store.py`. Ends with 1 where one
-has another exit code than 2, or takes longer than 10 s.
+Each is a process of its own, against the servers of `tools/object_store.py`. Its time is shown by
+the clock, and of the processor, which counts where the machine has other work. Ends with 1 where
+one has another exit code than 2, or takes longer than 10 s by the clock.
 """
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,11 @@ def cases(store: ObjectStore) -> Iterator[tuple[str, str, list[Fault], list[str]
     yield "another run", f"{scheme}://bkt/trained", [], []
 
 
+def _processor() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     """Prints a line for each."""
     slow = 0
@@ -50,24 +57,25 @@ def main() -> None:
                 *flags: str,
                 missing: list[str],
                 environment: dict[str, str] = environment,
-            ) -> tuple[int, float, str]:
-                begun = time.monotonic()
+            ) -> tuple[int, float, float, str]:
+                begun, used = time.monotonic(), _processor()
                 done = subprocess.run(
                     [sys.executable, "-c", RUN.format(missing), "train", *SHORT,
                      f"--workdir={workdir}", *flags],
                     capture_output=True, text=True, env=environment, timeout=300,
                 )  # fmt: skip
                 said = next((x for x in done.stderr.splitlines() if x.startswith("jaxdna: ")), "")
-                return done.returncode, time.monotonic() - begun, said
+                return done.returncode, time.monotonic() - begun, _processor() - used, said
 
             train(f"{store.scheme}://bkt/trained", missing=[])
             store.put("other/notes.txt", b"mine")
             for what, workdir, faults, missing in cases(store):
                 store.faults[:] = faults
                 flags = ["--config.seed=7"] if what == "another run" else []
-                code, seconds, said = train(workdir, *flags, missing=missing)
+                code, seconds, used, said = train(workdir, *flags, missing=missing)
                 slow += code != 2 or seconds > LIMIT_SECONDS
-                print(f"{store.scheme} {what}: exit {code} in {seconds:.1f} s: {said}", flush=True)
+                took = f"{seconds:.1f} s (processor {used:.1f} s)"
+                print(f"{store.scheme}, {what}: exit {code}, {took}: {said}", flush=True)
     sys.exit(slow > 0)
 
 
