@@ -159,9 +159,9 @@ class MemberProgram(Program):
 
     @property
     def _one_by_one(self) -> bool:
-        """Whether each device is a CPU with members for itself."""
-        alone = self.mesh.size == self.mesh.shape[AXIS]
-        return alone and self.mesh.devices.flat[0].platform == "cpu"
+        """Whether the devices are CPUs, each with members for itself, or all with all of them."""
+        apart = self.mesh.shape[AXIS] in (1, self.mesh.size)
+        return apart and self.mesh.devices.flat[0].platform == "cpu"
 
     @property
     def _here(self) -> int:
@@ -186,6 +186,8 @@ class MemberProgram(Program):
                 unroll=1 if self.loops_well else True,
             )[1]
 
+        if self.mesh.size > self.mesh.shape[AXIS]:  # every device has a part of every member
+            return in_turn(own, *shared)
         return jax.shard_map(
             in_turn,
             mesh=self.mesh,

@@ -76,7 +76,9 @@ def lone_runs(dataset):
 
 
 @pytest.mark.parametrize(
-    "mesh", [{"member": 8}, {"member": 4, "data": 2}, {"member": 2, "seq": 2, "model": 2}], ids=str
+    "mesh",
+    [{"member": 8}, {"member": 4, "data": 2}, {"member": 2, "seq": 2, "model": 2}, {"data": 8}],
+    ids=str,
 )
 def test_each_member_equals_its_lone_run_on_every_mesh(dataset, lone_runs, mesh):
     flags = [f"mesh.{axis}={size}" for axis, size in ({"data": 1} | mesh).items()]
