@@ -13,6 +13,18 @@ import jax
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
+# Minutes each: a worker that gets one of them last keeps the others waiting.
+LONGEST = (
+    "test_wheel.py",
+    "training/test_network_layouts.py",
+    "study/test_layouts.py",
+    "faults/test_stopping.py",
+    "strategies/test_pipeline.py",
+    "strategies/test_parameter_server.py",
+    "faults/test_buckets.py",
+    "faults/test_checkpoints.py",
+    "faults/test_processes.py",
+)
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -39,6 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that take longest."""
+    longest = [REPOSITORY / "tests" / name for name in LONGEST]
+    items.sort(key=lambda item: longest.index(item.path) if item.path in longest else len(longest))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
