@@ -321,10 +321,10 @@ def trained(dataset, folder, *overrides):
         return train(prepared, opened, guard, console, write_run_report, EXIT_OK)
 
 
-def test_tal1_reaches_its_score_under_every_schedule(tal1, tmp_path):
-    """The three synchronous schedules have the same bits (above), so one stands for them."""
+def test_tal1_reaches_its_score_under_every_schedule_of_stale_weights(tal1, tmp_path):
+    """The synchronous ones have the bits of one device (above)."""
     quick = ["train.batch_size=128", "train.epochs=7", "pipeline.microbatches=2"]
-    for schedule in ("gpipe", "pipedream", "2bw", "spectrain"):
+    for schedule in ("pipedream", "2bw", "spectrain"):
         summary = trained(tal1, tmp_path / schedule, *quick, f"pipeline.schedule={schedule}")
         assert summary["test"]["auroc"] >= 0.97, schedule
 
