@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ class Finished:
 
     path: Path
     sha: str
-    modules: list[str]
+    modules: Sequence[str] = ()
 
     def copy(self, to: Path) -> Path:
         """Copies it without its summary, as a run that was killed just before the end."""
