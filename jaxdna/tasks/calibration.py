@@ -60,9 +60,9 @@ def corrected_error(
     (Roelofs et al.), and is reduced by its bias as resampling estimates it (Kumar et al., as their
     package does for the absolute error): to the observed share of a bin normal noise is added, of
     the share's own standard error, and what that adds to the mean distance is taken off. The mean
-    of the absolute value of a normal variable is known, so nothing is drawn. Of
-    perfectly calibrated answers that takes off two fifths of the bias, of errors well above the
-    noise all of it.
+    of the absolute value of a normal variable is known, so nothing is drawn. Of perfectly
+    calibrated answers that takes off two fifths of the bias, of errors well above the noise all of
+    it, and in between a little more: beside noise of 0.07 a true 0.100 was found as 0.093.
 
     Args:
       predicted: see `reliability`.
