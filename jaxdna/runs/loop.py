@@ -212,8 +212,8 @@ def _begin(prepared: Prepared, checkpoints: Checkpoints, console: Console) -> Ru
     progress.resettle(program.config.train.early_stopping.to_dict())
     within = f", step {progress.epoch_step} of the next" if progress.epoch_step else ""
     ended = progress.epoch >= program.config.train.epochs or progress.stop
-    said = "nothing is left to train" if ended else "resuming"
-    console.print(f"{said} after epoch {progress.epoch}{within}")
+    left = ": nothing is left to train" if ended else ""
+    console.print(f"resuming after epoch {progress.epoch}{within}{left}")
     return Run(state, best, progress, Stopwatch(progress.seconds))
 
 
