@@ -230,7 +230,8 @@ def test_a_run_and_its_report_show_themselves(run):
         assert part in shown
     assert "<h2>Configuration" not in shown
     page = run.report()
-    assert page.path == run.folder.report and "<h2>Configuration" in page._repr_html_()
+    assert page.path == run.folder.report
+    assert "<h2>Configuration" in html.unescape(page._repr_html_())
     assert run.plot_curves()._repr_png_().startswith(b"\x89PNG")
     assert "<svg" in run.filters()[0]._repr_html_()
 
