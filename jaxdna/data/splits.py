@@ -28,8 +28,8 @@ def random_split(
       fractions: share of each split, in the order train, validation, test; they sum to 1.
       seed: the same seed gives the same split.
       groups: integer [records]; records with one number (a peak and its shuffled negative) stay
-        together. A group much larger than the others, and than a tenth of the smallest split, is
-        in the largest split. None: every record by itself.
+        together. A group of more than ten times the mean size, and more than a tenth of the
+        smallest split, goes to the largest split. None: every record by itself.
       classes: their names, for the sentence.
 
     Returns:

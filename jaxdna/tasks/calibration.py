@@ -62,7 +62,7 @@ def corrected_error(
     the share's own standard error, and what that adds to the mean distance is taken off. The mean
     of the absolute value of a normal variable is known, so nothing is drawn. Of perfectly
     calibrated answers that takes off two fifths of the bias, of errors well above the noise all of
-    it, and in between a little more: beside noise of 0.07 a true 0.100 was found as 0.093.
+    it, and in between a little more: beside noise of 0.07 an error of 0.1 becomes 0.094.
 
     Args:
       predicted: see `reliability`.

@@ -93,7 +93,7 @@ def _adam_direction(path: Any, m: jax.Array, v: jax.Array, eps: Any, bounded: bo
     leads to a kernel machine of these words. With a loss of unbounded derivative that may diverge
     where sequences are all alike: there Adam's step it is, for scores of a 16th of the scale.
     """
-    if path[-1].key != "table":
+    if path[-1].key != "kmer_table":
         return m / (jnp.sqrt(v) + eps)
     return m if bounded else m / (jnp.sqrt(v) + eps) / 16
 

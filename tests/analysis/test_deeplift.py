@@ -101,7 +101,7 @@ def test_a_product_is_shared_out_evenly_and_a_maximum_goes_to_its_winners():
     for step in (-1e-3, -1e-6, 0, 1e-6, 1e-3):
         x, r = jnp.array([2.0, 1.0, 0]), jnp.array([2.0 - step, 4, 0])
         found = multipliers(lambda v: v.max()[None], x, r)
-        np.testing.assert_allclose(found, [[0, 2 / 3, 0]], atol=1e-3)
+        np.testing.assert_allclose(found, [[0, 2 / 3, 0]], rtol=0, atol=np.finfo(np.float32).eps)
     # and all where it has had it before
     found = multipliers(lambda v: v.max()[None], x, jnp.array([2.0, 0, 0]))
     np.testing.assert_allclose(found, [[1, 0, 0]])

@@ -115,7 +115,7 @@ def plain_gapped(x, own):
     parts = {"conv": own["conv"]["scan"], "dense1": own["dense1"]["layer"]}
     motifs = plain_multiscale(x, own | parts)
     letters = np.where(x.max(axis=2) == 1, x.argmax(axis=2), -1)
-    table = own["conv"]["kmers"]["table"]
+    table = own["conv"]["kmers"]["kmer_table"]
     score = np.zeros(motifs.shape)
     for start in range(x.shape[1] - 4):
         for weights, places in zip(table, ([0, 1, 4], [0, 2, 4], [0, 3, 4]), strict=True):

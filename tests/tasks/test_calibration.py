@@ -52,18 +52,21 @@ def test_the_error_without_chance_is_what_resampled_shares_say():
     assert expected < plain(said, true)
 
 
-def test_it_takes_off_two_fifths_of_what_chance_gives_perfect_answers():
+def test_what_is_left_of_an_error_is_what_noise_upon_noise_leaves():
+    """Of none three fifths of what chance gives, of one of 0.1 beside noise of 0.07 0.094."""
     rng = np.random.default_rng(2)
-    said = 0.2 + 0.6 * rng.random((300, 700))
-    found = {}
+    said, normal = 0.2 + 0.6 * rng.random((300, 700)), rng.normal(size=400_000)
+    middles = 0.2 + 0.6 * (np.arange(15) + 0.5) / 15  # of the bins, with 700 / 15 examples each
     for off in (0.0, 0.1):
         true = rng.random(said.shape) < said + off
-        each = [(corrected_error(*one)[0], plain(*one)) for one in zip(said, true, strict=True)]
-        found[off] = np.mean(each, axis=0)
-    # Noise upon noise is sqrt(2) times as wide: 2 - sqrt(2) are left.
-    assert found[0.0][0] == pytest.approx((2 - 2**0.5) * found[0.0][1], rel=0.03)
-    # Where the error is large beside the noise of a bin, about 0.07, it is nearly all there.
-    assert found[0.1][0] == pytest.approx(0.1, abs=0.01)
+        found = [corrected_error(*one)[0] for one in zip(said, true, strict=True)]
+        noise = [np.sqrt(p * (1 - p) * 15 / 700) for p in middles + off]
+        once, twice = (
+            np.mean([np.abs(off + width * normal).mean() for width in np.multiply(noise, times)])
+            for times in (1, 2**0.5)
+        )
+        near = 4 * np.std(found) / 300**0.5
+        assert np.mean(found) == pytest.approx(2 * once - twice, abs=near)
 
 
 def test_few_examples_have_a_calibration():
