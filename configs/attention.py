@@ -2,7 +2,7 @@
 
 jaxdna train --config=attention
 
-18,849 parameters; test accuracy 97.2 % (Bayes ceiling 97.6 %), AUROC 0.983 after 10 epochs.
+18,849 parameters; test accuracy 97.2% (Bayes ceiling 97.6%), AUROC 0.983 after 10 epochs.
 
 On your own sequences: `--config=fasta --config.model.name=attention` with its data.
 """

@@ -2,7 +2,7 @@
 
 jaxdna train --config=deep_cnn
 
-15,361 parameters; test accuracy 97.5 % (Bayes ceiling 97.6 %), AUROC 0.982 after 10 epochs.
+15,361 parameters; test accuracy 97.5% (Bayes ceiling 97.6%), AUROC 0.982 after 10 epochs.
 
 On your own sequences: `--config=fasta --config.model.name=deep_cnn` with its data.
 """

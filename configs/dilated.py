@@ -2,7 +2,7 @@
 
 jaxdna train --config=dilated
 
-14,401 parameters; test accuracy 97.6 % (Bayes ceiling 97.6 %), AUROC 0.985 after 10 epochs.
+14,401 parameters; test accuracy 97.6% (Bayes ceiling 97.6%), AUROC 0.985 after 10 epochs.
 Positions can be split over devices (`--config.mesh.seq`), for sequences of 100,000 bases and more.
 
 On your own sequences: `--config=fasta --config.model.name=dilated` with its data.

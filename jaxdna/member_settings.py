@@ -74,9 +74,10 @@ def grid_axes(grid: str, data: str, model: str) -> dict[str, list[Any]]:
     Raises:
       UserError: it names another key, one twice, or a value that is not legal.
     """
+    every = schema(data, model)
     legal = {
         key: field
-        for key, field in schema(data, model).items()
+        for key, field in every.items()
         if key.startswith(("optimizer.", "model.")) and type(field.default) in (int, float)
     }
     axes: dict[str, list[Any]] = {}
@@ -84,10 +85,11 @@ def grid_axes(grid: str, data: str, model: str) -> dict[str, list[Any]]:
         key, sign, values = part.partition("=")
         where = f"--config.members.grid={grid}"
         if key not in legal:
-            raise UserError(
-                f"{where}: {key} is not a number of the update or of the network; "
-                f"{nearest(key, legal)}"
-            )
+            if key in every:  # nothing else is what was meant
+                raise UserError(
+                    f"{where}: a grid cannot go over {key}; legal: {', '.join(sorted(legal))}"
+                )
+            raise UserError(f"{where}: {key} is an unknown key; {nearest(key, legal)}")
         if not sign or key in axes:
             fault = f"names {key} twice" if sign else f"gives no value of {key}"
             raise UserError(f"{where} {fault}; legal: KEY=VALUE,VALUE joined by semicolons")

@@ -59,15 +59,25 @@ class Loop:
         self._moves += 1
         self.moved(ended)
 
-    def words(self) -> tuple[str, str, str]:
-        """Returns the title with how far it is, the note, and how long it still takes."""
+    def words(self, log: bool = False) -> tuple[str, str, str]:
+        """Returns the title with how far it is, the note, and how long the rest will take.
+
+        Args:
+          log: whether the words stay. Within a lasting loop's step they then say how much of which
+            step is done, without the note, which is that of the step before.
+        """
+        note = self.note
         if self.total is None:
             count = ""
         elif not self.lasting:
             count = f" {min(self.done / self.total, 1):.0%}"
+        elif self.done == self._ended:
+            count = f" {self.done:.0f}/{self.total:.0f}"
+        elif log:
+            share = (self.done - self._ended) / self.step
+            count, note = f" {self._ended + self.step:.0f}/{self.total:.0f}, {share:.0%}", ""
         else:
-            digits = 0 if self.done == self._ended else 1
-            count = f" {self.done:.{digits}f}/{self.total:.0f}"
+            count = f" {self.done:.1f}/{self.total:.0f}"
         now, made = time.monotonic(), self.done - self._first
         # The first move has taken what is compiled or opened on the way: it foretells nothing.
         if self.total is None or self._moves < 2 or made <= 0 or self.done >= self.total:
@@ -75,7 +85,7 @@ class Loop:
         else:
             needed = (self._moved - self._begun) * (self.total - self.done) / made
             left = f"{clock(max(0.0, needed - (now - self._moved)))} left"
-        return visible(self.title) + count, self.note, left
+        return visible(self.title) + count, note, left
 
 
 def clock(seconds: float) -> str:
@@ -250,6 +260,6 @@ def _in_a_log(console: "Console", loop: Loop) -> Iterator[Callable[[bool], None]
         nonlocal told
         if (ended and loop.lasting) or time.monotonic() - told >= _EVERY:
             told = time.monotonic()
-            console.print("  ".join(filter(None, loop.words())), soft_wrap=True)
+            console.print("  ".join(filter(None, loop.words(log=True))), soft_wrap=True)
 
     yield moved

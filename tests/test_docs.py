@@ -163,7 +163,7 @@ FIGURES = {
     },
     "test accuracy of seed 0 in per cent": {
         "README.md": r"^([\d.]+)% of 4,000 test examples",
-        "docs/networks.md": r"\| `tal1` .* ([\d.]+) % \|",
+        "docs/networks.md": r"\| `tal1` .* ([\d.]+)% \|",
     },
     "test loss of seed 0": {
         "README.md": r"│ loss \(nats\) │ ([\d.]+) │|\| 0 \| .*\| ([\d.]+) \([\d.]+\) \|$",
@@ -181,7 +181,7 @@ FIGURES = {
     for name in ("deep_cnn", "dilated", "attention")
     for what, in_table, in_config in (
         ("parameters", rf"\| `{name}` \| ([\d,]+) \|", r"([\d,]+) parameters"),
-        ("accuracy", rf"\| `{name}` .* ([\d.]+) % \|", r"accuracy ([\d.]+) %"),
+        ("accuracy", rf"\| `{name}` .* ([\d.]+)% \|", r"accuracy ([\d.]+)%"),
         ("AUROC", rf"\| `{name}` .* ([\d.]+) \|$", r"AUROC ([\d.]+) "),
     )
 }

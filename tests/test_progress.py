@@ -91,6 +91,17 @@ def test_a_loop_that_is_left_or_fails_has_no_line_any_more(clock_of_steps, log):
     assert lines(log) == ["three 100%  9 s so far"]
 
 
+def test_a_log_says_how_much_of_an_epoch_is_done_without_the_scores_of_the_one_before(
+    clock_of_steps, log
+):
+    with shown_on(lambda: log), progress_line("epoch", 3, 1, lasting=True) as line:
+        clock_of_steps(4)
+        line.advance("train 0.5")
+        clock_of_steps(6)
+        line.within(0.4)
+    assert lines(log) == ["epoch 2/3  train 0.5  4 s so far", "epoch 3/3, 40%  4 s left"]
+
+
 def test_where_nobody_knows_how_much_there_is_the_time_so_far_is_told(clock_of_steps, log):
     with shown_on(lambda: log):
         for _ in counted("reading stdin", range(2)):

@@ -1,4 +1,4 @@
-"""How XLA's CPU backend likes convolutions: by library, and inside a loop.
+"""How fast XLA's CPU backend computes convolutions: by library, and inside a loop.
 
 Times a 3 x 3 convolution of CIFAR-10's second layer and its gradients, XLA's and ours, and max
 pooling written in two ways. Processor time is printed beside wall time, because it is steadier on a

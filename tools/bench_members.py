@@ -7,7 +7,7 @@ Trains seeds x folds members in one run, and then each of them by itself, one af
 far as --runs goes; the others are taken to cost what these do on average. Each command is a process
 of its own with an empty folder; start, compilation, evaluation and report are in its time. Nothing
 is compiled beforehand; with --cached all runs share what the first one of them compiled. What is
-shown: seconds by the clock and of the processor, the largest resident memory, and the largest
+shown: seconds of wall and of processor time, peak memory (resident), and the largest
 difference of a member's test loss from that of its lone run.
 """
 

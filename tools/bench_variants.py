@@ -4,8 +4,8 @@ python tools/bench_variants.py [--alleles=100000,1000000] [--bases=8000000] [--w
 
 Makes a random genome and a bgzipped VCF file on it (a tenth of its alleles insertions, a tenth
 deletions), and scores it from the file, from a pipe and into VCF; then a FASTA file with two
-windows for each allele. Each command is a process of its own: its processor seconds and its largest
-resident memory are what the operating system tells, with Python, JAX and its compiler in them.
+windows for each allele. Each command is a process of its own: its processor seconds and its peak
+memory (resident) are those that the operating system reports, Python, JAX and its compiler included.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--bases", type=int, default=8_000_000)
     parser.add_argument("--workdir", type=Path, help="a run; default: a small one is trained")
     arguments = parser.parse_args()
-    print("| what | alleles | CPU seconds | us a window | memory, GB |")
+    print("| what | alleles | processor seconds | µs per window | peak memory (resident), GB |")
     print("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -1,4 +1,4 @@
-"""Hurts runs in an emulated bucket again and again, and compares what they end with.
+"""Disturbs runs in an emulated bucket again and again, and compares what they end with.
 
     python -m tools.bucket_campaign --faults=100 --seed=1 --folder=runs/buckets \\
       [--processes=2] [--store=s3]

@@ -2,8 +2,8 @@
 
 python tools/cost_growth.py [--sequences=10000,100000,1000000] [--output=runs/cost_growth]
 
-Every point is a `jaxdna` command in a process of its own, whose largest resident memory the
-operating system tells: everything counts, Python, JAX, its compiler and the data. A training's
+Every point is a `jaxdna` command in a separate process, whose peak memory (resident) the operating
+system reports: everything counts, Python, JAX, its compiler and the data. A training's
 seconds are those of its second epoch, the validation of 3,200 sequences included; a prediction's
 are of the whole command, its start included.
 """

@@ -1,9 +1,9 @@
-"""Hurts short runs at random, and compares each with one that nobody touched.
+"""Disturbs short runs at random, and compares each with one that nobody touched.
 
 python tools/fault_campaign.py --faults=200               one process per run
 python tools/fault_campaign.py --faults=40 --processes=2  two processes per run
 
-A run is a folder. It is started again and again: each start is hurt in one way (`fault_kinds.py`:
+A run is a folder. It is started again and again: each start is disturbed in one way (`fault_kinds.py`:
 killed, stopped, its power cut, its folder moved, one of its system calls made to fail, ...), and
 between two starts files of the newest checkpoint, or of the run folder, are damaged. The last start
 is left alone. Lost is a run that ends with other parameters or other metrics than the untouched

@@ -92,7 +92,8 @@ _HDF5_NAMES = {"one_hot": "raw/seq", "hypothetical": "shap/seq"}  # as tfmodisco
 def _hdf5(path: str, source: Source) -> Iterator[Write]:
     import h5py
 
-    with appears_whole(path) as partial, h5py.File(partial, "w") as file:
+    # It is locked already, which HDF5 would take for another writer.
+    with appears_whole(path) as partial, h5py.File(partial, "w", locking=False) as file:
 
         def add(name: str, values: NDArray, kind: Any = None) -> None:
             if name not in file:

@@ -10,6 +10,7 @@ from jaxdna.analysis.predictions import Lengths, score_records
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.duplicates import sequence_keys
 from jaxdna.data.fasta import Piece, read_fasta_pieces
+from jaxdna.data.separated import splitter
 from jaxdna.data.sequence_stats import SequenceStats
 from jaxdna.data.streams import display, read_lines
 from jaxdna.data.tables import TARGET, read_table
@@ -198,7 +199,9 @@ def read_labels(
     """
     form = FORMS[kind]
     lines = read_lines(path)
-    columns = next(lines)[1].split("\t")
+    _, header = next(lines)
+    fields_of = splitter(header)
+    columns = fields_of(header)
     if not {"id", *wanted} <= set(columns):
         names = f"{'columns id and' if len(wanted) == 1 else 'columns id,'} {', '.join(wanted)}"
         raise UserError(f"{path}, line 1 has no {names}; give a header with all of them")
@@ -207,7 +210,7 @@ def read_labels(
     for number, line in lines:
         if not line.strip():
             continue
-        fields = line.split("\t")
+        fields = fields_of(line)
         fields += [""] * (len(columns) - len(fields))
         name, values = fields[name_column], [form.read(fields[place]) for place in places]
         if not name or None in values:

@@ -113,7 +113,7 @@ def _print_one(planned: dict[str, Any], console: Any) -> None:
         ["operations per step and device", f"{planned['flops_per_step']:.3e}"],
         *([f"memory: {part}", _size(size)] for part, size in planned["bytes"].items()),
         ["collective bytes overlapped", f"{planned['overlapped']:.0%}"],
-        ["kernels a step", planned["kernels"]],
+        ["kernels per step", planned["kernels"]],
         *([f"calls of {name}", count] for name, count in planned["libraries"].items()),
         ["compile time", f"{planned['compile_seconds']} s"],
     ]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.data.dataset import SPLITS
+from jaxdna.data.separated import splitter
 from jaxdna.data.streams import read_lines
 from jaxdna.errors import UserError
 
@@ -16,7 +17,7 @@ def read_split_table(
     """Reads which record belongs to which split.
 
     Args:
-      path: tab-separated with a header; columns `id` and `split` are read, others passed over.
+      path: a table with a header; columns `id` and `split` are read, others passed over.
       ids: the records' names, each once.
 
     Returns:
@@ -34,7 +35,8 @@ def read_split_table(
         )
     lines = read_lines(path)
     _, header = next(lines)
-    columns = header.split("\t")
+    fields_of = splitter(header)
+    columns = fields_of(header)
     if not {"id", "split"} <= set(columns):
         raise UserError(f"{path}, line 1 has no columns id and split; give a header with both")
     name_column, split_column = columns.index("id"), columns.index("split")
@@ -43,7 +45,7 @@ def read_split_table(
     for number, line in lines:
         if not line.strip():
             continue
-        fields = line.split("\t")
+        fields = fields_of(line)
         name = fields[name_column] if name_column < len(fields) else ""
         split = fields[split_column] if split_column < len(fields) else ""
         if split not in rows:

@@ -1,6 +1,6 @@
 """Sequences with their targets from a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxdna.data.records import Records
+from jaxdna.data.separated import splitter
 from jaxdna.data.sequences import encode
 from jaxdna.data.streams import STREAMED, display, read_lines
 from jaxdna.data.targets import AUTO, FORMS
@@ -40,7 +41,7 @@ class LabelledRecords:
 def read_table(
     path: str | Path, ambiguous: str = "zero", kind: str = AUTO, wanted: Sequence[str] = ()
 ) -> Iterator[LabelledRecords]:
-    """Yields the rows of a table with tabs, in order, many at a time.
+    """Yields the rows of a table, in order, many at a time; see `splitter` for what separates.
 
     A header has a column `sequence` or `seq`, perhaps `id`, `name` or `EventID`, and columns of
     targets: DeepBind's `.seq.gz` files (FoldID, EventID, seq, Bound) are such tables. Without a
@@ -103,10 +104,14 @@ def _read_rows(
     form = FORMS[kind]
     header: list[str] | None = None
     columns: _Columns | None = None
+    split: Callable[[str], list[str]] | None = None
     for line_number, line in read_lines(path, STREAMED):
         if not line.strip() or line.startswith("#"):
             continue
-        fields = [field.strip(" ") for field in line.split("\t")]
+        split = split or splitter(line)
+        fields = [field.strip(" ") for field in split(line)]
+        if not any(fields):  # as spreadsheets write empty rows
+            continue
         where = f"{display(path)}, line {line_number}"
         if columns is None and header is None:
             header = fields if _is_header(fields) else []
@@ -234,4 +239,4 @@ def _is_number(text: str) -> bool:
 
 
 def _legal(kind: str) -> str:
-    return f"legal: a sequence, a tab, and {FORMS[kind].legal}"
+    return f"legal: a sequence, a tab or comma, and {FORMS[kind].legal}"

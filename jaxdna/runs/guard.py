@@ -166,7 +166,7 @@ class Guard:
         while not all(array.is_ready() for array in arrays):
             if self.requested and not self._reached:
                 raise StopRequested(self.requested)
-            # Fine at first, then coarser: at most 2 % of the time is waited too long.
+            # Fine at first, then coarser: at most 2% of the time is waited too long.
             time.sleep(min(0.02, 1e-5 + (time.monotonic() - start) / 50))
 
     def _run(self) -> None:

@@ -10,7 +10,7 @@ from jaxdna.console import table
 from jaxdna.tasks.kinds import KINDS
 
 GRID = "Settings, best first: means over their members on the validation split"
-_ORDER = "best validation loss first; test scores and calibration error (ECE)"
+_ORDER = "best validation loss first; test scores"
 
 
 def members_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -23,10 +23,12 @@ def members_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]
     """
     scored = KINDS[summary["task"]].scored
     members, ensemble = summary["members"], summary["ensemble"]
+    errors = [None] if ensemble["calibration"] else []  # numbers have none
 
     def numbers(own: Mapping[str, Any], error: float | None) -> list[float | None]:
         test = own["test"] or {}
-        return [own.get("validation", {}).get("loss"), *(test.get(k) for k in scored), error]
+        found = [own.get("validation", {}).get("loss"), *(test.get(k) for k in scored)]
+        return [*found, *[error] * len(errors)]
 
     shown = summary["grid"][0]["members"] if "grid" in summary else range(len(members))
     broken = [i for i in shown if members[i]["broken"]]
@@ -43,7 +45,7 @@ def members_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]
         return [str(i), own["seed"], *([own["fold"]] if folds else [])]
 
     rows: list[list[Any]] = [[*who(i), members[i]["best_epoch"], *each[i]] for i in order]
-    rows += [[*who(i), members[i]["broken"], *[None] * (len(scored) + 2)] for i in broken]
+    rows += [[*who(i), members[i]["broken"], *[None] * (len(scored) + 1), *errors] for i in broken]
     headings = ["member", "seed", *["fold"] * folds, "epoch"]
     blank = [""] * (len(headings) - 1)
     values = np.array([each[i] for i in order], np.float64)
@@ -54,7 +56,7 @@ def members_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]
     rows.append(["ensemble", *blank, *numbers(ensemble, of_all)])
     if "student" in summary:
         rows.append(["student", *blank, *numbers(summary["student"], None)])
-    return [*headings, "val loss", *scored.values(), "ECE"], rows
+    return [*headings, "val loss", *scored.values(), *["ECE"] * len(errors)], rows
 
 
 def setting_words(settings: Mapping[str, Any]) -> str:
@@ -84,7 +86,8 @@ def _known(values: np.ndarray) -> list[float | None]:
 
 def members_title(summary: Mapping[str, Any]) -> str:
     """Returns what stands above `members_rows`."""
-    return f"Members{' of the best setting' if 'grid' in summary else ''}, {_ORDER}"
+    error = " and calibration error (ECE)" if summary["ensemble"]["calibration"] else ""
+    return f"Members{' of the best setting' if 'grid' in summary else ''}, {_ORDER}{error}"
 
 
 def members_tables(summary: Mapping[str, Any]) -> list[Table]:

@@ -36,7 +36,7 @@ def bootstrap(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Measure]:
-    """Returns every measure with its 95 % percentile bootstrap interval.
+    """Returns every measure with its 95% percentile bootstrap interval.
 
     Resamples are drawn within each stratum (stratified bootstrap; Efron and Tibshirani, 1993), so
     that each of them has all strata.

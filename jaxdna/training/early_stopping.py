@@ -7,7 +7,7 @@ from typing import Any
 from jaxdna.tasks.metrics import SMALLER_IS_BETTER
 
 # A loss this near to chance means that the network has not begun to learn. The noise of a
-# validation loss at the plateau is far below 2 %, since all its predictions are alike.
+# validation loss at the plateau is far below 2%, since all its predictions are alike.
 PLATEAU = 0.98
 
 

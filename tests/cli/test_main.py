@@ -2,6 +2,7 @@ import argparse
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -16,11 +17,12 @@ from jaxdna.cli.main import VERBS, main, split_overrides
 from jaxdna.errors import report
 
 
-def test_help_answers_in_under_half_a_second():
+def test_help_answers_in_under_half_a_second_of_processor_time():
     def seconds():
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "jaxdna", "--help"], check=True, capture_output=True)
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds() for _ in range(5)) < 0.5
 

@@ -22,6 +22,25 @@ def test_reads_rows_with_or_without_header(tmp_path, header, pack):
     assert table.records.ids == [f"line{first}", f"line{first + 2}", f"line{first + 3}"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,sequence,label\na,ACGT,1\nb,ac,0\n",
+        '\ufeff"id";"sequence";"label"\r\n"a";"ACGT";"1"\r\n"b";"ac";"0"\r\n;;\r\n',
+        'id,note,sequence,label\na,"one, two; ""three""; four",ACGT,1\nb,,ac,0\n',
+        "sequence,label\nACGT,1\nac,0\n",
+        "ACGT;1\nac;0\n",
+    ],
+)
+def test_tables_may_be_as_spreadsheets_write_csv(tmp_path, text):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    (table,) = read_table(path)
+    assert [decode(table.records[i]) for i in range(2)] == ["ACGT", "AC"]
+    assert table.targets[:, 0].tolist() == [1, 0]
+    assert table.records.ids == (["a", "b"] if "id" in text else table.records.ids)
+
+
 @pytest.mark.parametrize("limit", ["_BLOCK_ROWS", "_BLOCK_BASES"])
 def test_rows_come_in_blocks_of_a_bounded_size(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(tables, limit, 3)

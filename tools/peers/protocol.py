@@ -27,7 +27,7 @@ def serve(ready: dict[str, Any], answers: dict[str, Callable[..., dict[str, Any]
 
 
 def timed_epochs(train: Callable[[int], Any], examples: int) -> Callable[[float], dict[str, Any]]:
-    """Warms up; returns (seconds) -> examples a second over whole epochs of about that long.
+    """Warms up; returns (seconds) -> examples per second over entire epochs of about that long.
 
     Args:
       train: trains for a number of epochs.
