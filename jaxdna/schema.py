@@ -77,7 +77,7 @@ DATA_SETS: dict[str, dict[str, Field]] = {
     },
     "mnist": _IMAGES,
     "cifar10": _IMAGES
-    | {"augment": flag(True, "flip and shift every training image, anew in every epoch")},
+    | {"augment": flag(True, "flip and shift every training image, differently in every epoch")},
     "fasta": {
         "task": choice(
             "auto",
@@ -96,8 +96,8 @@ DATA_SETS: dict[str, dict[str, Field]] = {
         ),
         "table": text(
             "",
-            "instead of the others: file with rows of sequence, tab, 0 or 1, or with a header "
-            "that names a column sequence and columns of targets",
+            "instead of the others: TSV or CSV file with rows of sequence and 0 or 1, or with a "
+            "header that names a column sequence and columns of targets",
         ),
         "test_positives": text(
             "", "file like data.positives whose records are the test split, instead of a share"
@@ -248,7 +248,7 @@ _IDENTITY = _identity(
     {
         "seed": integer(0, "decides data, initial parameters and batches", 0, 2**31 - 1),
         "train.seed": integer(
-            -1, "decides initial parameters and batches alone; -1: as seed", -1, 2**31 - 1
+            -1, "decides only initial parameters and batches; -1: as seed", -1, 2**31 - 1
         ),
         "members.seeds": integer(
             1, "networks trained at once, each from a train.seed of its own", high=10**4
@@ -337,7 +337,9 @@ _SETTINGS = {
         ("auto", "ring", "hierarchical"),
         "how gradients are summed; auto: XLA's own, on a CPU's cores a ring for image networks",
     ),
-    "gradient_sync.bucket_mb": number(0.0, "MiB of gradients that travel together; 0: each alone"),
+    "gradient_sync.bucket_mb": number(
+        0.0, "MiB of gradients that travel together; 0: each array by itself"
+    ),
     "strategy": choice(
         "spmd", ("spmd", "pipeline", "parameter_server"), "how the devices share the work"
     ),

@@ -4,8 +4,8 @@ python tools/bench_variants.py [--alleles=100000,1000000] [--bases=8000000] [--w
 
 Makes a random genome and a bgzipped VCF file on it (a tenth of its alleles insertions, a tenth
 deletions), and scores it from the file, from a pipe and into VCF; then a FASTA file with two
-windows for each allele. Each command is a process of its own: its processor seconds and its peak
-memory (resident) are those that the operating system reports, Python, JAX and its compiler included.
+windows for each allele. Each command is a process of its own: the operating system reports its
+processor seconds and its peak memory (resident), Python, JAX and its compiler included.
 """
 
 import argparse

@@ -3,11 +3,12 @@
 python tools/fault_campaign.py --faults=200               one process per run
 python tools/fault_campaign.py --faults=40 --processes=2  two processes per run
 
-A run is a folder. It is started again and again: each start is disturbed in one way (`fault_kinds.py`:
-killed, stopped, its power cut, its folder moved, one of its system calls made to fail, ...), and
-between two starts files of the newest checkpoint, or of the run folder, are damaged. The last start
-is left alone. Lost is a run that ends with other parameters or other metrics than the untouched
-one, with an exit code that the fault does not explain, with a traceback, or not at all.
+A run is a folder. It is started again and again: each start is disturbed in one way
+(`fault_kinds.py`: killed, stopped, its power cut, its folder moved, one of its system calls made to
+fail, ...), and between two starts files of the newest checkpoint, or of the run folder, are
+damaged. The last start is left alone. Lost is a run that ends with other parameters or other
+metrics than the untouched one, with an exit code that the fault does not explain, with a traceback,
+or not at all.
 
 With --folder the campaign is kept there: given again, it goes on until --faults are done. Power is
 cut where this is root and the kernel mounts an ext4 file system; calls fail where there is a `cc`.

@@ -13,7 +13,7 @@ OWN_SEQUENCES = {  # keys of the config `fasta` that are flags
     "negatives": ("B.fa", "FASTA of unbound ones, or dinucleotide_shuffle, or gc_matched"),
     "test_positives": ("C.fa", "FASTA of bound sequences for the test"),
     "test_negatives": ("D.fa", "FASTA of unbound ones for the test"),
-    "table": ("T.tsv", "instead: rows of sequence, tab, 0 or 1"),
+    "table": ("T.tsv", "instead: TSV or CSV, rows of sequence and 0 or 1"),
     "test_table": ("U.tsv", "such rows for the test"),
     "bed": ("B.bed", "instead: bound intervals on a genome; without --negatives gc_matched ones"),
     "genome": ("G.fa", "the genome of --bed"),

@@ -4,9 +4,9 @@
   jaxdna evaluate --workdir=runs/fasta --positives=a.fa --negatives=b.fa
 
 Labelled files: --positives and --negatives (FASTA), --sequences (FASTA) with --labels (a table
-with columns id and label), or --table (sequence, tab, 0 or 1). Where other targets than bound or
-not were trained on, these tables have their columns. Lengths and ambiguous letters are treated as
-in training.
+with columns id and label), or --table (TSV or CSV: sequence and 0 or 1). Where other targets than
+bound or not were trained on, these tables have their columns. Lengths and ambiguous letters are
+treated as in training.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
   jaxdna export --workdir=runs/tal1 --output=model
 
-Leaves in --output model.stablehlo (the whole model, letters in and logits out, for jax and
-flatbuffers alone), model.safetensors (the weights) and README.md with a short example for each.
+Leaves in --output model.stablehlo (the entire model, letters in and logits out; needs only jax and
+flatbuffers), model.safetensors (the weights) and README.md with a short example for each.
 """
 
 import argparse

@@ -82,8 +82,28 @@ def _nobody_reads(stream: io.FileIO, error: OSError) -> bool:
     return error.errno == errno.EPIPE or (error.errno == errno.EIO and is_terminal)
 
 
+class _Once(argparse.Action):
+    """Keeps a value, the last one; of a file (`A.fa`) a second one is refused.
+
+    Whoever names two files would have both of them read.
+    """
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before != self.default and "." in (self.metavar or ""):
+            parser.error(f"{option_string} is given twice ({before}, {values}); give one file")
+        setattr(namespace, self.dest, values)
+
+
 class _Parser(argparse.ArgumentParser):
-    """Ends with one sentence instead of a usage block."""
+    """Ends with one sentence instead of a usage block, also where a file is given twice."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        """The arguments are argparse's."""
+        super().__init__(*arguments, **options)
+        self.register("action", None, _Once)
 
     def error(self, message: str) -> NoReturn:
         print(f"jaxdna: {visible(message)} (`{self.prog} --help` lists the flags)", file=sys.stderr)

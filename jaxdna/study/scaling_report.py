@@ -172,7 +172,7 @@ def draw(rows: Sequence[Row]) -> bytes:
     panels[1].set_yticks([], minor=True)
     if priced:
         price = next(3600 * r.cost / (r.seconds * r.devices) for r in rows if r.cost is not None)
-        said = f"currency of the price ({price:.4g} per hour and device)"
+        said = f"currency units, at {price:.4g} per device-hour"
         panels[2].set(title="Cost of a run", ylabel=said, yscale="log")
         _plain(panels[2].yaxis)
     for axes in panels:

@@ -164,6 +164,10 @@ def test_overrides_are_taken_in_both_spellings():
         (["train", "--config=configs/tal1.py", "--workdir=pyproject.toml"], "is a file"),
         (["train", "--config=configs/tal1.py", "--workdir=jaxdna"], "holds files but no run"),
         (["train", "--config=configs/tal1.py", "--colour=red"], "--colour"),
+        (
+            ["train", "--positives=a", "--positives=b"],
+            "--positives is given twice (a, b); give one",
+        ),
         (["train", "--config=configs/tal1.py", "--config.runtime.require_accelerator=true"], "CPU"),
         (["train", "--config=configs/tal1.py", "--config.runtime.platform=rocm"], "platform=rocm"),
         (["evaluate", "--workdir=jaxdna"], "not a run folder"),

@@ -169,8 +169,8 @@ def test_a_setting_that_breaks_a_member_does_not_win():
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["members.grid=train.epochs=1,2"], "a grid cannot go over train.epochs; legal: model.filters, "),
-        (["members.grid=optimizer.name=adam,sgd"], "a grid cannot go over optimizer.name; legal: model.filt"),
+        (["members.grid=train.epochs=1,2"], "a grid cannot go over train.epochs; legal: mod"),
+        (["members.grid=optimizer.name=adam,sgd"], "cannot go over optimizer.name; legal: mod"),
         (["members.grid=optimizer.b1=0.1,2"], "optimizer.b1=2 is not legal: it must be a num"),
         (["members.grid=optimizer.b1=0.1"], "has one setting and nothing to compare"),
         (["members.grid=optimizer.b1=0.1,0.1"], "gives a value of optimizer.b1 twice"),
