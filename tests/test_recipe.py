@@ -108,7 +108,7 @@ def test_a_run_keeps_the_numbers_and_its_last_parameters(files, tmp_path):
     kernel = run.model.params["conv"]["scan"]["kernel"]
     before = (config.model.width - config.model.short_width) // 2
     assert not np.asarray(kernel)[:before, :, 8:].any()
-    assert np.asarray(run.model.params["conv"]["kmers"]["kmer_table"]).any()
+    assert np.asarray(run.model.params["conv"]["kmers"]["table"]).any()
     letters = [line for line in Path(own[0].split("=")[1]).read_text().split() if line[0] != ">"]
     program = jax.export.deserialize(bytearray(stablehlo(run.model)))
     text = np.array([list(line.encode()) for line in letters], np.uint8)

@@ -44,11 +44,11 @@ def random_split(
             f"split fractions {list(map(float, shares))} are not legal: they must be "
             f"{len(SPLITS)} numbers of 0 or more ({', '.join(SPLITS)}) that sum to 1"
         )
-    order, group_of_record = _shuffled_groups(labels, groups, seed)
+    order, group_of_record, content = _shuffled_groups(labels, groups, seed)
     # Each split's places are spread evenly over the groups in order, so that every stratum, a
     # stretch of that order, gets its share while the totals are exact.
     smallest = shares[shares > 0].min() * group_of_record.size
-    large = _large_groups(group_of_record, smallest)
+    large = _large_groups(content.sum(axis=1), smallest)
     order = order[~large[order]]
     limits = np.rint(np.cumsum(shares) * order.size).astype(np.int64)
     totals = limits - np.concatenate([[0], limits[:-1]])
@@ -75,7 +75,9 @@ def fold_split(
       labels: integer [records], the classes.
       folds: how many, 2 or more.
       seed: the same seed gives the same folds.
-      groups: see `random_split`.
+      groups: see `random_split`. Where one has more than ten times the mean size, and more than a
+        tenth of a fold, the largest are dealt first, each to the fold with the fewest records of
+        its classes, so that smaller ones even out what larger ones upset.
       classes: their names, for the sentence.
 
     Returns:
@@ -86,9 +88,16 @@ def fold_split(
     """
     if folds < 2:
         raise UserError(f"--config.data.folds={folds} is not legal: it must be 2 or more")
-    order, group_of_record = _shuffled_groups(labels, groups, seed)
+    order, group_of_record, content = _shuffled_groups(labels, groups, seed)
     fold_of_group = np.empty(order.size, dtype=np.int16)
     fold_of_group[order] = np.arange(order.size) % folds
+    sizes = content.sum(axis=1)
+    if _large_groups(sizes, group_of_record.size / folds).any():
+        held = np.zeros((folds, content.shape[1]), dtype=np.int64)
+        for group in order[np.argsort(-sizes[order], kind="stable")]:
+            of_its_classes = held[:, content[group] > 0].sum(axis=1)
+            fold_of_group[group] = np.lexsort((held.sum(axis=1), of_its_classes))[0]
+            held[fold_of_group[group]] += content[group]
     fold = fold_of_group[group_of_record]
     names = [f"fold {number}" for number in range(folds)]
     _require_classes(np.asarray(labels), fold, np.arange(folds), names, order.size, classes)
@@ -198,10 +207,11 @@ def chromosome_split(
 
 def _shuffled_groups(
     labels: ArrayLike, groups: ArrayLike | None, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns all groups, stratum by stratum and shuffled within, and the group of each record.
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Returns all groups in an order, the group of each record, and [groups, classes] records.
 
-    Groups of one stratum hold the same number of records of each class.
+    The order goes stratum by stratum and is shuffled within. Groups of one stratum hold the same
+    number of records of each class.
     """
     classes = np.asarray(labels, dtype=np.int64)
     members = np.arange(classes.size) if groups is None else np.asarray(groups)
@@ -210,16 +220,15 @@ def _shuffled_groups(
     np.add.at(content, (group_of_record, classes), 1)
     stratum = np.unique(content, axis=0, return_inverse=True)[1].reshape(-1)
     chance = np.random.default_rng([seed, 0x59117]).random(names.size)
-    return np.lexsort((chance, stratum)), group_of_record
+    return np.lexsort((chance, stratum)), group_of_record, content
 
 
-def _large_groups(group_of_record: NDArray[np.int64], smallest: float) -> NDArray[np.bool_]:
-    """Returns which groups no draw can deal fairly, bool [groups].
+def _large_groups(sizes: NDArray[np.int64], smallest: float) -> NDArray[np.bool_]:
+    """Returns which groups, of so many records, no draw can deal fairly.
 
     A family of repeats in a small split would be much of it, tell little of new sequences, and be
     missing from training.
     """
-    sizes = np.bincount(group_of_record)
     return sizes > np.maximum(smallest / 10, 10 * sizes.mean())
 
 

@@ -19,7 +19,7 @@ from jaxdna.models.image_cnn import dense_layers, sizes_of
 from jaxdna.models.layers import Dense, draw_rows
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.multiscale import two_widths
-from jaxdna.models.network import Layer, Network, Shape, by_rows
+from jaxdna.models.network import Layer, Network, Shape, WordTable, by_rows
 from jaxdna.ops.gapped_kmers import gap_patterns, kmer_scores
 
 Branches = dict[str, jax.Array]
@@ -29,18 +29,18 @@ class GappedKmers(Layer):
     """A weight for each gapped k-mer and output; a score is their sum over a sequence.
 
     Attributes:
-      kmer_table: float32 [patterns, 4**letters, outputs]; it starts at zero and does not decay.
+      table: float32 [patterns, 4**letters, outputs]; it starts at zero and does not decay.
       patterns: places of the letters in a window.
     """
 
     def __init__(self, span: int, letters: int, most: int, outputs: int):
         """Takes the bases of a window, the letters of a word, and how many patterns at most."""
         self.patterns = tuple(gap_patterns(span, letters, most))
-        self.kmer_table = nnx.Param(jnp.zeros((len(self.patterns), 4**letters, outputs)))
+        self.table = WordTable(jnp.zeros((len(self.patterns), 4**letters, outputs)))
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps codes uint8 [batch, length], or their one-hot form, to float32 [batch, outputs]."""
-        return kmer_scores(x, self.kmer_table[...], self.patterns)
+        return kmer_scores(x, self.table[...], self.patterns)
 
 
 class Beside(Layer):

@@ -14,6 +14,13 @@ from jaxdna.parallel.mesh import BATCH_AXES
 Shape = tuple[int, ...]
 
 
+class WordTable(nnx.Param):
+    """A parameter with an entry for each of very many words, of which an example has few.
+
+    The update rule treats it in a way of its own (`jaxdna.training.optimizer`).
+    """
+
+
 class Layer(nnx.Module):
     """One step of a network.
 
@@ -98,6 +105,12 @@ class Network(nnx.Module):
         return frozenset(
             name for name in self.names if "model" not in (_splits(getattr(self, name)) or ())
         )
+
+    @property
+    def word_tables(self) -> frozenset[tuple[str, ...]]:
+        """Paths of the parameters that are tables of words."""
+        tables = nnx.to_flat_state(nnx.state(self, WordTable))
+        return frozenset(tuple(map(str, path)) for path, _ in tables)
 
     @property
     def least_stretch(self) -> int:

@@ -45,7 +45,8 @@ def build_network(
     build = BUILDERS[config.model.name]
     rngs = nnx.Rngs(jax.random.key(start_seed(config) if seed is None else seed))
     network = build(config.model, outputs, example_shape, rngs)
-    others = {type(leaf).__name__ for _, leaf in nnx.to_flat_state(nnx.state(network))} - {"Param"}
+    leaves = (leaf for _, leaf in nnx.to_flat_state(nnx.state(network)))
+    others = {type(leaf).__name__ for leaf in leaves if not isinstance(leaf, nnx.Param)}
     if others:
         raise TypeError(
             f"the network {config.model.name} has variables of type {', '.join(sorted(others))}; "

@@ -67,24 +67,19 @@ def _looked_up(
     codes: jax.Array, table: jax.Array, patterns: Sequence[Pattern], windows: int
 ) -> jax.Array:
     count, words, outputs = table.shape
-    # A word's number is the sum of its digits: a convolution of letters with powers of four. An
-    # unknown letter makes it larger than any word's.
-    powers = np.zeros((patterns[0][-1] + 1, 1, count), np.float32)
-    for number, pattern in enumerate(patterns):
-        powers[pattern, 0, number] = 4.0 ** np.arange(len(pattern))[::-1]
+    # A word's number is the sum of its digits: a product of letters with powers of four, exact in
+    # float32 below 2**24. An unknown letter makes it larger than any word's.
+    powers = np.zeros((count, patterns[0][-1] + 1), np.float32)
+    for row, pattern in zip(powers, patterns, strict=True):
+        row[list(pattern)] = 4.0 ** np.arange(len(pattern))[::-1]
     digits = jnp.where(codes > 3, np.float32(words), codes.astype(jnp.float32))
-    numbers = jax.lax.conv_general_dilated(
-        digits[:, :, None],
-        jnp.asarray(powers),
-        (1,),
-        "VALID",
-        dimension_numbers=("NWC", "WIO", "NWC"),
-    )
-    rows = jnp.where(
-        numbers < words, numbers.astype(jnp.int32) + words * np.arange(count), count * words
-    )
+    letters = jnp.stack([digits[:, at : at + windows] for at in range(powers.shape[1])])
+    numbers = jnp.einsum("ps,sbw->pbw", powers, letters)
+    # Pattern by pattern: a pattern's own weights stay in a core's cache.
+    first = words * np.arange(count, dtype=np.int32)[:, None, None]
+    rows = jnp.where(numbers < words, numbers.astype(jnp.int32) + first, count * words)
     found = jnp.take(table.reshape(-1, outputs), rows, axis=0, mode="fill", fill_value=0)
-    return found.astype(jnp.float32).sum(axis=(1, 2))
+    return found.astype(jnp.float32).sum(axis=(0, 2))
 
 
 def _products(
@@ -93,20 +88,23 @@ def _products(
     # What all four letters share tells nothing of the base: an unknown letter has no word either
     # where it is 0.25 of each.
     x = x - x.min(axis=-1, keepdims=True)
-    half, outputs = len(patterns[0]) // 2, table.shape[2]
+    letters, outputs = len(patterns[0]), table.shape[2]
 
-    def words(places: Pattern) -> jax.Array:
+    def words(places: jax.Array) -> jax.Array:
         """Which word stands at the places of each window: [batch, windows, 4**places]."""
-        each = x[:, places[0] : places[0] + windows]
-        for place in places[1:]:
-            letter = x[:, place : place + windows]
-            each = (each[..., :, None] * letter[..., None, :]).reshape(*each.shape[:2], -1)
+        each = jnp.ones((), x.dtype)
+        for place in places:
+            letter = jax.lax.dynamic_slice_in_dim(x, place, windows, axis=1)
+            each = (each[..., None] * letter[..., None, :]).reshape(*letter.shape[:2], -1)
         return each
 
-    total = jnp.zeros((), jnp.float32)
-    for pattern, weights in zip(patterns, table, strict=True):
-        first, last = words(pattern[:half]), words(pattern[half:])
+    def add(total: jax.Array, each: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        places, weights = each
+        first, last = words(places[: letters // 2]), words(places[letters // 2 :])
         by_last = first @ weights.reshape(first.shape[2], -1)
         by_last = by_last.reshape(*last.shape, outputs).astype(jnp.float32)
-        total = total + (by_last * last[..., None]).sum(axis=(1, 2))
-    return total
+        return total + (by_last * last[..., None]).sum(axis=(1, 2)), None
+
+    # A loop: the same for each pattern, it need not be compiled for each.
+    zeros = jnp.zeros((x.shape[0], outputs), jnp.float32)
+    return jax.lax.scan(add, zeros, (jnp.asarray(patterns), table))[0]

@@ -244,7 +244,9 @@ class MemberProgram(Program):
         def one(own: Any) -> tuple[TrainState, Metrics]:
             state, active, batches, (values, which, units) = own
             rate = self._own_rate(values.get("optimizer.learning_rate"), which)
-            rule = make_optimizer(alone.config, alone.steps_per_epoch, alone.head, values, rate)
+            rule = make_optimizer(
+                alone.config, alone.steps_per_epoch, alone.head, alone.word_tables, values, rate
+            )
             task: Task = replace(self._tasks[0], **units)
             call = alone.call_of_one(sync, rule, task, skips=len(self._lengths) > 1)
             return lax.cond(active, call, stay, state, batches)

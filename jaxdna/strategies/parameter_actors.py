@@ -32,6 +32,7 @@ class Server:
         settings: dict[str, Any],
         steps_per_epoch: int,
         head: str,
+        word_tables: frozenset[tuple[str, ...]],
         checkpoint: Path,
         umask: int,
     ):
@@ -40,7 +41,7 @@ class Server:
         config = validate(settings)
         config.runtime.platform, config.runtime.cpu_devices = "cpu", 0
         start_backend(config, Console(quiet=True))
-        optimizer = make_optimizer(config, steps_per_epoch, head)
+        optimizer = make_optimizer(config, steps_per_epoch, head, word_tables)
         self._store = Store(optimizer, checkpoint, config.parameter_server.checkpoint_every)
         self.restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self._lost: PeerError | None = None

@@ -91,7 +91,10 @@ class Cluster:
             )
             checkpoint = self._folder / f"server-{i}"
             self.servers.append(
-                server.remote(flat(config), program.steps_per_epoch, program.head, checkpoint, mask)
+                server.remote(
+                    *(flat(config), program.steps_per_epoch, program.head, program.word_tables),
+                    *(checkpoint, mask),
+                )
             )
         gpus = settings.devices_per_worker if ray.cluster_resources().get("GPU") else 0
         worker: Any = ray.remote(Worker).options(

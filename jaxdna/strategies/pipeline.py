@@ -189,7 +189,7 @@ class PipelineProgram(Program):
     @cached_property
     def _predicted(self) -> Callable[..., Params]:
         """Jitted (params, optimizer state, updates ahead) -> the expected parameters."""
-        expected = momentum_update(self.config, self.steps_per_epoch)
+        expected = momentum_update(self.config, self.steps_per_epoch, self.word_tables)
 
         def predict(params: Params, opt_state: Any, ahead: jax.Array) -> Params:
             return jax.tree.map(lambda p, u: p + ahead * u, params, expected(opt_state))

@@ -1,6 +1,6 @@
 """`config.optimizer` as an optax gradient transformation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -39,6 +39,7 @@ def make_optimizer(
     config: ConfigDict,
     steps_per_epoch: int,
     head: str,
+    word_tables: Collection[tuple[str, ...]] = (),
     own: Mapping[str, jax.Array] | None = None,
     rate: optax.Schedule | None = None,
 ) -> optax.GradientTransformation:
@@ -54,13 +55,19 @@ def make_optimizer(
       config: a whole configuration.
       steps_per_epoch: batches in one pass over the training split.
       head: name of the network's last layer.
+      word_tables: paths of the variables that are tables of words.
       own: float32 scalars in place of some of `PER_MEMBER`.
       rate: the step size as a function of the step; `learning_rate` if None.
     """
     own = own or {}
     values = {key: own.get(f"optimizer.{key}", value) for key, value in config.optimizer.items()}
     directions = {
-        "adam": lambda: _scale_by_adam(values["b1"], values["b2"], values["eps"], _bounded(config)),
+        "adam": lambda: _scale_by_adam(
+            values["b1"],
+            values["b2"],
+            values["eps"],
+            _adam_direction(config, values["eps"], word_tables),
+        ),
         "sgd": optax.identity,
         "momentum": lambda: optax.trace(decay=values["momentum"]),
     }
@@ -80,25 +87,33 @@ def make_optimizer(
     )
 
 
-def _bounded(config: ConfigDict) -> bool:
-    """Whether the derivative of the loss is, as with classes, and not with numbers and counts."""
-    return config.data.get("task") not in ("regression", "counts")
+Direction = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
-def _adam_direction(path: Any, m: jax.Array, v: jax.Array, eps: Any, bounded: bool) -> jax.Array:
-    """Returns Adam's step of rate 1 from the corrected moments of a variable.
+def _adam_direction(
+    config: ConfigDict, eps: Any, word_tables: Collection[tuple[str, ...]]
+) -> Direction:
+    """Returns (path, corrected moments of a variable) -> Adam's step of rate 1.
 
     A table of words follows the mean of its gradients instead. Adam moves the weight of a word that
     is met once as far as that of a word met everywhere, and so learns sequences by heart; the mean
-    leads to a kernel machine of these words. With a loss of unbounded derivative that may diverge
-    where sequences are all alike: there Adam's step it is, for scores of a 16th of the scale.
+    leads to a kernel machine of these words. With a loss of unbounded derivative (numbers, counts)
+    that may diverge where sequences are all alike: there Adam's step it is, for scores of a 16th of
+    the scale.
     """
-    if path[-1].key != "kmer_table":
-        return m / (jnp.sqrt(v) + eps)
-    return m if bounded else m / (jnp.sqrt(v) + eps) / 16
+    bounded = config.data.get("task") not in ("regression", "counts")
+
+    def direction(path: Any, m: jax.Array, v: jax.Array) -> jax.Array:
+        if tuple(part.key for part in path) not in word_tables:
+            return m / (jnp.sqrt(v) + eps)
+        return m if bounded else m / (jnp.sqrt(v) + eps) / 16
+
+    return direction
 
 
-def _scale_by_adam(b1: Any, b2: Any, eps: Any, bounded: bool) -> optax.GradientTransformation:
+def _scale_by_adam(
+    b1: Any, b2: Any, eps: Any, direction: Direction
+) -> optax.GradientTransformation:
     """`optax.scale_by_adam` with products in place of quotients.
 
     XLA turns the division of one variable by 1 - b^t into a product with the inverse, and leaves it
@@ -111,14 +126,16 @@ def _scale_by_adam(b1: Any, b2: Any, eps: Any, bounded: bool) -> optax.GradientT
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, gradients)
         first, second = 1 / (1 - b1**count), 1 / (1 - b2**count)
         updates = jax.tree_util.tree_map_with_path(
-            lambda path, m, v: _adam_direction(path, m * first, v * second, eps, bounded), mu, nu
+            lambda path, m, v: direction(path, m * first, v * second), mu, nu
         )
         return updates, optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)
 
 
-def momentum_update(config: ConfigDict, steps_per_epoch: int) -> Callable[[Any], Any]:
+def momentum_update(
+    config: ConfigDict, steps_per_epoch: int, word_tables: Collection[tuple[str, ...]] = ()
+) -> Callable[[Any], Any]:
     """Returns (optimizer state) -> the update that its momentum alone would make next.
 
     For momentum that is -rate * trace, for Adam -rate times its direction by the bias-corrected
@@ -127,9 +144,10 @@ def momentum_update(config: ConfigDict, steps_per_epoch: int) -> Callable[[Any],
     Args:
       config: a whole configuration whose optimizer has momentum.
       steps_per_epoch: batches in one pass over the training split.
+      word_tables: paths of the variables that are tables of words.
     """
-    rate = learning_rate(config, steps_per_epoch)
-    settings, bounded = config.optimizer, _bounded(config)
+    rate, settings = learning_rate(config, steps_per_epoch), config.optimizer
+    direction = _adam_direction(config, settings.eps, word_tables)
 
     def of(opt_state: Any) -> Any:
         kinds = (optax.TraceState, optax.ScaleByAdamState, optax.ScaleByScheduleState)
@@ -145,7 +163,7 @@ def momentum_update(config: ConfigDict, steps_per_epoch: int) -> Callable[[Any],
 
         def one(path: Any, m: jax.Array, v: jax.Array) -> jax.Array:
             m, v = m / (1 - settings.b1**steps), v / (1 - settings.b2**steps)
-            return -rate(done) * _adam_direction(path, m, v, settings.eps, bounded)
+            return -rate(done) * direction(path, m, v)
 
         return jax.tree_util.tree_map_with_path(one, adam.mu, adam.nu)
 

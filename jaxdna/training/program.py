@@ -25,7 +25,7 @@ from jaxdna.config import start_seed
 from jaxdna.data.batches import Rows, batch_rows, steps_per_epoch
 from jaxdna.data.dataset import Folds, Spec, Split
 from jaxdna.models.motif_cnn import MotifScan
-from jaxdna.models.network import Network
+from jaxdna.models.network import Network, WordTable
 from jaxdna.models.registry import build_network
 from jaxdna.ops.motif_scan import turns_strands
 from jaxdna.ops.sharded_scan import check_length
@@ -137,19 +137,20 @@ class Program:
         return self._abstract.head_name
 
     @cached_property
+    def word_tables(self) -> frozenset[tuple[str, ...]]:
+        """Paths of the parameters that are tables of words."""
+        return self._abstract.word_tables
+
+    @cached_property
     def _abstract(self) -> Network:
         return nnx.eval_shape(self.network)
 
     @cached_property
     def _suited(self) -> tuple[str, bool]:
         """What decides how the backend likes its work: platform, and whether it convolves."""
-        layers = (getattr(self._abstract, name) for name in self._abstract.names)
-        convolves = any(
-            leaf.ndim > 2
-            for layer in layers
-            if not isinstance(layer, MotifScan)
-            for leaf in jax.tree.leaves(nnx.state(layer))
-        )
+        kernels = jax.tree.leaves(nnx.state(self._abstract, nnx.Not(WordTable)))
+        scans = sum(isinstance(one, MotifScan) for _, one in nnx.iter_modules(self._abstract))
+        convolves = sum(kernel.ndim > 2 for kernel in kernels) > scans
         return self.mesh.devices.flat[0].platform, convolves
 
     @property
@@ -209,7 +210,7 @@ class Program:
     @cached_property
     def optimizer(self) -> Any:
         """The update rule."""
-        return make_optimizer(self.config, self.steps_per_epoch, self.head)
+        return make_optimizer(self.config, self.steps_per_epoch, self.head, self.word_tables)
 
     def initial_state(self, seed: int | jax.Array | None = None) -> TrainState:
         """The state before the first step, a pure function of the config, or of another seed."""

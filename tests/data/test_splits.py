@@ -20,6 +20,15 @@ def test_a_family_too_large_for_a_small_split_is_trained_on():
         assert np.bincount(split[100:]).tolist() == [720, 90, 90]
 
 
+def test_folds_are_even_beside_a_family_too_large_for_one():
+    groups = np.concatenate([np.zeros(100, int), np.arange(1, 901)])
+    labels = np.concatenate([np.ones(100, int), np.arange(900) % 2])
+    fold = fold_split(labels, 5, 0, groups)
+    assert np.ptp(fold[:100]) == 0
+    for one in (0, 1):
+        assert np.ptp(np.bincount(fold[labels == one])) <= 1
+
+
 @pytest.mark.parametrize("positives", [500, 100, 40])
 def test_every_split_has_its_share_of_each_class(positives):
     labels = np.zeros(1000, int)

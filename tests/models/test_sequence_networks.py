@@ -115,7 +115,7 @@ def plain_gapped(x, own):
     parts = {"conv": own["conv"]["scan"], "dense1": own["dense1"]["layer"]}
     motifs = plain_multiscale(x, own | parts)
     letters = np.where(x.max(axis=2) == 1, x.argmax(axis=2), -1)
-    table = own["conv"]["kmers"]["kmer_table"]
+    table = own["conv"]["kmers"]["table"]
     score = np.zeros(motifs.shape)
     for start in range(x.shape[1] - 4):
         for weights, places in zip(table, ([0, 1, 4], [0, 2, 4], [0, 3, 4]), strict=True):
@@ -269,6 +269,10 @@ def test_what_cannot_be_built_is_said(monkeypatch):
         config_of("dilated", width=8)
     with pytest.raises(UserError, match=r"short_width=9 is longer than --config\.model\.width=8"):
         build_network(config_of("multiscale", width=8, short_width=9), 1, (40,))
+    with pytest.raises(UserError, match=r"span=41 is longer than the sequences of 40 bases; .* 40"):
+        build_network(config_of("gapped", span=41), 1, (40,))
+    with pytest.raises(UserError, match=r"letters=7 do not fit into --config\.model\.span=6 bases"):
+        build_network(config_of("gapped", span=6, letters=7), 1, (40,))
 
     def stateful(config, outputs, shape, rngs):
         return Network({"count": Counting(), "dense": Dense(4, outputs, rngs=rngs)})

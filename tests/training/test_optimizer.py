@@ -51,11 +51,12 @@ def test_each_name_is_optax_s_rule_of_that_name(name, same):
 def test_a_table_of_words_follows_the_mean_gradient_of_classes(flags, moved):
     steady = ["optimizer.schedule=constant", "optimizer.warmup_epochs=0"]
     steady += ["optimizer.learning_rate=0.02", *flags]
-    optimizer = make_optimizer(load_config("configs/fasta.py", steady), 10, "dense")
-    params = {"conv": {"kmer_table": jnp.zeros(2)}, "dense": {"bias": jnp.zeros(2)}}
+    words = {("conv", "words")}
+    optimizer = make_optimizer(load_config("configs/fasta.py", steady), 10, "dense", words)
+    params = {"conv": {"words": jnp.zeros(2)}, "dense": {"bias": jnp.zeros(2)}}
     gradients = jax.tree.map(lambda _: jnp.array([1.0, 0.01]), params)
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
-    np.testing.assert_allclose(updates["conv"]["kmer_table"], moved, rtol=1e-4)
+    np.testing.assert_allclose(updates["conv"]["words"], moved, rtol=1e-4)
     np.testing.assert_allclose(updates["dense"]["bias"], [-0.02, -0.02], rtol=1e-4)
 
 
