@@ -16,7 +16,8 @@ import pytest
 
 from jaxdna import extensions
 from jaxdna.api import train
-from jaxdna.cli.main import VERBS, _Parser, main, split_command, split_overrides
+from jaxdna.cli.main import VERBS, main, split_command, split_overrides
+from jaxdna.cli.parser import Parser
 from jaxdna.config import default_config, flat, load_config, validate
 from jaxdna.config_files import shipped_configs
 from jaxdna.data.registry import LOADERS
@@ -223,7 +224,7 @@ def check_command(line: str) -> None:
     rest, command = split_command(rest)
     overrides, others = split_overrides(rest)
     module = importlib.import_module(f"jaxdna.cli.{verb}")
-    parser = _Parser(prog=line, allow_abbrev=False)
+    parser = Parser(prog=line, allow_abbrev=False)
     module.add_arguments(parser)
     parser.add_argument("--json", action="store_true")
     required = {action.dest for action in parser._actions if action.required}

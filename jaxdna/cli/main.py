@@ -1,6 +1,5 @@
 """Reads the verb and hands over; imports nothing heavy until it is known."""
 
-import argparse
 import errno
 import importlib
 import io
@@ -14,6 +13,7 @@ from typing import Any, NoReturn
 
 from jaxdna import __version__
 from jaxdna.cli.help import HelpFormatter, asked_config, columns, config_help, fill
+from jaxdna.cli.parser import Parser, at_home
 from jaxdna.errors import (
     EXIT_OK,
     EXIT_USER,
@@ -80,34 +80,6 @@ def _nobody_reads(stream: io.FileIO, error: OSError) -> bool:
     """Tells a closed pipe or terminal from what else fails; a broken disk says EIO as well."""
     is_terminal = stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
     return error.errno == errno.EPIPE or (error.errno == errno.EIO and is_terminal)
-
-
-class _Once(argparse.Action):
-    """Keeps a value, the last one; of a file (`A.fa`) a second one is refused.
-
-    Whoever names two files would have both of them read.
-    """
-
-    def __call__(
-        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
-    ) -> None:
-        before = getattr(namespace, self.dest)
-        if before != self.default and "." in (self.metavar or ""):
-            parser.error(f"{option_string} is given twice ({before}, {values}); give one file")
-        setattr(namespace, self.dest, values)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Ends with one sentence instead of a usage block, also where a file is given twice."""
-
-    def __init__(self, *arguments: Any, **options: Any):
-        """The arguments are argparse's."""
-        super().__init__(*arguments, **options)
-        self.register("action", None, _Once)
-
-    def error(self, message: str) -> NoReturn:
-        print(f"jaxdna: {visible(message)} (`{self.prog} --help` lists the flags)", file=sys.stderr)
-        raise SystemExit(EXIT_USER)
 
 
 def _overview() -> str:
@@ -191,9 +163,9 @@ def _answer(arguments: list[str]) -> int:
         print(f"jaxdna: no verb '{visible(verb)}'; {nearest(verb, VERBS)}", file=sys.stderr)
         return EXIT_USER
     rest, command = split_command(rest)
-    overrides, others = split_overrides(rest)
+    overrides, others = split_overrides(at_home(rest))
     module = importlib.import_module(f"jaxdna.cli.{verb}")
-    parser = _Parser(
+    parser = Parser(
         prog=f"jaxdna {verb}",
         usage="%(prog)s [flags]",
         description=fill(module.__doc__ or ""),
@@ -207,7 +179,7 @@ def _answer(arguments: list[str]) -> int:
         parser.epilog = config_help(asked_config(others), overrides)
     parser.add_argument("--json", action="store_true", help="one JSON object as stdout's last line")
     try:
-        parsed = parser.parse_args(others)
+        parsed = parser.parse_all(others)
     except SystemExit as end:  # after --help, or a mistake
         return int(end.code or EXIT_OK)
     parsed.overrides, parsed.command = overrides, command

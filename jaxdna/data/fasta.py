@@ -287,6 +287,8 @@ class _Parser:
     def _refuse_start(self, line: int | np.integer, text: bytes) -> None:
         found = text.split(b"\n")[0].strip().decode("ascii", "replace")
         hint = " (a FASTQ file?)" if found.startswith("@") else ""
+        if any(mark in found for mark in "\t,;"):
+            hint = " (a table? `train` and `evaluate` take one as --table)"
         raise UserError(
             f"{self.name}, line {self.lines + line + 1}: {found!r} comes before the first header"
             f"{hint}; legal: FASTA, whose first line begins with >"

@@ -23,7 +23,7 @@ _KEPT = 256 * 2**20  # what the rows of a block may take as objects of Python
 _MAX_LINE_BYTES = 64 * 2**20
 _GZIP = b"\x1f\x8b"
 _OTHER_FORMATS = {  # first bytes of what people also have lying around
-    b"PK\x03\x04": "a zip archive",
+    b"PK\x03\x04": "a zip archive, as an .xlsx file is",
     b"BZh": "bzip2-compressed",
     b"\xfd7zXZ": "xz-compressed",
     b"\x28\xb5\x2f\xfd": "zstd-compressed",

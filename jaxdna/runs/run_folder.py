@@ -272,6 +272,8 @@ class RunFolder:
                 f"--workdir={self.path} is not a run folder (no config.json); `jaxdna train` makes "
                 "one"
             ) from None
+        except NotADirectoryError:
+            raise UserError(f"--workdir={self.path} is a file; give the folder of a run") from None
         except OSError as error:
             raise UserError(
                 f"{self.path / _CONFIG} cannot be read ({error.strerror}); give another folder"
