@@ -16,8 +16,8 @@ from jaxdna.cli.parser import at_home
         ("predict", "--workdir is missing"),
         ("interpret --workdir=x --mutate=a", "--mutate=a is not legal: it must be an integer"),
         ("evaluate --workdir=x --strands=no", "--strands=no; legal: average, forward, max"),
-        ("train --table=a.tsv --table=b.tsv", "--table is given twice (a.tsv, b.tsv); give one f"),
-        ("predict --workdir=README.md --sequences=x", "--workdir=README.md is a file; give the fo"),
+        ("train --table=a.tsv --table=b.tsv", "--table is given twice (a.tsv, b.tsv); give one"),
+        ("predict --workdir=README.md --sequences=x", "--workdir=README.md is a file; give"),
     ],
 )
 def test_a_mistake_on_the_command_line_says_what_was_meant(arguments, sentence, capsys):
