@@ -221,6 +221,12 @@ class _Derivatives:
         scores, own, seen, change, size = (np.asarray(x)[: len(ids)] for x in found)
         if (np.abs(own - seen) > _SAME_FORM * np.maximum(np.abs(own), 1)).any():
             raise self._other_form("answers otherwise to")
+        finite = np.isfinite(scores).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise UserError(
+                f"--method={self.settings.method}: the scores of sequence '{ids[finite.argmin()]}' "
+                "are not finite numbers; try --method=ism, or without XLA_FLAGS"
+            )
         return Attributed(
             ids,
             codes,

@@ -6,6 +6,7 @@ from flax import nnx
 
 from jaxdna.models.layers import BIAS_INIT, KERNEL_INIT
 from jaxdna.models.network import Layer
+from jaxdna.ops.largest import largest
 from jaxdna.ops.one_hot import one_hot
 from jaxdna.ops.sequence_convolution import convolve_along, mean_along
 
@@ -93,7 +94,7 @@ class GlobalMax(Layer):
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps [batch, length, channels] to [batch, channels]."""
-        return x.max(axis=1)
+        return largest(x, 1)
 
 
 class ConvBlock(Layer):
@@ -126,4 +127,4 @@ class ConvBlock(Layer):
         batch, length, filters = x.shape
         windows = length // self.pool
         x = x[:, : windows * self.pool].reshape(batch, windows, self.pool, filters)
-        return x.max(axis=2)
+        return largest(x, 2)

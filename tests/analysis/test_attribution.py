@@ -377,6 +377,13 @@ class Sorted(Layer):
         return jnp.sort(one_hot_on_device(x)[..., 0] * jnp.arange(LENGTH), axis=1)[:, -1:]
 
 
+class Rooted(Layer):
+    """A root, whose slope at 0 is infinite."""
+
+    def __call__(self, x, rngs=None):
+        return jnp.sqrt(0 * one_hot_on_device(x)[:, 0, :1])
+
+
 @pytest.mark.parametrize(
     ("model", "settings", "codes", "said"),
     [
@@ -392,8 +399,9 @@ class Sorted(Layer):
         (lambda: own_network(Embedded()), Settings(), None, "does not take bases in one-hot form"),
         (lambda: own_network(Counted()), Settings("saliency"), None, "answers otherwise to bases"),
         (lambda: own_network(Sorted()), Settings(), None, "uses sort of jax.lax"),
+        (lambda: own_network(Rooted()), Settings("saliency"), None, "'s0' are not finite numbers"),
     ],
-    ids=["answer", "shuffles", "background", "table", "codes", "sort"],
+    ids=["answer", "shuffles", "background", "table", "codes", "sort", "root"],
 )  # fmt: skip
 def test_what_cannot_be_scored_is_refused_in_a_sentence(model, settings, codes, said):
     with pytest.raises(UserError, match=said):
