@@ -15,6 +15,7 @@ from jaxdna.errors import visible
 MOST_DRAWN = 10  # sequences in one picture
 _SHOWN = 60  # bases of a logo
 _INVISIBLE = 0.005  # of the height of a picture: letters that would only make it large
+_MOST = 0.9  # of what the best stretch holds: enough to move the site away from the edge
 
 
 class Shown(NamedTuple):
@@ -68,7 +69,8 @@ def draw(groups: Sequence[Sequence[Shown]], answer: str) -> Any:
 
     Args:
       groups: of one sequence the stretch with the largest contributions is shown; of several that
-        are compared, such as both alleles of a variant, the middle, on one scale.
+        are compared, such as both alleles of a variant, the middle, on one scale, and the first
+        base in which they differ is shaded.
       answer: what the contributions add up in.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -85,8 +87,11 @@ def draw(groups: Sequence[Sequence[Shown]], answer: str) -> Any:
         low = min(0.0, *(float(own.min()) for own in heights))
         high = max(0.0, *(float(own.max()) for own in heights))
         room = 0.05 * (high - low) or 1.0
+        differ = np.flatnonzero(group[0].codes[part] != group[-1].codes[part])
         for one, own in zip(group, heights, strict=True):
             axes = next(places)
+            for place in differ[:1].tolist():  # behind an insertion everything is elsewhere
+                axes.axvspan(place - 0.5, place + 0.5, color="0.92", linewidth=0)
             letters = one.codes[part, None] == np.arange(UNKNOWN)
             seen = np.abs(own) > _INVISIBLE * (high - low)
             draw_letters(axes, letters * (own * seen)[:, None])
@@ -98,6 +103,8 @@ def draw(groups: Sequence[Sequence[Shown]], answer: str) -> Any:
             axes.tick_params(axis="y", labelsize=7)
             axes.set_ylabel(visible(answer), fontsize=7, parse_math=False)
             axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("position", fontsize=7)
+    figure.align_ylabels()
     return figure
 
 
@@ -108,6 +115,8 @@ def _first_shown(group: Sequence[Shown]) -> int:
         return (sizes.size - width) // 2
     sums = np.concatenate([[0.0], np.cumsum(sizes, dtype=np.float64)])
     totals = sums[width:] - sums[:-width]
-    # Of those that are as good, the middle one, so that a site is not at the edge.
-    best = np.flatnonzero(totals >= totals.max() * (1 - 1e-3))
-    return int(best[best.size // 2])
+    # Of those around the best one that hold nearly as much, the middle one.
+    best = int(totals.argmax())
+    good = np.pad(totals >= _MOST * totals[best], 1)
+    before, after = np.argmin(good[best + 1 :: -1]), np.argmin(good[best + 1 :])
+    return best + int(after - before) // 2

@@ -14,7 +14,7 @@ from matplotlib.path import Path
 from jaxdna.analysis.attributed import Attributed
 from jaxdna.analysis.attribution_files import FORMS, Source, form_of
 from jaxdna.analysis.attribution_inputs import variant_blocks
-from jaxdna.analysis.attribution_logos import MOST_DRAWN, Telling
+from jaxdna.analysis.attribution_logos import MOST_DRAWN, Shown, Telling, draw
 from jaxdna.analysis.pages import with_attributions
 from jaxdna.analysis.report_figures import svg
 from jaxdna.data.genome import Genome
@@ -86,6 +86,13 @@ def test_a_picture_has_the_ten_sequences_with_the_largest_outputs(tmp_path):
     assert titles == [f"s{i}, logit {part.outputs[i, 0]:.2f}" for i in best]
 
 
+def test_a_site_is_in_the_middle_of_its_picture_whatever_little_is_beside_it():
+    scores = np.zeros(300)
+    scores[150:160], scores[101:105], scores[280:289] = 1, 0.1, 1
+    figure = draw([[Shown("x", np.zeros(300, np.uint8), scores)]], "logit")
+    assert figure.axes[0].get_xticklabels()[0].get_text() == "130"
+
+
 def test_alleles_stand_together_on_one_scale_with_the_variant_in_the_middle():
     part, telling = scored(24, length=100), Telling(together=2)
     telling.add(part)
@@ -97,6 +104,11 @@ def test_alleles_stand_together_on_one_scale_with_the_variant_in_the_middle():
     assert axes[0].get_ylim() == axes[1].get_ylim()
     shown = [int(tick.get_text()) for tick in axes[0].get_xticklabels()]
     assert shown == [30, 40, 50, 60, 70, 80]
+    alleles = part.codes[2 * best : 2 * best + 2, 20:80]
+    (box,) = (p.get_extents() for p in axes[1].patches if p.get_facecolor()[0] == 0.92)
+    place = np.flatnonzero(alleles[0] != alleles[1])[0]
+    middle = axes[1].transData.inverted().transform(box.get_points()).mean(axis=0)[0]
+    assert middle == pytest.approx(place)
 
 
 def test_alleles_that_have_no_window_or_another_reference_are_named(tmp_path):
