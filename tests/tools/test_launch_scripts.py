@@ -71,17 +71,19 @@ def test_ci_of_a_user_who_may_not_be_root_is_green_without_what_needs_root(tmp_p
     [("tpu.sh", ["tpu-vm", "ssh", "t"]), ("two_tpu_slices.sh", ["queued-resources", "ssh", "q"])],
 )
 def test_cloud_scripts_bring_the_command_to_every_host_word_by_word(tmp_path, script, target):
-    calls = recorder(tmp_path, "gcloud")
+    calls, wheel = recorder(tmp_path, "gcloud"), tmp_path / "jaxdna-9-py3-none-any.whl"
+    command, words = [REPOSITORY / "tools" / "launch" / script], {"WHEEL": str(wheel)}
     flags = ["train", "--config=tal1", "--workdir=/disk/my run", "--config.data.motif=$(reboot)"]
-    done = subprocess.run(
-        [REPOSITORY / "tools" / "launch" / script, *flags],
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "TPU": "t", "QUEUED": "q", "ZONE": "z"},
-        capture_output=True,
-        text=True,
-    )
+    words |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TPU": "t", "QUEUED": "q", "ZONE": "z"}
+    done = subprocess.run([*command, *flags], env=words, capture_output=True, text=True)
+    assert done.returncode == 2 and f"WHEEL={wheel} is not a file" in done.stderr
+    wheel.touch()
+    done = subprocess.run([*command, *flags], env=words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = calls.read_text().splitlines()
-    assert lines[2:5] == target and lines.count("--worker=all") == 2
+    assert lines[2:6] == [target[0], "scp", str(wheel), f"{target[2]}:"]
+    assert lines[lines.index("ssh") - 1 :][:3] == target and lines.count("--worker=all") == 3
+    assert f"./{wheel.name}\\[tpu\\,gcs\\]" in calls.read_text()
     last = calls.read_text().partition("--command=exec ")[2]
     echoed = subprocess.run(
         ["bash", "-c", f"printf '%s\\n' {last.partition('jaxdna ')[2]}"],

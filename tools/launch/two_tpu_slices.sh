@@ -17,15 +17,20 @@
 set -euo pipefail
 
 : "${QUEUED:?the name of the queued resource}" "${ZONE:?its zone}"
-SOURCE=${SOURCE:-jaxdna[tpu,gcs]}
 [[ $# -gt 0 ]] || { echo "usage: QUEUED=NAME ZONE=ZONE $0 VERB --config=..." >&2; exit 2; }
+wheels=(dist/jaxdna-*.whl) # `make wheel` leaves it there
+WHEEL=${WHEEL:-${wheels[-1]}}
+[[ -f $WHEEL ]] || { echo "WHEEL=$WHEEL is not a file; run make wheel first" >&2; exit 2; }
 
 on_every_host() {
   gcloud compute tpus queued-resources ssh "$QUEUED" --zone="$ZONE" --node=all --worker=all \
     --command="$1"
 }
 
-on_every_host "python3 -m venv ~/jaxdna-venv &&
-  ~/jaxdna-venv/bin/pip install --quiet $(printf %q "$SOURCE")"
+gcloud compute tpus queued-resources scp "$WHEEL" "$QUEUED": --zone="$ZONE" --node=all --worker=all
+# The images of TPU VMs may come with an older Python; uv fetches the one that is asked for.
+on_every_host "python3 -m pip install --quiet --user uv && cd &&
+  .local/bin/uv venv --quiet --allow-existing --python=3.12 jaxdna-venv &&
+  .local/bin/uv pip install --quiet --python=jaxdna-venv $(printf %q "./${WHEEL##*/}[tpu,gcs]")"
 on_every_host "exec ~/jaxdna-venv/bin/jaxdna$(printf ' %q' "$@") \
   --config.runtime.require_accelerator=true"
