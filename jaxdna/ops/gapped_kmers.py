@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxdna.ops.one_hot import one_hot
 
@@ -52,13 +53,15 @@ def kmer_scores(x: jax.Array, table: jax.Array, patterns: Sequence[Pattern]) -> 
     """
     windows = x.shape[1] - patterns[0][-1]
     if jnp.issubdtype(x.dtype, jnp.floating):
-        total = _products(x, table, patterns, windows)
+        total = _products(x, table, patterns, windows, loop=False)
     else:
         # On an accelerator a matrix product is faster than a gather, and adds in a fixed order.
         total = jax.lax.platform_dependent(
             x,
             cpu=lambda x: _looked_up(x, table, patterns, windows),
-            default=lambda x: _products(one_hot(x, table.dtype), table, patterns, windows),
+            default=lambda x: _products(
+                one_hot(x, table.dtype), table, patterns, windows, loop=True
+            ),
         )
     return SCALE * total / math.sqrt(windows * len(patterns))
 
@@ -83,14 +86,15 @@ def _looked_up(
 
 
 def _products(
-    x: jax.Array, table: jax.Array, patterns: Sequence[Pattern], windows: int
+    x: jax.Array, table: jax.Array, patterns: Sequence[Pattern], windows: int, loop: bool
 ) -> jax.Array:
+    # In a loop a pattern need not be compiled for itself; DeepLIFT has no rule for one.
     # What all four letters share tells nothing of the base: an unknown letter has no word either
     # where it is 0.25 of each.
     x = x - x.min(axis=-1, keepdims=True)
     letters, outputs = len(patterns[0]), table.shape[2]
 
-    def words(places: jax.Array) -> jax.Array:
+    def words(places: jax.Array | NDArray) -> jax.Array:
         """Which word stands at the places of each window: [batch, windows, 4**places]."""
         each = jnp.ones((), x.dtype)
         for place in places:
@@ -98,13 +102,18 @@ def _products(
             each = (each[..., None] * letter[..., None, :]).reshape(*letter.shape[:2], -1)
         return each
 
-    def add(total: jax.Array, each: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def add(
+        total: jax.Array, each: tuple[jax.Array | NDArray, jax.Array]
+    ) -> tuple[jax.Array, None]:
         places, weights = each
         first, last = words(places[: letters // 2]), words(places[letters // 2 :])
         by_last = first @ weights.reshape(first.shape[2], -1)
         by_last = by_last.reshape(*last.shape, outputs).astype(jnp.float32)
         return total + (by_last * last[..., None]).sum(axis=(1, 2)), None
 
-    # A loop: the same for each pattern, it need not be compiled for each.
-    zeros = jnp.zeros((x.shape[0], outputs), jnp.float32)
-    return jax.lax.scan(add, zeros, (jnp.asarray(patterns), table))[0]
+    total, each = jnp.zeros((x.shape[0], outputs), jnp.float32), np.array(patterns)
+    if loop:
+        return jax.lax.scan(add, total, (jnp.asarray(each), table))[0]
+    for pattern in zip(each, table, strict=True):
+        total, _ = add(total, pattern)
+    return total

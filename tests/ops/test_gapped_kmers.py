@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdna.ops.gapped_kmers import SCALE, gap_patterns, kmer_scores
+from jaxdna.ops.gapped_kmers import SCALE, _products, gap_patterns, kmer_scores
 from jaxdna.ops.one_hot import one_hot
 
 RNG = np.random.default_rng(0)
@@ -52,6 +52,16 @@ def test_scores_are_what_counting_gives(case, form):
     found = kmer_scores(x, jnp.asarray(table), patterns)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, counted(codes, table, patterns), rtol=0, atol=ROUNDING)
+
+
+def test_a_loop_over_the_patterns_has_the_same_scores(case):
+    codes, table, patterns = case
+    x = one_hot(jnp.asarray(codes))
+    windows = codes.shape[1] - SPAN + 1
+    found, wanted = (
+        _products(x, jnp.asarray(table), patterns, windows, on) for on in (True, False)
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 def test_both_forms_have_the_gradient_of_the_counts(case):
