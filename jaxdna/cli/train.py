@@ -6,6 +6,7 @@ jaxdna train --config=tal1 --config.train.epochs=40 --workdir=runs/longer
 """
 
 import argparse
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from jaxdna.cli.common import add_config, add_own_sequences, add_workdir, own_se
 from jaxdna.config import load_config
 from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
+from jaxdna.parallel import plugins
+from jaxdna.parallel.start import decide
 from jaxdna.storage.places import Place
+from jaxdna.storage.trial import check_store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +37,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxdna.runs.guard import Guard
 
     with Guard(config.watchdog) as guard:
+        # One of several processes has to join the others before it can tell them.
+        alone = decide(config.cluster, os.environ, plugins.chips_seen()).how == "single"
+        if arguments.workdir and alone:
+            check_store(arguments.workdir)
+
         from jaxdna.api import train
         from jaxdna.console import make_console, results_console
         from jaxdna.runs.cross_validation import folds_table

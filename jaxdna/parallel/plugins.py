@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 _MODULES = {n: f"jax_plugins.xla_cuda{n}" for n in (12, 13)}
@@ -19,6 +20,12 @@ def installed() -> list[str]:
 def libtpu() -> bool:
     """Whether the compiler and driver for TPUs are there."""
     return bool(os.environ.get("TPU_LIBRARY_PATH") or importlib.util.find_spec("libtpu"))
+
+
+def chips_seen() -> bool:
+    """Whether TPU chips may be attached; jax knows, but takes long to import."""
+    devices = Path("/dev")
+    return libtpu() and any((*devices.glob("accel*"), *devices.glob("vfio/*")))
 
 
 @contextmanager

@@ -184,8 +184,8 @@ def _train_program(
 
     `code` is as that of `runs.loop.train`, `taught` what is done to the data.
     """
-    config = folder.settle(config)
     try:
+        config = folder.settle(config)
         summary, changes = _finished(config, folder)
     except UserError:
         with one_fate():  # of several processes this may be the only one: then all say what differs

@@ -20,6 +20,7 @@ from jaxdna.storage.files import UNFINISHED, folder_at
 from jaxdna.storage.locks import Lock
 from jaxdna.storage.manifest import read_small_json
 from jaxdna.storage.places import Place
+from jaxdna.storage.trial import cannot_be_written
 from jaxdna.tasks.task import Task
 from jaxdna.training.progress import is_row
 
@@ -106,7 +107,7 @@ class RunFolder:
                 f"--workdir={self.path}: {error.filename} is a file; give a folder"
             ) from None
         except OSError as error:  # a name that is too long, a folder that may not be read
-            raise self._cannot_be_written(error) from error
+            raise cannot_be_written(self.path, error) from error
         if all(name == _LOCK or name.endswith(UNFINISHED) for name in found):
             return []
         if _CONFIG not in found:
@@ -143,7 +144,7 @@ class RunFolder:
                 if name.startswith(".") and name.endswith(UNFINISHED):  # by a kill
                     self.files.remove(name)
         except OSError as error:
-            raise self._cannot_be_written(error) from error
+            raise cannot_be_written(self.path, error) from error
         self.files.guard = lock.check
         try:
             yield lock
@@ -171,6 +172,9 @@ class RunFolder:
 
         That is where a pipeline is cut, and what has become a key since then, unless `config` has
         another value than the default.
+
+        Raises:
+          UserError: the folder gives no answer.
         """
         config = self._settle_new_keys(config)
         if config.strategy == "pipeline" and not config.pipeline.boundaries:
@@ -186,6 +190,8 @@ class RunFolder:
         try:
             begun = configs.flat(read_small_json(self.files, _CONFIG, _MOST_CONFIG_BYTES))
             since = configs.keys_since(begun)
+        except TimeoutError as error:  # `check` would wait as long
+            raise cannot_be_written(self.path, error) from error
         except (OSError, ValueError, AttributeError, UserError):  # `check` says it
             return config
         leaves = configs.flat(config)
@@ -205,12 +211,7 @@ class RunFolder:
         try:
             self.files.write(_CONFIG, configs.to_json(config))
         except OSError as error:
-            raise self._cannot_be_written(error) from error
-
-    def _cannot_be_written(self, error: OSError) -> UserError:
-        return UserError(
-            f"--workdir={self.path} cannot be written ({error.strerror}); give another folder"
-        )
+            raise cannot_be_written(self.path, error) from error
 
     def check_data(self, dataset: Dataset) -> None:
         """Raises UserError where the run was begun with other bytes in one of the data's files."""

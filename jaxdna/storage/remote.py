@@ -55,7 +55,8 @@ def os_errors(name: str, limit: float) -> Iterator[None]:
         error = (raised.__cause__ if hidden else None) or raised
         if isinstance(error, FileNotFoundError) or getattr(error, "status", None) == 404:
             raise FileNotFoundError(errno.ENOENT, "it is not there", name) from None
-        said = " ".join((str(error) or repr(error)).split())[:300]
+        words = getattr(error, "strerror", None) or str(error) or repr(error)
+        said = " ".join(str(words).split())[:300]
         denied = isinstance(error, PermissionError) or said.startswith(("Forbidden", "403"))
         kind = (errno.EACCES, f"permission denied: {said}") if denied else (errno.EIO, said)
         raise OSError(*kind) from error

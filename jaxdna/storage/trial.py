@@ -2,8 +2,9 @@
 
 import secrets
 
-from jaxdna.errors import JaxdnaError
-from jaxdna.storage.files import UNFINISHED, Folder
+from jaxdna.errors import JaxdnaError, UserError
+from jaxdna.storage.files import UNFINISHED, Folder, folder_at
+from jaxdna.storage.places import Place, Url
 
 
 def trial(folder: Folder) -> str | None:
@@ -38,3 +39,24 @@ def trial(folder: Folder) -> str | None:
     except (OSError, JaxdnaError) as error:
         return f"cannot be {doing} ({getattr(error, 'strerror', None) or error})"
     return None
+
+
+def check_store(place: Place) -> None:
+    """Asks the store that a run folder is to be in whether it is there.
+
+    Before jax is imported: on a busy machine that takes longer than a person should wait to hear
+    that a bucket cannot be reached.
+
+    Raises:
+      UserError: it is not, or does not answer; or a package that it needs is missing.
+    """
+    if isinstance(place, Url):
+        try:
+            folder_at(place).names()
+        except OSError as error:
+            raise cannot_be_written(place, error) from error
+
+
+def cannot_be_written(place: Place, error: OSError) -> UserError:
+    """Returns the error of a run folder that the system says `error` of."""
+    return UserError(f"--workdir={place} cannot be written ({error.strerror}); give another folder")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -138,6 +139,20 @@ def test_a_store_that_gives_no_answer_is_not_asked_for_ever(folder, store, monke
     with pytest.raises(TimeoutError, match="no good answer within 1 s"):
         folder.read("file")
     assert time.monotonic() - begun < 3
+
+
+def test_a_store_that_cannot_hold_a_run_is_refused_before_jax_is_imported(store):
+    """Whatever load the machine has, it is known within seconds of the processor."""
+    store.faults[:] = [Fault("", status=403)]
+    script = (
+        "import sys, jaxdna.cli.main as cli; "
+        "print(cli.main(sys.argv[1:]), 'jax' in sys.modules, 'gcsfs' in sys.modules)"
+    )
+    command = ["train", "--config=tal1", f"--workdir={store.scheme}://bkt/runs/a"]
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True)
+    store.faults.clear()
+    assert done.stdout == f"2 False {store.scheme == 'gs'}\n"
+    assert "bkt/runs/a cannot be written (permission denied" in done.stderr
 
 
 def test_permission_denied_is_said(folder, store):
