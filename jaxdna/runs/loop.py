@@ -27,7 +27,7 @@ from jaxdna.runs.run_folder import RunFolder
 from jaxdna.runs.speed import NO_SPEED, speed_of
 from jaxdna.runs.stopwatch import Stopwatch
 from jaxdna.strategies.prepare import Prepared
-from jaxdna.tasks.verdict import LEARNT_NOTHING, UNTESTED, with_caveats
+from jaxdna.tasks.verdict import LEARNT_NOTHING, UNTESTED, few_tested, with_caveats
 from jaxdna.training.checkpoint import Checkpoints, params_sha256
 from jaxdna.training.dispatch import calls_left, few_ahead
 from jaxdna.training.evaluation import Evaluator
@@ -297,6 +297,7 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
     targets, validation = (dataset.splits[name].y for name in ("test", "validation"))
     outputs, ceiling = np.zeros((0, task.outputs), np.float32), None
     verdict = UNTESTED if stopping.left_plateau else LEARNT_NOTHING
+    caveats = list(dataset.caveats)
 
     @cache
     def outputs_of(split: str) -> NDArray[np.float32]:
@@ -311,6 +312,8 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
             outputs = run.progress.pooled(outputs_of("test"))
             ceiling = dataset.ceiling("test") if dataset.ceiling else None
         verdict = task.verdict(stopping.left_plateau, validation, targets, outputs, ceiling)
+        if stopping.left_plateau:
+            caveats += few_tested(len(targets))
     folder.write_test(dataset.names("test"), targets, outputs, task.headings)
     return {
         "params": parameter_count(run.progress.chosen(run.best)),
@@ -319,7 +322,7 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
         "epochs": run.progress.epoch,
         "stopped_early": run.progress.stop,
         "left_plateau": stopping.left_plateau,
-        "verdict": with_caveats(verdict, dataset.caveats),
+        "verdict": with_caveats(verdict, caveats),
         "report": str(folder.report),
         "network": prepared.program.config.model.name,
         "data": dataset.describe,

@@ -10,6 +10,7 @@ from jaxdna.tasks.metrics import auroc, auroc_noise
 LEARNT_NOTHING = "This run never left the plateau of chance: it has learnt nothing."
 UNTESTED = "There is no test split, so nothing says how well this network does on new sequences."
 _RARE = 0.25  # a smaller share of the rarer class makes ranks decide beside the loss
+_FEW_TESTED = 100  # test examples: with fewer the standard error of an accuracy may exceed 5%
 _FEW = 10  # examples of a class that are too few to tell a loss from that of chance
 
 
@@ -32,6 +33,13 @@ def chance_auroc(labels: NDArray) -> float:
 def with_caveats(verdict: str, caveats: Sequence[str]) -> str:
     """Returns a verdict with the reasons for which it may be too good."""
     return f"{verdict} But {'; and '.join(caveats)}." if caveats else verdict
+
+
+def few_tested(examples: int) -> list[str]:
+    """Returns the caveat of a test split of so many examples; nothing where they are enough."""
+    if examples >= _FEW_TESTED:
+        return []
+    return [f"only {examples} test examples were scored, so others may score quite differently"]
 
 
 def nothing_of_classes(validation: NDArray, ranks: tuple[NDArray, NDArray] | None) -> str:

@@ -6,7 +6,7 @@ import pytest
 from jaxdna.tasks.kinds import of_classes
 from jaxdna.tasks.metrics import auroc
 from jaxdna.tasks.numbers import Regression
-from jaxdna.tasks.verdict import LEARNT_NOTHING, with_caveats
+from jaxdna.tasks.verdict import LEARNT_NOTHING, few_tested, with_caveats
 from jaxdna.training.early_stopping import EarlyStopping
 
 
@@ -73,6 +73,8 @@ def test_a_run_that_has_learnt_is_told_beside_chance_the_ceiling_and_what_may_be
         ", and AUROC is 0.900 (chance 0.5; at best 0.987)."
     )
     assert with_caveats(found, ["2 leak", "GC tells"]) == f"{found} But 2 leak; and GC tells."
+    assert with_caveats("Good.", few_tested(4)).startswith("Good. But only 4 test examples were")
+    assert with_caveats("Good.", few_tested(100)) == "Good."
     numbers = np.arange(20, dtype=np.float32)[:, None]
     task = Regression.fitted(("a",), numbers)
     outputs = (numbers - numbers.mean()) / numbers.std()
