@@ -207,10 +207,13 @@ def measure(row: Row, pythons: dict[str, Path | str], repeats: int, seconds: flo
         counts = {w.ready["parameters"] for w in workers.values()}
         assert len(counts) == 1, f"{row.title}: networks differ: {counts}"
         rates: dict[str, list[float]] = {name: [] for name in workers}
+        processor: dict[str, list[float]] = {name: [] for name in workers}
         extra: dict[str, list[float]] = {"gflops": [], "predict": []}
         for _ in range(repeats):
             for name, one in workers.items():
-                rates[name].append(one.ask(f"train {seconds}")["per_second"])
+                answer = one.ask(f"train {seconds}")
+                rates[name].append(answer["per_second"])
+                processor[name].append(answer["processor_ms"])
             if row.two:
                 extra["gflops"].append(workers["jaxdna"].ask("peak 2048 1")["gflops"])
                 extra["predict"].append(workers["jaxdna"].ask(f"predict {seconds}")["per_second"])
@@ -218,6 +221,7 @@ def measure(row: Row, pythons: dict[str, Path | str], repeats: int, seconds: flo
     return {
         "title": row.title,
         "rates": rates,
+        "processor_ms": processor,
         "versions": versions,
         "parameters": counts.pop(),
     } | ({"gflops": max(extra["gflops"]), "predict": median(extra["predict"])} if row.two else {})
@@ -280,13 +284,22 @@ def show(rows: list[Any], reached: dict[str, list[dict[str, Any]]] | None) -> st
             f"there after {MOST_EPOCHS} epochs counts with the seconds that it took.",
         ]
     for row in rows:
-        if "gflops" in row:
-            lines += ["", *_shares(row)]
+        lines += ["", *(_shares(row) if "gflops" in row else _processor(row))]
     return "\n".join(lines)
 
 
 def _judged(ratio: float, wanted: float) -> str:
     return f"at least {wanted}: {'reached' if ratio >= wanted else '**not reached**'}"
+
+
+def _processor(row: Any) -> list[str]:
+    """What counts where the machine has other work; of one process each, so not for two."""
+    used = {name: median(ms) for name, ms in row["processor_ms"].items()}
+    each = ", ".join(f"{name} {ms:.3g}" for name, ms in used.items())
+    return [
+        f"{row['title']}, by processor time: {used['Keras'] / used['jaxdna']:.2f} times as fast as "
+        f"Keras (ms per example: {each})."
+    ]
 
 
 def _shares(row: Any) -> list[str]:
