@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -20,6 +19,7 @@ from jaxdna.data.prediction_files import appears_whole, open_output
 from jaxdna.data.sequences import LETTERS, decode
 from jaxdna.errors import UserError
 from jaxdna.storage.files import picture
+from jaxdna.storage.places import disk_path
 
 Write = Callable[[Attributed], None]
 
@@ -197,10 +197,10 @@ def form_of(path: str, intervals: bool, answers: int) -> str:
       answers: how many are scored; a track holds one.
 
     Raises:
-      UserError: the suffix is another one, or needs what is not there.
+      UserError: the suffix is another one, or needs what is not there; or it is a URL.
     """
     plain = path.removesuffix(".gz")
-    form = Path(plain).suffix.lower().lstrip(".")
+    form = disk_path(plain).suffix.lower().lstrip(".")
     write = FORMS.get(form)
     if write is None or (plain != path and write not in (_tsv, _bedgraph)):
         raise UserError(

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if not arguments.output and not isinstance(arguments.workdir, Path):
         raise UserError(
             f"--workdir={arguments.workdir} is in an object store, and scores go to a disk; "
-            "legal: --output=Y.npz"
+            "give --output=Y.npz"
         )
     outputs = arguments.output or [str(arguments.workdir / "attributions.npz")]
     _check(arguments, outputs)

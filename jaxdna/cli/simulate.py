@@ -14,13 +14,13 @@ from typing import Any
 from jaxdna.cli.common import add_config
 from jaxdna.config import load_config, to_json
 from jaxdna.errors import UserError
-from jaxdna.storage.places import disk_folder
+from jaxdna.storage.places import disk_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's flags."""
     add_config(parser, required=False)
-    parser.add_argument("--output", type=disk_folder, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--output", type=disk_path, metavar="DIR", help="a new or empty folder")
     parser.add_argument("--list", action="store_true", help="list the motif presets and stop")
 
 

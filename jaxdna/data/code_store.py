@@ -19,7 +19,7 @@ from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.home import user_cache
 from jaxdna.storage.made_once import made_once
 from jaxdna.storage.manifest import damage
-from jaxdna.storage.places import disk_folder
+from jaxdna.storage.places import disk_path
 
 _FORMAT = 6  # part of the key: a change of the files' meaning makes new stores
 
@@ -124,7 +124,7 @@ def cache_folder(setting: str) -> Path:
       UserError: it is `auto`, and the user has no folder; or it is a URL.
     """
     if setting != "auto":
-        return disk_folder(setting, "--config.runtime.data_cache")
+        return disk_path(setting, "--config.runtime.data_cache")
     own = user_cache()
     if own is None:
         raise UserError(

@@ -20,6 +20,7 @@ from jaxdna.data.bgzf import BgzfWriter
 from jaxdna.errors import Unread, UserError
 from jaxdna.storage.handles import kernel_lock
 from jaxdna.storage.permissions import umask
+from jaxdna.storage.places import disk_path
 from jaxdna.tasks.task import Task
 
 _PART = ".part"  # ends the names of files that are being written
@@ -48,9 +49,10 @@ def output_format(path: str, windows: bool, variants: bool = False) -> str:
       variants: whether alleles of a VCF file are scored, which VCF needs.
 
     Raises:
-      UserError: the suffix is none of these, or needs windows, or bigWig's package.
+      UserError: the suffix is none of these, or needs windows, or bigWig's package; or it is a URL.
     """
-    suffix = "" if path == "-" else Path(path.removesuffix(".gz")).suffix.lower().lstrip(".")
+    plain = disk_path(path.removesuffix(".gz"))
+    suffix = "" if path == "-" else plain.suffix.lower().lstrip(".")
     form = _FORMATS.get(suffix)
     if form is None or (form == "bigwig" and path.endswith(".gz")):
         raise UserError(f"--output={path} has an unknown suffix; legal: {_LEGAL}")

@@ -7,6 +7,7 @@ from jaxdna.errors import UserError
 
 STORES = ("gs", "s3")  # those whose writes can have a precondition, and that Orbax writes to
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+_PATTERN = frozenset("*?[")  # by which fsspec finds several names
 _CHOICE = re.compile(rf"((?:{_SCHEME.pattern}[^/]*)?[^:]*):?(.*)", re.DOTALL)
 
 
@@ -36,34 +37,45 @@ def place_of(text: str | Path, flag: str = "--workdir") -> Place:
       flag: where it was given.
 
     Raises:
-      UserError: the URL has an unknown scheme, or names no folder in a bucket.
+      UserError: the URL has an unknown scheme, no folder in a bucket, or no slashes, or a pattern.
     """
     found = _SCHEME.match(str(text))
     if not found:
+        scheme, colon, rest = str(text).partition(":")
+        if colon and scheme in STORES:
+            raise UserError(
+                f"{flag}={text} is not a URL; give {scheme}://{rest or 'BUCKET/FOLDER'}, or "
+                f"./{text} for a folder on a disk"
+            )
         return Path(text)
     scheme, url = found[1], Url(text)
+    shown = f"{scheme}://{str(text)[found.end() :]}"
     if scheme not in STORES:
-        shown = f"{scheme}://{str(text)[found.end() :]}"
         raise UserError(
             f"{flag}={shown}: the scheme {scheme}:// is unknown; give a folder on a "
             "disk, gs://BUCKET/FOLDER or s3://BUCKET/FOLDER"
         )
     if len(url.parts) < 3:
         raise UserError(
-            f"{flag}={url} names no folder in a bucket; give {scheme}://BUCKET/FOLDER, such as "
+            f"{flag}={shown} names no folder in a bucket; give {scheme}://BUCKET/FOLDER, such as "
             f"{url if len(url.parts) > 1 else scheme + '://bucket'}/runs/a"
+        )
+    if ".." in url.parts or not _PATTERN.isdisjoint(shown):
+        raise UserError(
+            f"{flag}={shown} is not legal: the names in a URL must be without *, ?, [ and .., "
+            "which could mean the objects of other runs"
         )
     return url
 
 
-def disk_folder(text: str, flag: str = "--output") -> Path:
-    """Returns the folder on a disk that `text` names.
+def disk_path(text: str, flag: str = "--output") -> Path:
+    """Returns the file or folder on a disk that `text` names.
 
     Raises:
       UserError: it is a URL.
     """
     if _SCHEME.match(text):
-        raise UserError(f"{flag}={text} is a URL; give a folder on a disk")
+        raise UserError(f"{flag}={text} is a URL; give a path on a disk")
     return Path(text)
 
 

@@ -173,6 +173,7 @@ def test_the_report_has_the_section_once():
         ("x.bedGraph.gz", True, 3, "has 3 answers; choose one with --answer"),
         ("x.npz.gz", True, 1, "--output=x.npz.gz has an unknown suffix"),
         ("-", True, 1, "--output=- has an unknown suffix"),
+        ("gs://bkt/x.npz", True, 1, "--output=gs://bkt/x.npz is a URL; give a path on a disk"),
     ],
 )
 def test_a_file_that_cannot_hold_the_scores_is_refused(path, intervals, answers, said):

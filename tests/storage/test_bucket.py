@@ -18,7 +18,7 @@ from jaxdna.storage.bucket import BucketFolder
 from jaxdna.storage.disk import DiskFolder
 from jaxdna.storage.files import folder_at
 from jaxdna.storage.manifest import damage
-from jaxdna.storage.places import Url, beside, disk_folder, place_of
+from jaxdna.storage.places import Url, beside, disk_path, place_of
 from jaxdna.storage.remote import file_system
 from jaxdna.storage.trial import trial
 from tools.object_store import STORES, Fault, GoogleStore
@@ -291,7 +291,13 @@ def test_nothing_above_the_folder_is_listed(folder, store):
         ("gcs://bkt/run", r"--workdir=gcs://bkt/run: the scheme gcs:// is unknown; give a"),
         ("http://host/run", "the scheme http:// is unknown"),
         ("gs://bkt", "--workdir=gs://bkt names no folder in a bucket; give gs://BUCKET/FOLDER"),
-        ("gs://", "names no folder in a bucket"),
+        (
+            "gs:bkt/a",
+            "--workdir=gs:bkt/a is not a URL; give gs://bkt/a, or ./gs:bkt/a for a folder",
+        ),
+        ("gs://bkt/run*", "--workdir=gs://bkt/run\\* is not legal: the names in a URL must be"),
+        ("s3://bkt/../run", "--workdir=s3://bkt/../run is not legal"),
+        ("gs://", "--workdir=gs:// names no folder in a bucket"),
     ],
 )
 def test_a_url_that_cannot_be_a_run_folder_is_refused(text, said):
@@ -308,8 +314,8 @@ def test_a_missing_extra_is_named(scheme, extra, monkeypatch):
 
 
 def test_what_is_written_to_disks_alone_refuses_a_url():
-    with pytest.raises(UserError, match="--output=gs://bkt/sim is a URL; give a folder on a disk"):
-        disk_folder("gs://bkt/sim")
+    with pytest.raises(UserError, match="--output=gs://bkt/sim is a URL; give a path on a disk"):
+        disk_path("gs://bkt/sim")
 
 
 def test_names_in_a_bucket_are_computed_as_paths_are():
