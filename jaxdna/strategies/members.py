@@ -214,9 +214,8 @@ class MemberProgram(Program):
     def init(self) -> TrainState:
         """Computes the initial state, each device its own part."""
         seeds = jnp.array(self.seeds, jnp.int32)
-        every = jax.jit(
-            lambda seeds: self._each(self._one.initial_state, seeds),
-            out_shardings=self.state_shardings,
+        every = self.once(
+            lambda seeds: self._each(self._one.initial_state, seeds), self.state_shardings
         )
         return every(seeds)
 

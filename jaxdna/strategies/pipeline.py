@@ -135,7 +135,7 @@ class PipelineProgram(Program):
             return self.parts(state.params)[i], self.parts(state.opt_state)[i]
 
         return [
-            jax.jit(partial(own, i), out_shardings=(stage.params, stage.opt_state))
+            self.once(partial(own, i), (stage.params, stage.opt_state))
             for i, stage in enumerate(self.stages)
         ]
 

@@ -41,7 +41,13 @@ from jaxdna.parallel.sharding import (
 )
 from jaxdna.tasks.task import Task
 from jaxdna.training.augment import flip_and_shift
-from jaxdna.training.dispatch import calls_left, convolution_options, loops_well, most_steps
+from jaxdna.training.dispatch import (
+    calls_left,
+    convolution_options,
+    loops_well,
+    most_steps,
+    once_options,
+)
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.feed import Feed, Shardings, make_feed, streamed_feed
 from jaxdna.training.optimizer import make_optimizer
@@ -251,7 +257,12 @@ class Program:
 
     def init(self) -> TrainState:
         """Computes the initial state, each device its own part."""
-        return jax.jit(self.initial_state, out_shardings=self.state_shardings)()
+        return self.once(self.initial_state, self.state_shardings)()
+
+    def once(self, function: Callable[..., Any], shardings: Any) -> Any:
+        """Returns a function jitted for one use; `shardings` are those of its results."""
+        options = once_options(self.mesh.devices.flat[0].platform)
+        return jax.jit(function, out_shardings=shardings, compiler_options=options)
 
     @cached_property
     def train_call(self) -> Any:
