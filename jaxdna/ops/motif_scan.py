@@ -120,6 +120,40 @@ def _winners_gradient(codes: Array, position: Array, gradient: Array, width: int
     return jnp.einsum("bf,bfwc->wcf", gradient, one_hot(windows))
 
 
+def _one_scan(
+    search: Callable[[Any, Array], Any], fits: Callable[[Any, Array], bool]
+) -> Callable[[Any, Array], Any]:
+    """Returns a kernel's `search` that scans the same codes once for all that `vmap` asks with.
+
+    What a kernel makes of the codes, their one-hot form and the packed windows, it then makes once:
+    filters of many networks are many filters.
+
+    Args:
+      search: (codes, kernel) -> arrays [..., filters, batch].
+      fits: (codes, kernel) -> whether the kernel takes so many filters.
+    """
+    shared = jax.custom_batching.custom_vmap(search)
+
+    @shared.def_vmap
+    def _(networks: int, batched: Any, codes: Any, kernel: Array) -> tuple[Any, Any]:
+        if batched[1] and not any(jax.tree.leaves(batched[0])):
+            filters = kernel.shape[-1]
+            joined = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], networks * filters)
+            if fits(codes, joined):
+                found = jax.tree.map(
+                    lambda leaf: jnp.moveaxis(
+                        leaf.reshape(*leaf.shape[:-2], networks, filters, leaf.shape[-1]), -3, 0
+                    ),
+                    search(codes, joined),
+                )
+                return found, jax.tree.map(lambda _: True, found)
+        axes = jax.tree.map(lambda own: 0 if own else None, batched)
+        found = jax.vmap(search, in_axes=tuple(axes))(codes, kernel)
+        return found, jax.tree.map(lambda _: True, found)
+
+    return shared
+
+
 # On TPUs, where a gather is slow, the kernel hands over the winning windows and not their places.
 # Its module is imported where it is used: that takes longer than all other modules of `ops`.
 
@@ -132,7 +166,8 @@ def _pallas(codes: Array, kernel: Array, bias: Array) -> Array:
 def _pallas_forward(codes: Array, kernel: Array, bias: Array) -> tuple[Array, Residuals]:
     from jaxdna.ops import motif_scan_tpu
 
-    best, windows, tied = motif_scan_tpu.search(codes, kernel)
+    search = _one_scan(motif_scan_tpu.search, motif_scan_tpu.fits)
+    best, windows, tied = search(codes, kernel)
     return best.T + bias, (codes, kernel, bias, windows, tied)
 
 
@@ -167,7 +202,8 @@ def _pallas_gpu(codes: Array | Strands, kernel: Array, bias: Array) -> Array:
 def _pallas_gpu_forward(
     codes: Array | Strands, kernel: Array, bias: Array
 ) -> tuple[Array, Residuals]:
-    best, windows, tied = motif_scan_gpu.search(codes, kernel)
+    search = _one_scan(motif_scan_gpu.search, lambda _, kernel: motif_scan_gpu.fits(kernel))
+    best, windows, tied = search(codes, kernel)
     return best.T + bias, (codes, kernel, bias, windows, tied)
 
 

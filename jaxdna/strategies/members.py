@@ -4,13 +4,15 @@ Every array of the state has one more axis before its own, that of the members, 
 axis `member` splits. The training examples lie on the devices once, and each member takes the rows
 that a run of its own would take. The call of one network is mapped over the members as it is: on a
 CPU one after the other, each with the bits of a run of its own; on accelerators side by side, as
-`jax.vmap` has it, since one small network does not fill them.
+`jax.vmap` has it, since one small network does not fill them. Members of a grid with the same seed
+and fold take the same rows: side by side they share their batches, and what is made of a batch
+before any parameter has a say (the other strand, the one-hot form).
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Self
 
 import jax
@@ -31,6 +33,13 @@ from jaxdna.member_settings import HELD_OUT, PER_MEMBER, REPEATS, member_setting
 from jaxdna.models.network import summary_rows
 from jaxdna.parallel.mesh import divisors
 from jaxdna.parallel.sharding import replicated, stacked_inputs, stacked_rows
+from jaxdna.strategies.side_by_side import (
+    Group,
+    each_of_its_batch,
+    in_turn,
+    largest_group,
+    on_its_device,
+)
 from jaxdna.tasks.task import Task
 from jaxdna.training.feed import Shardings
 from jaxdna.training.member_progress import MemberProgress
@@ -141,21 +150,31 @@ class MemberProgram(Program):
 
     @cached_property
     def rounds(self) -> int:
-        """Groups of members that a device trains one after the other; see `Program`.
+        """Groups of members that a device trains one after the other; see `Program`."""
+        group = self._group
+        return self._here // (self._at_once if group is None else math.prod(group))
 
-        More than one where side by side they would leave its fast memory. A CPU's caches hold a
-        single network: TAL1's step takes four times as long otherwise. A TPU keeps what some of
-        them compute on the chip; a GPU does not even of one.
+    @cached_property
+    def _most(self) -> int:
+        """Members that a device should train side by side, at most.
+
+        Fewer than it has where they would leave its fast memory. A CPU's caches hold a single
+        network: TAL1's step takes four times as long otherwise. A TPU keeps what some of them
+        compute on the chip; a GPU does not even of one.
         """
-        here, platform = self._here, self.mesh.devices.flat[0].platform
+        platform = self.mesh.devices.flat[0].platform
         if self._one_by_one:
-            return here
-        if self.mesh.size > self.mesh.shape[AXIS] or platform != "tpu":
             return 1
+        if self.mesh.size > self.mesh.shape[AXIS] or platform != "tpu":
+            return self._here
         rows = summary_rows(self.network, self.example_shape)
         numbers = max(math.prod(shape) for _, _, shape, _ in rows) * self.config.train.batch_size
-        most = max(1, _TPU_BYTES // (4 * numbers))
-        return here // max(n for n in divisors(here) if n <= most)
+        return max(1, _TPU_BYTES // (4 * numbers))
+
+    @property
+    def _at_once(self) -> int:
+        """Members of a group, where none shares a batch."""
+        return max(n for n in divisors(self._here) if n <= self._most)
 
     @property
     def _one_by_one(self) -> bool:
@@ -170,37 +189,46 @@ class MemberProgram(Program):
 
     def _each(self, one: Callable[..., Any], own: Any, *shared: Any) -> Any:
         """Returns one(own, *shared) of every member, stacked; `own` is stacked, `shared` is not."""
-        at_once = self._here // self.rounds
-        if self.rounds == 1 and not self._one_by_one:
+        at_once = self._at_once
+        if at_once == self._here and not self._one_by_one:
             axes = (0, *[None] * len(shared))
             return jax.vmap(one, in_axes=axes, spmd_axis_name=AXIS)(own, *shared)
-        by_member, whole = PartitionSpec(AXIS), PartitionSpec()
+        mine = in_turn(one, at_once, self.loops_well)
+        return on_its_device(mine, self.mesh, AXIS, own, *shared)
 
-        def in_turn(own: Any, *shared: Any) -> Any:
-            if at_once > 1:
-                return lax.map(lambda each: one(each, *shared), own, batch_size=at_once)
-            return lax.scan(
-                lambda _, each: (None, one(each, *shared)),
-                None,
-                own,
-                unroll=1 if self.loops_well else True,
-            )[1]
+    @cached_property
+    def batches(self) -> int:
+        """Different batches of a step: those of the first so many members, shared by the others.
 
-        if self.mesh.size > self.mesh.shape[AXIS]:  # every device has a part of every member
-            return in_turn(own, *shared)
-        return jax.shard_map(
-            in_turn,
-            mesh=self.mesh,
-            in_specs=(by_member, *[whole] * len(shared)),
-            out_specs=by_member,
-            check_vma=False,
-        )(own, *shared)
+        Members of a grid with the same seed and fold take the same rows.
+        """
+        different = len({tuple(one.get(key) for key in REPEATS) for one in self.settings})
+        here, rest = divmod(len(self.settings) // different, self.mesh.shape[AXIS])
+        alone = self._one_by_one or rest or here == 1
+        return len(self.settings) if alone else different
+
+    @cached_property
+    def _group(self) -> Group | None:
+        """The members that a device trains side by side; None: no two of them share a batch."""
+        if self.batches == len(self.settings):
+            return None
+        return largest_group(self._here // self.batches, self.batches, self._most)
+
+    def _each_of_its_batch(self, one: Callable[[Any, Any], Any], own: Any, batches: Any) -> Any:
+        """Returns one(own, batch) of every member, with the batch that it shares."""
+        if self._group is None:
+            return self._each(lambda own: one(*own), (own, batches))
+        if self.rounds == 1:
+            group = Group(len(self.settings) // self.batches, self.batches)
+            return each_of_its_batch(one, own, batches, group, AXIS)
+        mine = partial(each_of_its_batch, one, group=self._group)
+        return on_its_device(mine, self.mesh, AXIS, own, batches)
 
     @property
     def most_steps(self) -> int:
-        """Steps that one call should hold at most; the batches of all members lie side by side."""
+        """Steps that one call should hold at most; all different batches lie side by side."""
         asked = self.config.train.steps_per_call
-        return asked or max(1, self._one.most_steps // len(self.settings))
+        return asked or max(1, self._one.most_steps // self.batches)
 
     @cached_property
     def abstract_state(self) -> TrainState:
@@ -240,51 +268,65 @@ class MemberProgram(Program):
         def stay(state: TrainState, batches: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
             return state, {key: jnp.zeros(batches["weight"].shape[:1]) for key in self.task.sums}
 
-        def one(own: Any) -> tuple[TrainState, Metrics]:
-            state, active, batches, (values, which, units) = own
+        def one(own: Any, given: Any) -> tuple[TrainState, Metrics]:
+            (state, active, (values, which, units)), (batches, drawing) = own, given
             rate = self._own_rate(values.get("optimizer.learning_rate"), which)
             rule = make_optimizer(
                 alone.config, alone.steps_per_epoch, alone.head, alone.word_tables, values, rate
             )
             task: Task = replace(self._tasks[0], **units)
             call = alone.call_of_one(sync, rule, task, skips=len(self._lengths) > 1)
-            return lax.cond(active, call, stay, state, batches)
+            if not drawing:
+                return lax.cond(active, call, stay, state, batches)
+            # Side by side a `cond` computes both, and would give each member the batch anew.
+            made = call(replace(state, **drawing), batches)
+            return jax.tree.map(partial(jnp.where, active), made, stay(state, batches))
 
         def every(states: TrainState, batches: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
             fed = {key: leaf for key, leaf in batches.items() if key != "active"}
-            return self._each(one, (states, batches["active"], fed, (settings, which, units)))
+            own = (states, batches["active"], (settings, which, units))
+            if self.batches == len(self.settings):
+                return self._each_of_its_batch(one, own, (fed, {}))
+            # Equal in all that share a batch, unless they have stopped; only so does XLA know it.
+            ways = (-1, self.batches)
+            drawing = {
+                "rng": states.rng.reshape(*ways, 2)[0],
+                "step": jnp.max(states.step.reshape(ways), axis=0),
+            }
+            return self._each_of_its_batch(one, own, (fed, drawing))
 
         return every
 
     def pure_predict(self) -> Callable[[Params, jax.Array], jax.Array]:
         """Returns what `predict_call` compiles; outputs have the axis of the members first.
 
-        The inputs are the same for all members, or have that axis too.
+        The inputs are the same for all members, or have an axis of the different batches first.
         """
         predict, shared = super().pure_predict(), 2 + len(self.example_shape)
 
         def every(params: Params, x: jax.Array) -> jax.Array:
             if x.ndim == shared:
                 return self._each(predict, params, x)
-            return self._each(lambda own: predict(*own), (params, x))
+            return self._each_of_its_batch(predict, params, x)
 
         return every
 
     def rows(self, examples: int) -> Rows:
-        """Returns which examples make which batches: int32 [members, steps, batch], and weights."""
+        """Returns which examples make which batches: int32 [batches, steps, batch], and weights."""
         batch_size, own = self.config.train.batch_size, self.own_rows("train")
-        every = own or [np.arange(examples)] * len(self.settings)
+        every = (own or [np.arange(examples)] * len(self.settings))[: self.batches]
 
         def rows(first: int, steps: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
             epoch, start = divmod(first, self.steps_per_epoch)
             chosen = np.zeros((len(every), steps, batch_size), np.int32)
             weights = np.zeros(chosen.shape, np.float32)
-            members = zip(self.seeds, every, self._own_steps, strict=True)
-            for i, (seed, mine, most) in enumerate(members):
-                left = min(steps, most - start)
+            for i, mine in enumerate(every):
+                most = self._own_steps[i]
+                left, begin = min(steps, most - start), epoch * most + start
                 if left > 0:
-                    begin = epoch * most + start
-                    picked, weights[i, :left] = batch_rows(seed, begin, left, len(mine), batch_size)
+                    picked, weights[i, :left] = batch_rows(
+                        self.seeds[i], begin, left, len(mine), batch_size
+                    )
                     chosen[i, :left] = mine[picked]
             return chosen, weights
 
@@ -292,14 +334,20 @@ class MemberProgram(Program):
 
     @property
     def batch_shardings(self) -> Shardings:
-        """How the stacked batches of one call lie, those of each member."""
-        return Shardings(_by_member(stacked_inputs(self.mesh)), _by_member(stacked_rows(self.mesh)))
+        """How the stacked batches of one call lie: with their members, unless others share them."""
+        every = self.batches == len(self.settings)
+        lead = _by_member if every else _for_all
+        return Shardings(lead(stacked_inputs(self.mesh)), lead(stacked_rows(self.mesh)))
 
     def abstract_batches(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, dtypes and shardings of one call's batches, and of `active`, who goes on."""
-        of_one = self._one.abstract_batches(steps)
+        by, made = self.batch_shardings, {}
+        for key, leaf in self._one.abstract_batches(steps).items():
+            sharding = by.inputs if key == "x" else by.rows
+            shape = (self.batches, *leaf.shape)
+            made[key] = jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
         active = jax.ShapeDtypeStruct((), "bool", sharding=replicated(self.mesh))
-        return {key: self._stacked(leaf) for key, leaf in (of_one | {"active": active}).items()}
+        return made | {"active": self._stacked(active)}
 
     def begin(self, targets: NDArray) -> Progress:
         """Returns the progress of a run that begins; see `Program.begin`."""
@@ -365,3 +413,8 @@ class CrossValidation(MemberProgram):
 def _by_member(sharding: Any) -> NamedSharding:
     """The sharding of arrays of one member, for all of them."""
     return NamedSharding(sharding.mesh, PartitionSpec(AXIS, *sharding.spec))
+
+
+def _for_all(sharding: Any) -> NamedSharding:
+    """The sharding of arrays that members share, one after the other."""
+    return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))

@@ -49,7 +49,7 @@ class Evaluator:
         self._batches = 1
         if self._own:
             if program.loops_well:
-                each = len(self._own) * self._batch * split.x.nbytes // len(split)
+                each = program.batches * self._batch * split.x.nbytes // len(split)
                 self._batches = min(batches, max(1, _STREAMED_BYTES // each))
             self._feed, _ = make_feed(split, self._rows, program.batch_shardings)
         elif fits(split, program.mesh):
@@ -76,9 +76,10 @@ class Evaluator:
         )
 
     def _rows(self, first: int, steps: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """What each network has for itself in some batches, filled up with its last example."""
+        """What networks have for themselves in some batches, filled up with its last example."""
         places = first * self._batch + np.arange(steps * self._batch)
-        rows = [own[np.minimum(places, len(own) - 1)] for own in self._own or ()]
+        different = (self._own or [])[: self._program.batches]
+        rows = [own[np.minimum(places, len(own) - 1)] for own in different]
         stacked = np.array(rows, np.int32).reshape(len(rows), steps, self._batch)
         return stacked, np.ones(stacked.shape, np.float32)
 

@@ -355,6 +355,11 @@ class Program:
         seed, batch_size = start_seed(self.config), self.config.train.batch_size
         return lambda first, steps: batch_rows(seed, first, steps, examples, batch_size)
 
+    @property
+    def batches(self) -> int:
+        """Different batches of one step."""
+        return 1
+
     def own_rows(self, split: str) -> list[NDArray[np.int64]] | None:
         """Returns which examples of a split each network has for itself; None: all have all."""
         del split

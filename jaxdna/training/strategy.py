@@ -156,6 +156,10 @@ class Strategy(Protocol):
     def batch_shardings(self) -> Shardings:
         """How the stacked batches of one call lie."""
 
+    @property
+    def batches(self) -> int:
+        """Different batches that the networks of one step take; see `own_rows`."""
+
     def own_rows(self, split: str) -> list[NDArray[np.int64]] | None:
         """Returns which examples of a split each network has for itself; None: all have all."""
 

@@ -1,5 +1,6 @@
 """The motif scan against its plain composition and against float64 NumPy."""
 
+import re
 from functools import partial
 
 import jax
@@ -158,6 +159,16 @@ def test_members_by_vmap_equal_members_one_by_one(name):
         expected = run("plain", codes, kernels[member], biases[member], weight)
         for a, e in zip(actual, expected, strict=True):
             assert_close(a[member], e, codes.size)
+
+
+@pytest.mark.parametrize("name", ["pallas_tpu", "pallas_gpu"])
+def test_one_kernel_scans_the_same_codes_for_all_members(name):
+    codes, kernel, bias, _ = draw()
+    kernels = np.stack([kernel] * 3)
+    scan = partial(motif_scan, implementation=name)
+    program = jax.make_jaxpr(jax.vmap(lambda one: scan(codes, one, bias)))(kernels)
+    found = re.findall(r"f32\[(\d+),(\d+)\][^=]*= pallas_call", str(program))
+    assert found and all(int(filters) >= 3 * kernel.shape[2] for filters, _ in found)
 
 
 @pytest.mark.parametrize("name", NAMES)

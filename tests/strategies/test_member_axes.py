@@ -64,7 +64,8 @@ def test_seeds_folds_and_settings_are_trained_as_if_each_were_alone():
     # Step sizes follow from these numbers, and weights from each fold's own classes.
     falls = ["optimizer.schedule=cosine", "optimizer.warmup_epochs=0.5", "train.epochs=3"]
     falls += ["train.class_weight=balanced"]
-    config = config_of(*SGD, *falls, GRID, *few, "mesh.member=4", "mesh.data=2")
+    mesh = ["mesh.member=2", "mesh.data=2", "mesh.model=2"]
+    config = config_of(*SGD, *falls, GRID, *few, *mesh)
     members = member_settings(config)
     params, steps = train(config, 8)
     assert steps.tolist() == [18, 20, 20] * 8
@@ -196,11 +197,15 @@ def test_more_folds_than_examples_are_a_sentence():
         load_dataset(config_of("members.folds=200"))
 
 
-def test_groups_side_by_side_are_as_one_after_the_other(monkeypatch):
+@pytest.mark.parametrize(
+    "several", ["members.seeds=4", "members.grid=optimizer.learning_rate=0.5,0.2,0.1,0.05"]
+)
+def test_groups_side_by_side_are_as_one_after_the_other(monkeypatch, several):
     """What a TPU does with more members than its fast memory holds."""
-    config = config_of(*SGD, "members.seeds=4")
+    config = config_of(*SGD, several)
     alone, _ = train(config, 1)
-    monkeypatch.setattr(MemberProgram, "rounds", 2)
+    monkeypatch.setattr(MemberProgram, "_one_by_one", False)
+    monkeypatch.setattr(MemberProgram, "_most", 2)
     grouped, steps = train(config, 1)
     assert steps.tolist() == [20] * 4
     for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(grouped), strict=True):
