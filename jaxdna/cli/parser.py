@@ -54,11 +54,16 @@ class Parser(argparse.ArgumentParser):
 
     def parse_all(self, arguments: list[str]) -> argparse.Namespace:
         """Parses a command line; says what an unknown word on it was probably meant to be."""
+        if empty := [word for word in arguments if re.fullmatch("--[a-z-]+=", word)]:
+            self.error(f"{empty[0][:-1]} needs a value")
         parsed, unknown = self.parse_known_args(arguments)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
             takes_keys = any(action.dest == "config" for action in self._actions)
-            self.error(_unknown(unknown[0], flags, COMMON if takes_keys else ()))
+            of_launch = self.prog.endswith("launch") and not unknown[0].startswith("-")
+            missing = f"-- is missing before {unknown[0]}"
+            keys = COMMON if takes_keys else ()
+            self.error(missing if of_launch else _unknown(unknown[0], flags, keys))
         return parsed
 
 

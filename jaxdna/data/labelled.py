@@ -153,7 +153,7 @@ def _require_different(data: Any, digests: dict[str, str]) -> None:
         other = seen.setdefault(digests.get(data[key], data[key]), flag)
         if other != flag:
             raise UserError(
-                f"{other} and {flag} hold the same bytes; give bound sequences in one and "
+                f"{other} and {flag} contain the same bytes; give bound sequences in one and "
                 "unbound ones in the other, and those of the test in others"
             )
 

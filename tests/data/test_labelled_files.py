@@ -454,7 +454,7 @@ PEAKS = {"bed": "x.bed", "genome": "g.fa"}
         (TWO | {"test_table": "t.tsv"}, "needs --config.data.table"),
         (
             TWO | {"lengths": "pad", "test_positives": "p.fa", "test_negatives": "g.fa"},
-            "p.fa hold the same bytes; give bound",
+            "p.fa contain the same bytes; give bound",
         ),
         (
             {"table": "t.tsv", "lengths": "pad", "folds": 3, "test_table": "t2.tsv"},

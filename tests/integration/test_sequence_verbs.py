@@ -265,7 +265,7 @@ def test_scores_on_files_of_the_training_are_said_to_be_so(trained, tmp_path, ca
     assert "this run was trained on" in err
     flags[1] = f"--negatives={folder}/sim/positives.fa"
     assert main(["evaluate", f"--workdir={folder}/run", *flags]) == 2
-    assert "hold the same bytes; give bound sequences in one" in capsys.readouterr().err
+    assert "contain the same bytes; give bound sequences in one" in capsys.readouterr().err
 
 
 def test_sequences_of_the_training_split_are_found_in_whatever_file(trained, tmp_path, capsys):
