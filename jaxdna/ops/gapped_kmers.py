@@ -7,8 +7,8 @@ has a weight for every output.
 """
 
 import itertools
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from jaxdna.ops.one_hot import one_hot
 
 Pattern = tuple[int, ...]
-# The weights of a sequence have a norm of 1 before it. A step of 0.01 on the mean gradient of 64
-# examples then moves the score of each of them by 64**2 * 0.01 / 64 = 0.64 times its error.
-SCALE = 64.0
+Sums = tuple[jax.Array, jax.Array]  # of weights [batch, outputs], of squared counts [batch]
+# The counts of a sequence have a norm of 1 before it. A step of 0.01 on the mean gradient of 64
+# examples then moves the score of each of them by 96**2 * 0.01 / 64 = 1.44 times its error.
+SCALE = 96.0
 
 
 def gap_patterns(span: int, letters: int, most: int) -> list[Pattern]:
@@ -37,10 +38,11 @@ def gap_patterns(span: int, letters: int, most: int) -> list[Pattern]:
 
 
 def kmer_scores(x: jax.Array, table: jax.Array, patterns: Sequence[Pattern]) -> jax.Array:
-    """Adds up all windows' words' weights, times 64 over the root of how many words there are.
+    """Adds up all windows' words' weights, times a constant over the norm of the words' counts.
 
-    Where words are unlike each other, that root is the norm of their counts, by which a kernel of
-    gapped k-mers divides. A word in which a letter is unknown is none.
+    A kernel of gapped k-mers divides by that norm (Ghandi et al. 2014, equation 2): a sequence
+    whose words come back, such as a repeat, would otherwise count as their square. The norm is
+    taken from four of the patterns. A word in which a letter is unknown is none.
 
     Args:
       x: uint8 codes [batch, length], or their one-hot form [batch, length, 4], by which attribution
@@ -53,22 +55,28 @@ def kmer_scores(x: jax.Array, table: jax.Array, patterns: Sequence[Pattern]) -> 
     """
     windows = x.shape[1] - patterns[0][-1]
     if jnp.issubdtype(x.dtype, jnp.floating):
-        total = _products(x, table, patterns, windows, loop=False)
+        total, squares = _products(x, table, patterns, windows, loop=False)
     else:
         # On an accelerator a matrix product is faster than a gather, and adds in a fixed order.
-        total = jax.lax.platform_dependent(
+        total, squares = jax.lax.platform_dependent(
             x,
             cpu=lambda x: _looked_up(x, table, patterns, windows),
             default=lambda x: _products(
                 one_hot(x, table.dtype), table, patterns, windows, loop=True
             ),
         )
-    return SCALE * total / math.sqrt(windows * len(patterns))
+    share = len(patterns) / _in_norm(len(patterns)).sum()
+    return SCALE * total / jnp.sqrt(jnp.maximum(share * squares, 1))[:, None]
+
+
+def _in_norm(patterns: int) -> NDArray[np.bool_]:
+    """Which patterns' counts make the norm, bool [patterns]: at most four, evenly spread."""
+    return np.arange(patterns) % -(-patterns // 4) == 0
 
 
 def _looked_up(
     codes: jax.Array, table: jax.Array, patterns: Sequence[Pattern], windows: int
-) -> jax.Array:
+) -> Sums:
     count, words, outputs = table.shape
     # A word's number is the sum of its digits: a product of letters with powers of four, exact in
     # float32 below 2**24. An unknown letter makes it larger than any word's.
@@ -82,12 +90,20 @@ def _looked_up(
     first = words * np.arange(count, dtype=np.int32)[:, None, None]
     rows = jnp.where(numbers < words, numbers.astype(jnp.int32) + first, count * words)
     found = jnp.take(table.reshape(-1, outputs), rows, axis=0, mode="fill", fill_value=0)
-    return found.astype(jnp.float32).sum(axis=(0, 2))
+    # In order, the r-th of equal words adds 2 r + 1: those that are there n times n**2.
+    each = jnp.sort(numbers[_in_norm(count)], axis=2)
+    place = jnp.arange(windows)
+    begins = jnp.pad(
+        each[..., 1:] != each[..., :-1], ((0, 0), (0, 0), (1, 0)), constant_values=True
+    )
+    rank = place - jax.lax.cummax(jnp.where(begins, place, 0), axis=2)
+    squares = jnp.where(each < words, 2 * rank + 1, 0).sum(axis=(0, 2))
+    return found.astype(jnp.float32).sum(axis=(0, 2)), squares.astype(jnp.float32)
 
 
 def _products(
     x: jax.Array, table: jax.Array, patterns: Sequence[Pattern], windows: int, loop: bool
-) -> jax.Array:
+) -> Sums:
     # In a loop a pattern need not be compiled for itself; DeepLIFT has no rule for one.
     # What all four letters share tells nothing of the base: an unknown letter has no word either
     # where it is 0.25 of each.
@@ -102,18 +118,18 @@ def _products(
             each = (each[..., None] * letter[..., None, :]).reshape(*letter.shape[:2], -1)
         return each
 
-    def add(
-        total: jax.Array, each: tuple[jax.Array | NDArray, jax.Array]
-    ) -> tuple[jax.Array, None]:
-        places, weights = each
+    def add(sums: Sums, each: tuple[Any, Any, Any]) -> tuple[Sums, None]:
+        places, weights, in_norm = each
         first, last = words(places[: letters // 2]), words(places[letters // 2 :])
-        by_last = first @ weights.reshape(first.shape[2], -1)
-        by_last = by_last.reshape(*last.shape, outputs).astype(jnp.float32)
-        return total + (by_last * last[..., None]).sum(axis=(1, 2)), None
+        counts = jnp.einsum("bwi,bwj->bij", first, last, preferred_element_type=jnp.float32)
+        counts = counts.reshape(x.shape[0], -1)
+        total = sums[0] + counts @ weights.astype(jnp.float32)
+        return (total, sums[1] + in_norm * (counts * counts).sum(axis=1)), None
 
-    total, each = jnp.zeros((x.shape[0], outputs), jnp.float32), np.array(patterns)
+    sums = jnp.zeros((x.shape[0], outputs), jnp.float32), jnp.zeros(x.shape[0], jnp.float32)
+    each = np.array(patterns), table, _in_norm(len(patterns)).astype(np.float32)
     if loop:
-        return jax.lax.scan(add, total, (jnp.asarray(each), table))[0]
-    for pattern in zip(each, table, strict=True):
-        total, _ = add(total, pattern)
-    return total
+        return jax.lax.scan(add, sums, jax.tree.map(jnp.asarray, each))[0]
+    for pattern in zip(*each, strict=True):
+        sums, _ = add(sums, pattern)
+    return sums

@@ -111,17 +111,19 @@ def plain_multiscale(x, own):
 
 
 def plain_gapped(x, own):
-    """Words of 3 letters in 5 bases, of which an unknown letter is none."""
+    """Words of 3 letters in 5 bases over their counts' norm; an unknown letter makes none."""
     parts = {"conv": own["conv"]["scan"], "dense1": own["dense1"]["layer"]}
     motifs = plain_multiscale(x, own | parts)
     letters = np.where(x.max(axis=2) == 1, x.argmax(axis=2), -1)
     table = own["conv"]["kmers"]["table"]
-    score = np.zeros(motifs.shape)
+    counts = np.zeros((len(x), 3, 64))
     for start in range(x.shape[1] - 4):
-        for weights, places in zip(table, ([0, 1, 4], [0, 2, 4], [0, 3, 4]), strict=True):
+        for number, places in enumerate(([0, 1, 4], [0, 2, 4], [0, 3, 4])):
             word = letters[:, start + np.array(places)]
-            score += np.where((word < 0).any(axis=1)[:, None], 0, weights[word @ [16, 4, 1]])
-    return motifs + SCALE * score / np.sqrt(3 * (x.shape[1] - 4))
+            known = np.flatnonzero((word >= 0).all(axis=1))
+            counts[known, number, word[known] @ [16, 4, 1]] += 1
+    norm = np.sqrt((counts**2).sum(axis=(1, 2), keepdims=True))
+    return motifs + SCALE * np.einsum("bpw,pwo->bo", counts / norm, table)
 
 
 NETWORKS = {
