@@ -269,6 +269,12 @@ class RunFolder:
             since = configs.keys_since(leaves)
             return configs.validate({key: one.before for key, one in since.items()} | leaves)
         except FileNotFoundError:
+            try:
+                self.files.names()
+            except OSError as error:  # its bucket is not there either
+                raise UserError(
+                    f"--workdir={self.path} cannot be read ({error.strerror}); give another folder"
+                ) from None
             raise UserError(
                 f"--workdir={self.path} is not a run folder (no config.json); `jaxdna train` makes "
                 "one"

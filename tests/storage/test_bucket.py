@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from jaxdna.errors import UserError
+from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage import bucket, bucket_lock
 from jaxdna.storage.bucket import BucketFolder
 from jaxdna.storage.disk import DiskFolder
@@ -153,6 +154,12 @@ def test_a_store_that_cannot_hold_a_run_is_refused_before_jax_is_imported(store)
     store.faults.clear()
     assert done.stdout == f"2 False {store.scheme == 'gs'}\n"
     assert "bkt/runs/a cannot be written (permission denied" in done.stderr
+
+
+def test_a_run_that_is_to_be_read_from_no_bucket_is_told_from_one_that_is_not_there(store):
+    for bucket, said in (("bkt", "is not a run folder"), ("nowhere", "there is no bucket nowhere")):
+        with pytest.raises(UserError, match=said):
+            RunFolder(Url(f"{store.scheme}://{bucket}/none")).read_config()
 
 
 def test_permission_denied_is_said(folder, store):
