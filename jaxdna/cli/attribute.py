@@ -130,8 +130,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             f"change of the output by more than {BOUND:.0e} of it{more}"
         )
     console = results_console(arguments.json)
+    noun = "sequence" if counts.sequences == 1 else "sequences"
     console.print(
-        f"{counts.sequences:,} sequences of {first.codes.shape[1]:,} bases in {seconds:.1f} s by "
+        f"{counts.sequences:,} {noun} of {first.codes.shape[1]:,} bases in {seconds:.1f} s by "
         f"{arguments.method}, for {', '.join(first.answers)}"
     )
     if counts.compared:

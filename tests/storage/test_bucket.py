@@ -157,9 +157,9 @@ def test_a_store_that_cannot_hold_a_run_is_refused_before_jax_is_imported(store)
 
 
 def test_a_run_that_is_to_be_read_from_no_bucket_is_told_from_one_that_is_not_there(store):
-    for bucket, said in (("bkt", "is not a run folder"), ("nowhere", "there is no bucket nowhere")):
+    for name, said in (("bkt", "is not a run folder"), ("nowhere", "there is no bucket nowhere")):
         with pytest.raises(UserError, match=said):
-            RunFolder(Url(f"{store.scheme}://{bucket}/none")).read_config()
+            RunFolder(Url(f"{store.scheme}://{name}/none")).read_config()
 
 
 def test_permission_denied_is_said(folder, store):
