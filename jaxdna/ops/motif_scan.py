@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdna.ops import motif_scan_gpu, motif_scan_matmul
+from jaxdna.ops import motif_scan_matmul
 from jaxdna.ops.one_hot import one_hot
 from jaxdna.ops.packed_windows import unpack
 from jaxdna.ops.strands import Strands, read
@@ -155,7 +155,8 @@ def _one_scan(
 
 
 # On TPUs, where a gather is slow, the kernel hands over the winning windows and not their places.
-# Its module is imported where it is used: that takes longer than all other modules of `ops`.
+# The modules of the kernels are imported where they are used: that takes longer than all others of
+# `ops`.
 
 
 @jax.custom_vjp
@@ -202,12 +203,16 @@ def _pallas_gpu(codes: Array | Strands, kernel: Array, bias: Array) -> Array:
 def _pallas_gpu_forward(
     codes: Array | Strands, kernel: Array, bias: Array
 ) -> tuple[Array, Residuals]:
+    from jaxdna.ops import motif_scan_gpu
+
     search = _one_scan(motif_scan_gpu.search, lambda _, kernel: motif_scan_gpu.fits(kernel))
     best, windows, tied = search(codes, kernel)
     return best.T + bias, (codes, kernel, bias, windows, tied)
 
 
 def _pallas_gpu_backward(residuals: Residuals, gradient: Array) -> tuple[None, Array, Array]:
+    from jaxdna.ops import motif_scan_gpu
+
     codes, kernel, bias, windows, tied = residuals
     by_filter = lax.optimization_barrier(gradient.T)
     alone = motif_scan_gpu.winners_gradient(windows, by_filter, kernel.shape[0])
@@ -223,16 +228,27 @@ _pallas_gpu.defvjp(_pallas_gpu_forward, _pallas_gpu_backward)
 
 def turns_strands(implementation: str, device: jax.sharding.AbstractDevice | None) -> bool:
     """Whether a formulation turns the sequences of `Strands` while it reads them, on a device."""
-    on_gpu = device is not None and motif_scan_gpu.suits(device)
-    return implementation == "pallas_gpu" or (implementation == "auto" and on_gpu)
+    return implementation == "pallas_gpu" or (implementation == "auto" and _on_gpu(device))
+
+
+def _on_gpu(device: jax.sharding.AbstractDevice | None) -> bool:
+    """Whether the kernel has been compiled for such a device."""
+    if device is None or device.platform != "gpu":
+        return False
+    from jaxdna.ops import motif_scan_gpu
+
+    return motif_scan_gpu.suits(device)
 
 
 def _suits_the_mesh(codes: Array | Strands, kernel: Array, bias: Array) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     device = mesh.abstract_device
     whole = mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names)
-    if device and whole and motif_scan_gpu.suits(device) and motif_scan_gpu.fits(kernel):
-        return _pallas_gpu(codes, kernel, bias)
+    if device and whole and _on_gpu(device):
+        from jaxdna.ops import motif_scan_gpu
+
+        if motif_scan_gpu.fits(kernel):
+            return _pallas_gpu(codes, kernel, bias)
     codes = read(codes)
     if device and whole and device.platform == "tpu":
         from jaxdna.ops import motif_scan_tpu
