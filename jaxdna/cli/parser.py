@@ -1,10 +1,10 @@
 """The flags of a verb: what is wrong with them is one sentence, as every other mistake is."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxdna.errors import EXIT_USER, nearest, visible
@@ -82,7 +82,7 @@ def at_home(arguments: list[str]) -> list[str]:
     """
     begins = re.compile(r"(?<==)~(?=/|$)")
     return [
-        begins.sub(lambda _: str(Path("~").expanduser()), word, count=1)
+        begins.sub(lambda _: os.path.expanduser("~"), word, count=1)
         if word.startswith("--")
         else word
         for word in arguments
