@@ -36,8 +36,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_configure(config: pytest.Config) -> None:
     """Lets all tests, and the processes that they start, compile fast and share what is compiled.
 
-    LLVM's first level of optimization halves the time of the suite. XLA's own passes, which fuse,
-    split and order operations, are those of every run. The tests of the wheel do without.
+    LLVM's first level of optimization nearly halves the time of the suite. XLA's own passes, which
+    fuse, split and order operations, are those of every run. The tests of the wheel do without, and
+    those that take `as_users_compile`.
     """
     if not hasattr(config, "workerinput"):  # the workers get the variables from this process
         folder = tempfile.mkdtemp(prefix="compiled-")
@@ -67,6 +68,18 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.fixture
+def as_users_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiles a program's steps at XLA's usual level of optimization, not at that of the suite."""
+    from jaxdna.training.program import Program
+
+    theirs = Program.compiler_options.fget
+    options = {"xla_backend_optimization_level": 3}
+    monkeypatch.setattr(
+        Program, "compiler_options", property(lambda program: theirs(program) | options)
+    )
 
 
 @pytest.fixture(scope="session")

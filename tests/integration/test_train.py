@@ -230,7 +230,7 @@ def test_a_loss_that_is_not_finite_ends_with_76_and_names_the_step(jaxdna, tmp_p
 
 def test_simulate_writes_what_the_config_trains_on(jaxdna, tmp_path):
     output = tmp_path / "simulated"
-    done = jaxdna("simulate", *SMALL[:-1], f"--output={output}")
+    done = jaxdna("simulate", *SMALL, f"--output={output}")
     assert done.returncode == 0, done.stderr
     assert "Head of the training split" in done.stdout
     lines = (output / "labels.tsv").read_text().splitlines()

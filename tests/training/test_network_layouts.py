@@ -13,6 +13,8 @@ from jaxdna.models.registry import BUILDERS
 from jaxdna.parallel.mesh import make_mesh
 from jaxdna.strategies.prepare import program_of
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 STEPS = 4
 SMALL = [
     "data.train_examples=144",
