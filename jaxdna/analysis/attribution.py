@@ -190,9 +190,11 @@ class _Derivatives:
                 self._check(ids, codes, each)
             work = settings.steps if settings.method == "integrated_gradients" else 1
             rows = max(1, bases // (codes.shape[1] * max(1, each.shape[1]) * work)) * mesh.size
+            # Of few sequences there is one call, or a last one like the others.
+            least = min(rows, _DRAWN if number else len(ids))
             for first in range(0, len(ids), rows):
                 part = slice(first, first + rows)
-                yield ids[part], codes[part], _filled(each[part], min(rows, _DRAWN), mesh.size)
+                yield ids[part], codes[part], _filled(each[part], least, mesh.size)
 
     def _check(self, ids: Sequence[str], codes: Codes, references: NDArray[np.float32]) -> None:
         own = (codes[..., None] == np.arange(UNKNOWN))[:, None]

@@ -142,8 +142,8 @@ def evaluate_files(
     digests = {path: file_digest(path) for path in read}
     if "positives" in files and len(read) == 2 and len(set(digests.values())) == 1:
         raise UserError(
-            f"--positives={files['positives']} and --negatives={files['negatives']} hold the same "
-            "bytes; give bound sequences in one and unbound ones in the other"
+            f"--positives={files['positives']} and --negatives={files['negatives']} contain the "
+            "same bytes; give bound sequences in one and unbound ones in the other"
         )
     trained_on = {one["sha256"] for one in inputs}
     known = [path for path, digest in digests.items() if digest in trained_on]

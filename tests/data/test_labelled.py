@@ -261,7 +261,7 @@ def test_negatives_of_peaks_are_fasta_with_a_bom_or_a_comment_too(files):
 def test_one_file_cannot_be_both_classes(files):
     (files / "copy.fa").write_bytes((files / "p.fa").read_bytes())
     with pytest.raises(
-        UserError, match=r"positives=.*p\.fa and .*negatives=.*copy\.fa hold the same"
+        UserError, match=r"positives=.*p\.fa and .*negatives=.*copy\.fa contain the same"
     ):
         read_labelled(
             config(files, {"positives": "p.fa", "negatives": "copy.fa", "lengths": "pad"})
