@@ -406,3 +406,13 @@ class Rooted(Layer):
 def test_what_cannot_be_scored_is_refused_in_a_sentence(model, settings, codes, said):
     with pytest.raises(UserError, match=said):
         joined(model(), settings, codes)
+
+
+def test_a_call_of_few_sequences_is_filled_up_only_after_others():
+    """After others it has their shape; alone, only what two devices need to divide it."""
+    settings, model = Settings(shuffles=2), trained(devices=2)
+    derivatives = attribution._Derivatives(model, settings, "forward", [0], ["y"])
+    few = [(["a"], sequences()[:1])]
+    alone, later = (len(next(derivatives._calls(few, number))[2]) for number in (0, 1))
+    assert alone == 2
+    assert later == attribution._DRAWN

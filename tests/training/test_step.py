@@ -189,3 +189,9 @@ def test_dropout_keys_differ_from_step_to_step():
     state, first = step(state, one)
     _, second = step(state, one)
     assert first["loss"] != second["loss"]
+
+
+def test_initial_parameters_compiled_for_one_use_have_the_bits_of_optimised_ones():
+    small = program(devices=8)
+    usual = jax.jit(small.initial_state, compiler_options={"xla_backend_optimization_level": 3})()
+    jax.tree.map(np.testing.assert_array_equal, small.init(), usual)
