@@ -6,6 +6,7 @@ heart before filters have found anything, and what is explained leaves no gradie
 every example reaches one of the two branches only.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,12 @@ from ml_collections import ConfigDict
 
 from jaxdna.errors import UserError
 from jaxdna.models.image_cnn import dense_layers, sizes_of
-from jaxdna.models.layers import Dense, draw_rows
+from jaxdna.models.layers import Dense, even_rows
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.multiscale import two_widths
 from jaxdna.models.network import Layer, Network, Shape, WordTable, by_rows
 from jaxdna.ops.gapped_kmers import gap_patterns, kmer_scores
+from jaxdna.parallel.mesh import BATCH_AXES
 
 Branches = dict[str, jax.Array]
 
@@ -58,8 +60,19 @@ class Beside(Layer):
         self.scan, self.kmers = scan, kmers
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Branches:
-        """Maps codes uint8 [batch, length], or their one-hot form, to the input of each branch."""
-        return {"kmers": by_rows(self.kmers, x, None), "motifs": self.scan(x)}
+        """Maps codes uint8 [batch, length], or their one-hot form, to the input of each branch.
+
+        In training the rows that `BranchSum` will not look at are zeros, and not computed where
+        each device has as many of the one kind as of the other.
+        """
+        if rngs is None or len(x) % (2 * _row_shards()):
+            return {"kmers": by_rows(self.kmers, x, None), "motifs": self.scan(x)}
+        pairs = x.reshape(-1, 2, *x.shape[1:])
+        motifs, kmers = self.scan(pairs[:, 0]), by_rows(self.kmers, pairs[:, 1], None)
+        return {
+            "kmers": _alternating(jnp.zeros_like(kmers), kmers),
+            "motifs": _alternating(motifs, jnp.zeros_like(motifs)),
+        }
 
     @property
     def least_stretch(self) -> int:
@@ -106,15 +119,27 @@ class BranchSum(Dense):
     def __call__(self, x: Branches | jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps both branches, or an array of the motifs' alone, to float32 [batch, outputs].
 
-        In training an example reaches one branch, whose score counts twice: as often the one as
-        the other, so that on average the sum is what it is without `rngs`.
+        In training an example reaches one branch, whose score counts twice: those with an even
+        number the motifs, the others the k-mers. Each epoch shuffles the examples, so that on
+        average the sum is what it is without `rngs`.
         """
         if not isinstance(x, Mapping):
             return super().__call__(x)
         motifs, kmers = super().__call__(x["motifs"]), x["kmers"]
         if rngs is None:
             return motifs + kmers
-        return 2 * jnp.where(draw_rows(rngs.dropout(), 0.5, kmers[:, :1]), motifs, kmers)
+        return 2 * jnp.where(even_rows(kmers)[:, None], motifs, kmers)
+
+
+def _row_shards() -> int:
+    """Devices among which the rows that are seen here are still to be split."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty or mesh.manual_axes else math.prod(map(mesh.shape.get, BATCH_AXES))
+
+
+def _alternating(even: jax.Array, odd: jax.Array) -> jax.Array:
+    """Returns the rows of both in turn, [rows, n] and [rows, n] as [2 rows, n]."""
+    return jnp.stack([even, odd], axis=1).reshape(-1, even.shape[1])
 
 
 def gapped(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rngs) -> Network:

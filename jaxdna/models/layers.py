@@ -141,11 +141,25 @@ def draw_rows(key: jax.Array, chance: float, x: jax.Array) -> jax.Array:
     Inside `shard_map` a device sees its own rows only; it draws for all and takes its part, so that
     the numbers do not depend on the layout.
     """
-    # Only the axes of the batch split rows; on the others all devices draw the same.
+    count, first = _own_rows(x)
+    drawn = jax.random.bernoulli(key, chance, (count * len(x), *x.shape[1:]))
+    return drawn if count == 1 else jax.lax.dynamic_slice_in_dim(drawn, first, len(x))
+
+
+def even_rows(x: jax.Array) -> jax.Array:
+    """Returns which rows of `x` have an even number in the whole batch: bool [rows]."""
+    return (_own_rows(x)[1] + jnp.arange(len(x))) % 2 == 0
+
+
+def _own_rows(x: jax.Array) -> tuple[int, jax.Array | int]:
+    """How many parts of the batch devices see apart, and the number of the first row of this one.
+
+    Outside `shard_map` there is one part, the whole batch.
+    """
+    # Only the axes of the batch split rows; the others have all the same rows.
     manual = jax.sharding.get_abstract_mesh().manual_axes
     shards = tuple(axis for axis in manual if axis not in ("member", "stage", "seq", "model"))
+    if not shards:
+        return 1, 0
     count = math.prod(jax.lax.axis_size(axis) for axis in shards)
-    drawn = jax.random.bernoulli(key, chance, (count * len(x), *x.shape[1:]))
-    if count == 1:
-        return drawn
-    return jax.lax.dynamic_slice_in_dim(drawn, jax.lax.axis_index(shards) * len(x), len(x))
+    return count, jax.lax.axis_index(shards) * len(x)

@@ -85,12 +85,13 @@ def _looked_up(
         row[list(pattern)] = 4.0 ** np.arange(len(pattern))[::-1]
     digits = jnp.where(codes > 3, np.float32(words), codes.astype(jnp.float32))
     letters = jnp.stack([digits[:, at : at + windows] for at in range(powers.shape[1])])
-    numbers = jnp.einsum("ps,sbw->pbw", powers, letters)
+    numbers = jnp.einsum("ps,sbw->pbw", powers, letters).astype(jnp.int32)
     # Pattern by pattern: a pattern's own weights stay in a core's cache.
     first = words * np.arange(count, dtype=np.int32)[:, None, None]
-    rows = jnp.where(numbers < words, numbers.astype(jnp.int32) + first, count * words)
+    rows = jnp.where(numbers < words, numbers + first, count * words)
     found = jnp.take(table.reshape(-1, outputs), rows, axis=0, mode="fill", fill_value=0)
-    # In order, the r-th of equal words adds 2 r + 1: those that are there n times n**2.
+    # In order, the r-th of equal words adds 2 r + 1: those that are there n times n**2. XLA sorts
+    # integers in a quarter of the time of floats, which may be NaN.
     each = jnp.sort(numbers[_in_norm(count)], axis=2)
     place = jnp.arange(windows)
     begins = jnp.pad(

@@ -208,6 +208,32 @@ def test_short_filters_begin_as_a_layer_of_their_own_would_and_get_no_gradient_o
     assert 0.058 < np.abs(kernel[1:5, :, 3:]).max() <= np.sqrt(6 / 1616)
 
 
+def test_in_training_every_other_example_reaches_the_motifs_and_the_others_the_words():
+    plain, model, _ = NETWORKS["gapped"]
+    network, own = built("gapped", **model)
+    codes = RNG.integers(0, 4, (6, 40), dtype=np.uint8)
+    wanted = plain(np.float64(one_hot(codes)), own)
+    own["conv"]["kmers"]["table"] *= 0
+    motifs = plain(np.float64(one_hot(codes)), own)
+    wanted = 2 * np.where(np.arange(6)[:, None] % 2 == 0, motifs, wanted - motifs)
+    train = jax.jit(lambda codes: network(codes, jax.random.key(0)))
+    for rows in (6, 5):
+        np.testing.assert_allclose(train(codes[:rows]), wanted[:rows], rtol=2e-5, atol=2e-5)
+
+
+def test_so_it_is_where_every_device_has_a_single_example():
+    model = {f"model.{k}": v for k, v in NETWORKS["gapped"][1].items()} | {"model.dropout": 0.5}
+    codes = RNG.integers(0, 4, (8, 40), dtype=np.uint8)
+    found = []
+    for devices in (1, 8):
+        config = flat(default_config("fasta", "gapped")) | model | {"mesh.data": devices}
+        mesh = make_mesh(validate(config), jax.devices()[:devices])
+        program = Program(validate(config), mesh, (40,), of_classes(2), 64)
+        params = jax.tree.map(lambda leaf: leaf + 0.01, program.init().params)
+        found.append(np.asarray(jax.jit(program.apply)(params, codes, jax.random.key(0))))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
 class Heads(nnx.Module):
     """A layer that is no `Layer`, says nothing of meshes, and returns a tree."""
 
