@@ -235,8 +235,8 @@ MODELS: dict[str, dict[str, Field]] = {
     },
 }
 MODELS["gapped"] = MODELS["multiscale"] | {
-    "span": integer(10, "bases that a gapped word spans", low=2, high=10**6),
-    "letters": integer(6, "letters of it that count, its first and last among them", 2, 10),
+    "span": integer(10, "bases that a gapped word spans at most", low=2, high=10**6),
+    "letters": integer(6, "letters of it that count, its first among them", 2, 10),
     "patterns": integer(24, "choices of these letters at most", high=10**4),
 }
 

@@ -25,16 +25,18 @@ SCALE = 96.0
 
 
 def gap_patterns(span: int, letters: int, most: int) -> list[Pattern]:
-    """Returns choices of `letters` of `span` places, among them the first and the last.
+    """Returns choices of `letters` of `span` places, of which the first is always one.
+
+    Others would be the same words, read some places further on.
 
     Args:
       span: bases of a window.
       letters: 2 to `span`.
       most: how many; where there are more, every so many of their alphabetical order.
     """
-    every = list(itertools.combinations(range(1, span - 1), letters - 2))
+    every = list(itertools.combinations(range(1, span), letters - 1))
     count = min(most, len(every))
-    return [(0, *every[i * len(every) // count], span - 1) for i in range(count)]
+    return [(0, *every[i * len(every) // count]) for i in range(count)]
 
 
 def kmer_scores(x: jax.Array, table: jax.Array, patterns: Sequence[Pattern]) -> jax.Array:
@@ -53,7 +55,7 @@ def kmer_scores(x: jax.Array, table: jax.Array, patterns: Sequence[Pattern]) -> 
     Returns:
       float32 [batch, outputs].
     """
-    windows = x.shape[1] - patterns[0][-1]
+    windows = x.shape[1] - _reach(patterns)
     if jnp.issubdtype(x.dtype, jnp.floating):
         total, squares = _products(x, table, patterns, windows, loop=False)
     else:
@@ -69,6 +71,11 @@ def kmer_scores(x: jax.Array, table: jax.Array, patterns: Sequence[Pattern]) -> 
     return SCALE * total / jnp.sqrt(jnp.maximum(share * squares, 1))[:, None]
 
 
+def _reach(patterns: Sequence[Pattern]) -> int:
+    """The furthest place of any pattern."""
+    return max(pattern[-1] for pattern in patterns)
+
+
 def _in_norm(patterns: int) -> NDArray[np.bool_]:
     """Which patterns' counts make the norm, bool [patterns]: at most four, evenly spread."""
     return np.arange(patterns) % -(-patterns // 4) == 0
@@ -80,7 +87,7 @@ def _looked_up(
     count, words, outputs = table.shape
     # A word's number is the sum of its digits: a product of letters with powers of four, exact in
     # float32 below 2**24. An unknown letter makes it larger than any word's.
-    powers = np.zeros((count, patterns[0][-1] + 1), np.float32)
+    powers = np.zeros((count, _reach(patterns) + 1), np.float32)
     for row, pattern in zip(powers, patterns, strict=True):
         row[list(pattern)] = 4.0 ** np.arange(len(pattern))[::-1]
     digits = jnp.where(codes > 3, np.float32(words), codes.astype(jnp.float32))

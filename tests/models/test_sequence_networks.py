@@ -111,14 +111,14 @@ def plain_multiscale(x, own):
 
 
 def plain_gapped(x, own):
-    """Words of 3 letters in 5 bases over their counts' norm; an unknown letter makes none."""
+    """Words of 3 letters in 4 bases over their counts' norm; an unknown letter makes none."""
     parts = {"conv": own["conv"]["scan"], "dense1": own["dense1"]["layer"]}
     motifs = plain_multiscale(x, own | parts)
     letters = np.where(x.max(axis=2) == 1, x.argmax(axis=2), -1)
     table = own["conv"]["kmers"]["table"]
     counts = np.zeros((len(x), 3, 64))
-    for start in range(x.shape[1] - 4):
-        for number, places in enumerate(([0, 1, 4], [0, 2, 4], [0, 3, 4])):
+    for start in range(x.shape[1] - 3):
+        for number, places in enumerate(([0, 1, 2], [0, 1, 3], [0, 2, 3])):
             word = letters[:, start + np.array(places)]
             known = np.flatnonzero((word >= 0).all(axis=1))
             counts[known, number, word[known] @ [16, 4, 1]] += 1
@@ -143,7 +143,7 @@ NETWORKS = {
         plain_gapped,
         {
             **{"filters": 3, "width": 7, "short_filters": 5, "short_width": 4, "dense": "6"},
-            **{"dropout": 0.0, "span": 5, "letters": 3, "patterns": 9},
+            **{"dropout": 0.0, "span": 4, "letters": 3, "patterns": 9},
         },
         (7 * 4 + 1) * 8 + (8 + 1) * 6 + (6 + 1) * 2 + 3 * 64 * 2,
     ),
