@@ -1,11 +1,15 @@
 """The report's network for DNA: filters, ReLU, the best position, one linear score."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxdna.models.layers import BIAS_INIT, KERNEL_INIT, Dense
 from jaxdna.models.network import Layer, Network, Shape
+from jaxdna.ops.motif_dense import joins, motif_dense
 from jaxdna.ops.sharded_scan import motif_scan_on_mesh
 from jaxdna.ops.strands import Strands
 
@@ -30,8 +34,20 @@ class MotifScan(Layer):
     def __call__(self, x: jax.Array | Strands, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps codes uint8 [batch, length], one-hot or `Strands`, to float [batch, filters]."""
         # ReLU grows with its argument, so it may as well come after the max: on fewer numbers.
-        best = motif_scan_on_mesh(x, self.kernel[...], self.bias[...], self.implementation)
+        best = motif_scan_on_mesh(x, self.filters(), self.bias[...], self.implementation)
         return nnx.relu(best)
+
+    def filters(self) -> jax.Array:
+        """The kernel as it scans."""
+        return self.kernel[...]
+
+    def joined(self, following: nnx.Module, x: Any) -> Layer | None:
+        """Returns the scan and a dense layer as one operation, for GPUs that have its kernels."""
+        one_hot = not isinstance(x, Strands) and jnp.issubdtype(x.dtype, jnp.floating)
+        if type(following) is not Dense or one_hot:
+            return None
+        both = ScanAndDense(self, following)
+        return both if joins(self.implementation, *both.parameters()) else None
 
     @property
     def width(self) -> int:
@@ -47,6 +63,28 @@ class MotifScan(Layer):
         """Shows the two layers that the operation joins."""
         width, _, filters = self.kernel.shape
         return [("Conv1D", (x[0] - width + 1, filters), True), ("GlobalMaxPooling1D", y, False)]
+
+
+class ScanAndDense(Layer):
+    """A motif scan and the dense layer after it, computed as one.
+
+    Attributes:
+      scan: the first layer.
+      dense: the second one.
+    """
+
+    def __init__(self, scan: MotifScan, dense: Dense):
+        """Takes the two layers, whose parameters stay theirs."""
+        self.scan = scan
+        self.dense = dense
+
+    def parameters(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The filters [width, 4, filters], their bias [filters] and weights [filters, outputs]."""
+        return self.scan.filters(), self.scan.bias[...], self.dense.kernel[...]
+
+    def __call__(self, x: jax.Array | Strands, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps codes uint8 [batch, length] or `Strands` to float32 [batch, outputs]."""
+        return self.dense.activation(motif_dense(x, *self.parameters()) + self.dense.bias[...])
 
 
 def scan_of(network: Network) -> MotifScan | None:

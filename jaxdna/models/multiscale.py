@@ -10,8 +10,6 @@ from jaxdna.errors import UserError
 from jaxdna.models.image_cnn import dense_layers
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.network import Network, Shape
-from jaxdna.ops.sharded_scan import motif_scan_on_mesh
-from jaxdna.ops.strands import Strands
 
 
 class TwoWidths(MotifScan):
@@ -46,16 +44,15 @@ class TwoWidths(MotifScan):
         self.bias = nnx.Param(jnp.concatenate([self.bias[...], short.bias[...]]))
         self.short_width, self.short_filters = short_width, short_filters
 
-    def __call__(self, x: jax.Array | Strands, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Maps codes uint8 [batch, length], one-hot or `Strands`, to float [batch, filters]."""
+    def filters(self) -> jax.Array:
+        """The kernel as it scans, short filters cut to their width."""
         kernel = self.kernel[...]
         width, _, filters = kernel.shape
         taps = np.ones((width, 1, filters), np.float32)
         before = (width - self.short_width) // 2
         taps[:before, :, filters - self.short_filters :] = 0
         taps[before + self.short_width :, :, filters - self.short_filters :] = 0
-        own = kernel * taps.astype(kernel.dtype)
-        return nnx.relu(motif_scan_on_mesh(x, own, self.bias[...], self.implementation))
+        return kernel * taps.astype(kernel.dtype)
 
 
 def two_widths(config: ConfigDict, rngs: nnx.Rngs) -> TwoWidths:

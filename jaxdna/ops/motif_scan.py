@@ -12,7 +12,7 @@ type. Where rounding alone makes different scores equal (bfloat16 has eight bits
 the larger sum takes the gradient, and the rounded plain form would share it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -86,14 +86,39 @@ def _fused_backward(_: Search, residuals: Residuals, gradient: Array) -> tuple[N
     gradient = lax.optimization_barrier(gradient)
     alone = _winners_gradient(codes, position, gradient, kernel.shape[0])
     any_tied = jnp.any(tied & (gradient != 0))
-    d_kernel = _shared_if_tied(codes, kernel, gradient, alone, any_tied)
+    d_kernel = _filters_gradient(codes, kernel, gradient, alone, any_tied)
     return None, d_kernel.astype(kernel.dtype), jnp.sum(gradient, axis=0).astype(bias.dtype)
 
 
 _fused.defvjp(_fused_forward, _fused_backward)
 
 
-def _shared_if_tied(
+def shared_if_tied(
+    outputs: Callable[..., Array],
+    parameters: Sequence[Array],
+    gradient: Array,
+    alone: Sequence[Array],
+    any_tied: Array,
+) -> tuple[Array, ...]:
+    """The parameters' gradients: `alone`, or with `any_tied` the dense ones, which share evenly.
+
+    Args:
+        outputs: of the parameters, written densely.
+        parameters: float32.
+        gradient: of the outputs.
+        alone: of each parameter, as if no window were tied.
+        any_tied: bool scalar.
+    """
+
+    def share(_: Any) -> tuple[tuple[Array, ...], Array]:
+        return jax.vjp(outputs, *parameters)[1](gradient), jnp.zeros_like(any_tied)
+
+    # A loop of at most one round, not `cond`: under vmap a `cond` would always run both branches.
+    gradients, _done = lax.while_loop(lambda carry: carry[1], share, (tuple(alone), any_tied))
+    return gradients
+
+
+def _filters_gradient(
     codes: Any,
     kernel: Array,
     gradient: Array,
@@ -101,15 +126,11 @@ def _shared_if_tied(
     any_tied: Array,
     read: Callable[[Any], Array] = lambda codes: codes,
 ) -> Array:
-    """The kernel's gradient: `alone`, or with `any_tied` the dense one, which shares evenly."""
+    def best(kernel: Array) -> Array:
+        return motif_scan_matmul.best_scores(read(codes), kernel)
 
-    def share(_: tuple[Array, Array]) -> tuple[Array, Array]:
-        best = partial(motif_scan_matmul.best_scores, read(codes))
-        (shared,) = jax.vjp(best, kernel.astype(jnp.float32))[1](gradient)
-        return shared, jnp.zeros_like(any_tied)
-
-    # A loop of at most one round, not `cond`: under vmap a `cond` would always run both branches.
-    d_kernel, _done = lax.while_loop(lambda carry: carry[1], share, (alone, any_tied))
+    float32 = kernel.astype(jnp.float32)
+    (d_kernel,) = shared_if_tied(best, [float32], gradient, [alone], any_tied)
     return d_kernel
 
 
@@ -120,7 +141,7 @@ def _winners_gradient(codes: Array, position: Array, gradient: Array, width: int
     return jnp.einsum("bf,bfwc->wcf", gradient, one_hot(windows))
 
 
-def _one_scan(
+def one_scan(
     search: Callable[[Any, Array], Any], fits: Callable[[Any, Array], bool]
 ) -> Callable[[Any, Array], Any]:
     """Returns a kernel's `search` that scans the same codes once for all that `vmap` asks with.
@@ -167,7 +188,7 @@ def _pallas(codes: Array, kernel: Array, bias: Array) -> Array:
 def _pallas_forward(codes: Array, kernel: Array, bias: Array) -> tuple[Array, Residuals]:
     from jaxdna.ops import motif_scan_tpu
 
-    search = _one_scan(motif_scan_tpu.search, motif_scan_tpu.fits)
+    search = one_scan(motif_scan_tpu.search, motif_scan_tpu.fits)
     best, windows, tied = search(codes, kernel)
     return best.T + bias, (codes, kernel, bias, windows, tied)
 
@@ -183,7 +204,7 @@ def _pallas_backward(residuals: Residuals, gradient: Array) -> tuple[None, Array
     ]
     any_tied = jnp.any(tied & (gradient.T != 0))
     # The loop over ties takes the codes as they lie; else every step would turn them round for it.
-    d_kernel = _shared_if_tied(
+    d_kernel = _filters_gradient(
         codes, kernel, gradient, jnp.concatenate(of_words), any_tied, motif_scan_tpu.copied
     )
     return None, d_kernel.astype(kernel.dtype), jnp.sum(gradient, axis=0).astype(bias.dtype)
@@ -205,7 +226,7 @@ def _pallas_gpu_forward(
 ) -> tuple[Array, Residuals]:
     from jaxdna.ops import motif_scan_gpu
 
-    search = _one_scan(motif_scan_gpu.search, lambda _, kernel: motif_scan_gpu.fits(kernel))
+    search = one_scan(motif_scan_gpu.search, lambda _, kernel: motif_scan_gpu.fits(kernel))
     best, windows, tied = search(codes, kernel)
     return best.T + bias, (codes, kernel, bias, windows, tied)
 
@@ -219,7 +240,7 @@ def _pallas_gpu_backward(residuals: Residuals, gradient: Array) -> tuple[None, A
     # Sums of the same numbers in the same order are one kernel.
     of_tied = jnp.sum(jnp.where(tied, jnp.abs(by_filter), 0), axis=1)
     any_tied = jnp.any(of_tied > 0)
-    d_kernel = _shared_if_tied(codes, kernel, by_filter.T, alone, any_tied, read)
+    d_kernel = _filters_gradient(codes, kernel, by_filter.T, alone, any_tied, read)
     return None, d_kernel.astype(kernel.dtype), jnp.sum(by_filter, axis=1).astype(bias.dtype)
 
 
@@ -228,10 +249,10 @@ _pallas_gpu.defvjp(_pallas_gpu_forward, _pallas_gpu_backward)
 
 def turns_strands(implementation: str, device: jax.sharding.AbstractDevice | None) -> bool:
     """Whether a formulation turns the sequences of `Strands` while it reads them, on a device."""
-    return implementation == "pallas_gpu" or (implementation == "auto" and _on_gpu(device))
+    return implementation == "pallas_gpu" or (implementation == "auto" and on_gpu(device))
 
 
-def _on_gpu(device: jax.sharding.AbstractDevice | None) -> bool:
+def on_gpu(device: jax.sharding.AbstractDevice | None) -> bool:
     """Whether the kernel has been compiled for such a device."""
     if device is None or device.platform != "gpu":
         return False
@@ -244,7 +265,7 @@ def _suits_the_mesh(codes: Array | Strands, kernel: Array, bias: Array) -> Array
     mesh = jax.sharding.get_abstract_mesh()
     device = mesh.abstract_device
     whole = mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names)
-    if device and whole and _on_gpu(device):
+    if device and whole and on_gpu(device):
         from jaxdna.ops import motif_scan_gpu
 
         if motif_scan_gpu.fits(kernel):

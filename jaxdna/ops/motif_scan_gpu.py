@@ -15,6 +15,7 @@ Pallas' Triton backend compiles it. jax has said since 0.11 that this backend wi
 other one takes no GPU before Hopper. Where it is gone, `suits` is false of every device.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 
 import jax
@@ -60,23 +61,25 @@ def _split(values: Array, parts: int) -> list[Array]:
     return [*result, values.astype(jnp.bfloat16)]
 
 
-def _scan_sequence(*refs: jax.Ref, block: int) -> None:
-    """One sequence and a block of filters.
+def best_windows(
+    codes_ref: jax.Ref, kernel_ref: jax.Ref, turned_refs: Sequence[jax.Ref], own: Array
+) -> tuple[Array, list[Array], Array]:
+    """Scans the sequence of the block's number, inside a kernel.
 
     Args:
-        refs: in this order,
-            codes: [batch, length] uint8, the input;
-            kernel: [width, 4, filters] float, the input;
-            turned: [batch] uint8, the input if there are `Strands`;
-            best: [filters, batch] float32, output;
-            windows: [halves, filters, batch] uint16, output.
-        block: filters of this block, a power of two.
+        codes_ref: [batch, length] uint8.
+        kernel_ref: [width, 4, filters] float.
+        turned_refs: [batch] uint8, if there are `Strands`; else none.
+        own: [block] int32, the block's filters; a power of two of them.
+
+    Returns:
+        The best score of each filter, float32 [block]; the words of its window, int32 [block] each;
+        and whether a different window has it too, bool [block].
     """
-    codes_ref, kernel_ref, *turned_refs, best_ref, windows_ref = refs
     (_, length), (width, _, filters) = codes_ref.shape, kernel_ref.shape
+    (block,), sequence = own.shape, pl.program_id(0)
     positions, words = length - width + 1, word_count(width)
     tile = min(SCORES // block, max(LEAST, pl.next_power_of_2(positions)))
-    sequence, own = pl.program_id(0), pl.program_id(1) * block + jnp.arange(block)
     starts = range(0, width, TAPS)
     column = jnp.arange(4 * TAPS)
     tap, base = column // 4, column % 4
@@ -134,35 +137,71 @@ def _scan_sequence(*refs: jax.Ref, block: int) -> None:
     best, *ends = lax.fori_loop(0, pl.cdiv(positions, tile), fold, (nothing, *no_windows))
     windows = ends[::2]
     tied = reduce(jnp.logical_or, map(jnp.not_equal, windows, ends[1::2]))
-    triton.store(best_ref.at[own, sequence], best + poison, mask=own < filters)
+    return best + poison, windows, tied
+
+
+def store_windows(windows_ref: jax.Ref, own: Array, windows: list[Array], tied: Array) -> None:
+    """Stores what `best_windows` returns of windows in [halves, filters, batch] uint16."""
     for half in range(windows_ref.shape[0]):
         values = windows[half // 2] >> HALF_BITS * (half % 2) & (1 << HALF_BITS) - 1
         if half == 0:
             values = jnp.where(tied, values | TIED, values)
-        triton.store(
-            windows_ref.at[half, own, sequence], values.astype(jnp.uint16), mask=own < filters
-        )
+        place = windows_ref.at[half, own, pl.program_id(0)]
+        triton.store(place, values.astype(jnp.uint16), mask=own < windows_ref.shape[1])
+
+
+def _scan_sequence(*refs: jax.Ref, block: int) -> None:
+    """One sequence and a block of filters.
+
+    Args:
+        refs: in this order,
+            codes: [batch, length] uint8, the input;
+            kernel: [width, 4, filters] float, the input;
+            turned: [batch] uint8, the input if there are `Strands`;
+            best: [filters, batch] float32, output;
+            windows: [halves, filters, batch] uint16, output.
+        block: filters of this block, a power of two.
+    """
+    codes_ref, kernel_ref, *turned_refs, best_ref, windows_ref = refs
+    own = pl.program_id(1) * block + jnp.arange(block)
+    best, windows, tied = best_windows(codes_ref, kernel_ref, turned_refs, own)
+    triton.store(best_ref.at[own, pl.program_id(0)], best, mask=own < best_ref.shape[0])
+    store_windows(windows_ref, own, windows, tied)
+
+
+def block_of(filters: int) -> int:
+    """Filters of a block of threads: a power of two."""
+    return min(MOST_FILTERS, max(LEAST, pl.next_power_of_2(filters)))
+
+
+def stored_windows(width: int, filters: int, batch: int) -> jax.ShapeDtypeStruct:
+    """Shape and type of the packed windows in memory."""
+    return jax.ShapeDtypeStruct((pl.cdiv(width, CODES_PER_HALF), filters, batch), jnp.uint16)
+
+
+def costs(flops_of_block: int) -> dict[str, str]:
+    """What stays of it in the compiled program, which keeps no cost estimate of such kernels."""
+    return {"flops_of_block": str(flops_of_block)}
 
 
 def _scan(interpret: bool, codes: Array, kernel: Array, *turned: Array) -> list[Array]:
     (batch, length), (width, bases, filters) = codes.shape, kernel.shape
-    block = min(MOST_FILTERS, max(LEAST, pl.next_power_of_2(filters)))
+    block = block_of(filters)
     return pl.pallas_call(
         partial(_scan_sequence, block=block),
         grid=(batch, pl.cdiv(filters, block)),
         out_shape=[
             jax.ShapeDtypeStruct((filters, batch), jnp.float32),
-            jax.ShapeDtypeStruct((pl.cdiv(width, CODES_PER_HALF), filters, batch), jnp.uint16),
+            stored_windows(width, filters, batch),
         ],
         compiler_params=triton.CompilerParams(num_warps=4, num_stages=1),
-        # What stays of it in the compiled program, which keeps no cost estimate of such kernels.
-        metadata={"flops_of_block": str(2 * (length - width + 1) * width * bases * block)},
+        metadata=costs(2 * (length - width + 1) * width * bases * block),
         interpret=interpret,
         name="motif_scan",
     )(codes, kernel, *turned)
 
 
-def _scan_on_gpu(*arrays: Array) -> list[Array]:
+def _on_gpu(kernel: Callable[..., list[Array]], *arrays: Array) -> list[Array]:
     # jax 0.12 wants to know the GPU's generation, and knows few of those that are not there. The
     # kernel is the same for all: XLA compiles it for the GPU that it will run on.
     mesh, known = (
@@ -170,7 +209,29 @@ def _scan_on_gpu(*arrays: Array) -> list[Array]:
         jax.sharding.AbstractDevice("NVIDIA A100", None, "gpu"),
     )
     with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=known)):
-        return _scan(False, *arrays)
+        return kernel(False, *arrays)
+
+
+def launch(kernel: Callable[..., list[Array]], *arrays: Array) -> list[Array]:
+    """Returns what a kernel makes of arrays.
+
+    Args:
+        kernel: (whether it is interpreted, *arrays) -> results.
+        arrays: of `kernel`.
+    """
+    # Off NVIDIA's GPUs a kernel is interpreted, which is slow and for tests. That branch also comes
+    # first: the results belong to its mesh, which is that of the context.
+    interpreted = partial(kernel, True)
+    return lax.platform_dependent(
+        *arrays, cpu=interpreted, cuda=partial(_on_gpu, kernel), default=interpreted
+    )
+
+
+def arrays_of(codes: Array | Strands) -> list[Array]:
+    """The codes as a kernel takes them, and of `Strands` which are turned, uint8."""
+    if isinstance(codes, Strands):
+        return [codes.codes, codes.turned.astype(jnp.uint8)]
+    return [codes]
 
 
 def suits(device: jax.sharding.AbstractDevice) -> bool:
@@ -198,15 +259,8 @@ def search(codes: Array | Strands, kernel: Array) -> tuple[Array, Array, Array]:
         batch] uint16; and whether a different window has it too, [filters, batch] bool. Where that
         is so, the window itself means nothing.
     """
-    # Off NVIDIA's GPUs a kernel is interpreted, which is slow and for tests. That branch also comes
-    # first: the results belong to its mesh, which is that of the context.
-    interpreted = partial(_scan, True)
-    arrays = [codes, kernel]
-    if isinstance(codes, Strands):
-        arrays = [codes.codes, kernel, codes.turned.astype(jnp.uint8)]
-    best, windows = lax.platform_dependent(
-        *arrays, cpu=interpreted, cuda=_scan_on_gpu, default=interpreted
-    )
+    own, *turned = arrays_of(codes)
+    best, windows = launch(_scan, own, kernel, *turned)
     return best, windows, windows[0] >= TIED
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from jaxdna.ops.convolution import add_bias, convolve
 from jaxdna.ops.max_pool import max_pool
+from jaxdna.ops.motif_dense import motif_dense
 from jaxdna.ops.motif_scan import IMPLEMENTATIONS, motif_scan
 from jaxdna.ops.sequence_convolution import convolve_along
 from jaxdna.parallel.gradient_sync import hierarchical_all_reduce, ring_all_reduce
@@ -58,6 +59,9 @@ def operations() -> dict[str, Operation]:
             )
             for name in IMPLEMENTATIONS
         },
+        "motif scan and dense layer": Operation(
+            motif_dense, oracles.scan_and_dense, (*scanned[:3], (4, 2), (8, 2))
+        ),
         "image convolution, same": Operation(
             partial(convolve, padding="SAME"),
             partial(oracles.convolution, same=True),

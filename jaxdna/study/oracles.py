@@ -32,6 +32,27 @@ def scan(codes: NDArray[np.uint8], kernel: Numbers, bias: Numbers, dy: Numbers) 
     return [best, np.einsum("bpf,bpcw->wcf", share, windows), dy.sum(axis=0)]
 
 
+def scan_and_dense(
+    codes: NDArray[np.uint8], kernel: Numbers, bias: Numbers, weights: Numbers, dy: Numbers
+) -> list[Numbers]:
+    """`scan`, ReLU and a linear layer.
+
+    Args:
+      codes: uint8 [batch, length].
+      kernel: [width, 4, filters].
+      bias: [filters].
+      weights: [filters, outputs].
+      dy: [batch, outputs].
+
+    Returns:
+      The outputs [batch, outputs], and the gradients of kernel, bias and weights.
+    """
+    d_hidden = dy @ weights.T
+    best = scan(codes, kernel, bias, d_hidden)[0]
+    hidden = np.maximum(best, 0)
+    return [hidden @ weights, *scan(codes, kernel, bias, d_hidden * (best > 0))[1:], hidden.T @ dy]
+
+
 def convolution(x: Numbers, kernel: Numbers, dy: Numbers, same: bool) -> list[Numbers]:
     """An image convolution with stride 1.
 

@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import pytest
 from flax import nnx
 
 from jaxdna.config import load_config
@@ -24,8 +25,9 @@ def test_sizes_are_configuration():
     assert parameter_count(params) == 11 * 4 * 8 + 8 + 8 * 3 + 3
 
 
-def test_logits_equal_a_plain_numpy_network():
-    config = load_config("configs/tal1.py", ["seed=4"])
+@pytest.mark.parametrize("scan", ["auto", "pallas_gpu"])
+def test_logits_equal_a_plain_numpy_network(scan):
+    config = load_config("configs/tal1.py", ["seed=4", f"model.scan={scan}"])
     network = build_network(config, 1)
     codes = np.random.default_rng(0).integers(0, 6, (5, 500), dtype=np.uint8)
     kernel, bias = np.float64(network.conv.kernel[...]), np.float64(network.conv.bias[...])

@@ -57,7 +57,7 @@ def test_a_formulation_that_is_wrong_is_named_and_the_command_exits_with_1(monke
     rows = {row["name"]: row for row in json.loads(said.out.splitlines()[-1])["check"]["rows"]}
     assert [name for name, row in rows.items() if not row["ok"]] == ["motif scan, broken"]
     assert rows["motif scan, broken"]["value"] > 0.01
-    assert "1 of 7 checks are not ok: motif scan, broken" in said.err
+    assert "1 of 8 checks are not ok: motif scan, broken" in said.err
 
 
 def test_of_the_layouts_the_furthest_decides(monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 from jaxdna.config import load_config
 from jaxdna.data.registry import spec_of
-from jaxdna.ops import motif_scan_gpu
+from jaxdna.ops import motif_dense_gpu, motif_scan_gpu
 from jaxdna.ops.motif_scan import motif_scan
 from jaxdna.parallel.mesh import granule
 from jaxdna.study.gpus import GPUS
@@ -97,16 +97,16 @@ ROWS = 128
 
 
 @pytest.mark.parametrize("name", ["a6000:1", "h100:1"])
-def test_the_motif_scan_is_one_kernel_whose_scores_never_reach_the_memory(name):
+def test_the_scores_of_the_motif_scan_never_reach_the_memory_and_neither_do_their_gradients(name):
     """With half of the sequences turned round, which takes no second pass over the codes."""
     kernel = planned(name, "tal1", f"train.batch_size={ROWS}")
-    assert kernel["libraries"] == {"__gpu$xla.gpu.triton": 1}
+    assert kernel["libraries"] == {"__gpu$xla.gpu.triton": 2}
     products = 2 * ROWS * 486 * 15 * 4 * 16
     assert products < kernel["flops_per_step"] < 1.05 * products
     # The scores of all windows alone would be 128 x 486 x 16 numbers.
-    assert kernel["bytes_moved_per_step"] < 2.7 * (ROWS * 500 + 993 * 4)
+    assert kernel["bytes_moved_per_step"] < 2 * (ROWS * 500 + 993 * 4)
     convolution = planned(name, "tal1", f"train.batch_size={ROWS}", "model.scan=convolution")
-    assert convolution["bytes_moved_per_step"] > 70 * kernel["bytes_moved_per_step"]
+    assert convolution["bytes_moved_per_step"] > 100 * kernel["bytes_moved_per_step"]
 
 
 def test_on_a_mesh_each_gpu_scans_its_own_part_of_batch_filters_and_positions():
@@ -121,14 +121,23 @@ def test_on_a_mesh_each_gpu_scans_its_own_part_of_batch_filters_and_positions():
 @pytest.mark.parametrize(
     ("gpu", "width"), [*((gpu, 15) for gpu in GPUS), ("a6000", motif_scan_gpu.MOST_WIDTH)]
 )
-def test_every_gpu_of_a_plan_takes_the_kernel_up_to_the_widest_filters(gpu, width):
+def test_every_gpu_of_a_plan_takes_the_kernels_up_to_the_widest_filters(gpu, width):
     mesh = jax.sharding.Mesh(topology(f"{gpu}:1").devices, "data")
     whole = jax.NamedSharding(mesh, jax.P())
-    shapes = ((4, 100), jnp.uint8), ((width, 4, 16), jnp.float32), ((16,), jnp.float32)
+    shapes = (
+        ((4, 100), jnp.uint8),
+        *((shape, jnp.float32) for shape in ((width, 4, 16), (16,), (16, 3))),
+    )
     arguments = [jax.ShapeDtypeStruct(*shape, sharding=whole) for shape in shapes]
+
+    def both(codes, kernel, bias, weights):
+        outputs, windows = motif_dense_gpu.outputs(codes, kernel, bias, weights)
+        gradients = motif_dense_gpu.gradients(kernel, bias, weights, windows, outputs)
+        return motif_scan(codes, kernel, bias), gradients
+
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        text = jax.jit(motif_scan).lower(*arguments).compile().as_text()
-    assert text.count("__gpu$xla.gpu.triton") == 1
+        text = jax.jit(both).lower(*arguments).compile().as_text()
+    assert text.count("__gpu$xla.gpu.triton") == 3
 
 
 def test_hosts_are_told_apart():
