@@ -128,7 +128,8 @@ def shown_curves(folder: RunFolder) -> Any:
     """Returns `curves_figure` of a run as a figure that a notebook shows by itself."""
     rows, summary = folder.read_metrics(), folder.read_summary() or {}
     task = task_of(folder.read_data() or {})
-    return curves_figure(task, rows, summary.get("best_epoch"), None, _figure_class())
+    ceiling = summary.get("validation_ceiling")  # a run of an older version has none
+    return curves_figure(task, rows, summary.get("best_epoch"), ceiling, _figure_class())
 
 
 @cache

@@ -232,7 +232,10 @@ def test_a_run_and_its_report_show_themselves(run):
     page = run.report()
     assert page.path == run.folder.report
     assert "<h2>Configuration" in html.unescape(page._repr_html_())
-    assert run.plot_curves()._repr_png_().startswith(b"\x89PNG")
+    curves = run.plot_curves()
+    assert curves._repr_png_().startswith(b"\x89PNG")
+    loss = next(line for line in curves.axes[0].lines if line.get_label() == "Bayes ceiling")
+    assert loss.get_ydata()[0] == run.summary["validation_ceiling"]["loss"]
     assert "<svg" in run.filters()[0]._repr_html_()
 
 

@@ -9,6 +9,7 @@ import pytest
 import jaxdna
 from jaxdna.analysis.export import stablehlo
 from jaxdna.config import default_config, flat, load_config, validate
+from jaxdna.data.registry import load_dataset
 from jaxdna.errors import UserError
 from jaxdna.recipe import filter_width, recipe
 
@@ -66,6 +67,17 @@ def files(tmp_path, monkeypatch):
     p, n, tp, tn = (fasta(name, range(60), 80) for name in ("p.fa", "n.fa", "tp.fa", "tn.fa"))
     own = [f"data.positives={p}", f"data.negatives={n}"]
     return own, [f"data.test_positives={tp}", f"data.test_negatives={tn}"]
+
+
+def test_sequences_shorter_than_the_usual_filter_get_shorter_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rows = ["".join(row) for row in np.random.default_rng(0).choice(list("ACGT"), (40, 9))]
+    table = tmp_path / "t.csv"
+    table.write_text("sequence,y\n" + "".join(f"{row},{i}\n" for i, row in enumerate(rows)))
+    of_nine = [f"data.table={table}", "data.task=regression"]
+    assert load_config("fasta", of_nine).model.width <= 9
+    with pytest.raises(UserError, match="shorter than a filter; legal: 12 bases"):
+        load_dataset(load_config("fasta", [*of_nine, "model.width=12"]))
 
 
 def test_a_configuration_has_what_its_sequences_suggest_and_what_flags_say(files):

@@ -18,14 +18,11 @@ recommended recipe against Keras with the report's settings, validation after ev
 
 import argparse
 import json
-import os
 import platform
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -34,19 +31,14 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from jaxdna.config import load_config
 from jaxdna.data.registry import load_dataset
 from jaxdna.parallel.cluster import free_port
 from jaxdna.parallel.cores import cores
+from tools.peers.environments import CACHE, environment, worker
 
-PINS = {
-    "keras": (["tensorflow-cpu==2.21.0", "keras==3.15.1"], []),
-    "torch": (
-        ["torch==2.13.0+cpu", "numpy==2.4.6"],
-        ["--extra-index-url=https://download.pytorch.org/whl/cpu", "--retries=1"],
-    ),
-}
-PEERS = Path(__file__).with_name("peers")
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- bench_peers.py --docs writes this -->", "<!-- up to here -->"
 WANTED_AUROC, MOST_EPOCHS = 0.97, 40
@@ -59,8 +51,6 @@ STYLES = {  # of the bars: a hue for each framework, pale with two replicas, and
     "jaxdna, one device": {"color": "0.85", "hatch": "///", "edgecolor": "0.5"},
 }
 CLOCKS = {"training_seconds": "seconds of training", "seconds": "building and compiling included"}
-# For all of them. XLA takes the memory of a step anew each time, page by page.
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 RATIOS = {  # docs/performance.md: (row, peer) -> jaxdna at least so many times as fast
     ("TAL1, batch 32", "Keras"): 5,
     ("TAL1, batch 32", "Keras, MirroredStrategy"): 8,
@@ -107,65 +97,6 @@ MODELS = {
     "mnist_mlp": [_images("MNIST dense", "mnist_mlp", 128, 12_800, False)],
     "cifar10": [_images("CIFAR-10", "cifar10", 256, 1280, True)],
 }
-
-
-@dataclass
-class Worker:
-    """A framework in a process of its own, which waits for work; see peers/protocol.py."""
-
-    process: subprocess.Popen[str]
-    ready: dict[str, Any] = field(default_factory=dict)
-
-    def ask(self, line: str) -> dict[str, Any]:
-        """Sends a line of work and returns the answer."""
-        assert self.process.stdin is not None
-        print(line, file=self.process.stdin, flush=True)
-        return self.hear()
-
-    def hear(self) -> dict[str, Any]:
-        """Waits for a line."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise EOFError(f"{self.process.args} ended with {self.process.wait()}")
-        return json.loads(line)
-
-
-@contextmanager
-def worker(python: Path | str, script: str, request: dict[str, Any]) -> Iterator[Worker]:
-    """A warmed-up worker; it ends with the block."""
-    command = [str(python), str(PEERS / f"{script}_worker.py"), json.dumps(request)]
-    pipe = subprocess.PIPE
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=said, text=True, env=os.environ | HUGE_PAGES
-        )
-        found = Worker(process)
-        try:
-            found.ready = found.hear()
-            yield found
-        except EOFError:
-            said.seek(0)
-            print(said.read(), file=sys.stderr)
-            raise
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait()
-
-
-def environment(name: str, cache: Path) -> Path:
-    """Makes the environment of a peer, once; returns its interpreter."""
-    packages, options = PINS[name]
-    python = cache / name / "bin" / "python"
-    mark = cache / name / "packages.txt"
-    if not mark.exists() or mark.read_text() != "\n".join(packages):
-        print(f"installing {', '.join(packages)} into {cache / name}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", cache / name], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", *options, *packages]
-        subprocess.run(install, check=True, stdout=sys.stderr)
-        mark.write_text("\n".join(packages))
-    return python
 
 
 def requests(row: Row, folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -384,7 +315,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(names), help="of " + ", ".join(names))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement, about")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/jaxdna/peers")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--output", type=Path, default=Path("runs/bench_peers"))
     parser.add_argument("--docs", action="store_true", help="write into docs/performance.md")
     arguments = parser.parse_args()
@@ -394,7 +325,7 @@ def main() -> None:
     if arguments.docs and set(models) != set(names):
         parser.error("--docs takes all models; leave out --models")
     pythons: dict[str, Path | str] = {"jaxdna": sys.executable}
-    pythons |= {name: environment(name, arguments.cache.resolve()) for name in PINS}
+    pythons |= {name: environment(name, arguments.cache.resolve()) for name in ("keras", "torch")}
     rows = []
     for row in (row for name in models for row in MODELS.get(name, [])):
         rows.append(measure(row, pythons, arguments.repeats, arguments.seconds))

@@ -1,12 +1,15 @@
-"""Trains on every real set of a folder, with jaxdna's recipes and gapped k-mer SVMs in turn.
+"""Trains on every real set of a folder, with jaxdna's recipes, gapped k-mer SVMs and CNNs in turn.
 
 python tools/bench_real.py --data=FOLDER [--seeds=5] [--recipes=fasta,fasta:small] [--lsgkm=SOURCE]
+    [--gkmsvm=COMMAND] [--cnns=keras,torch]
 
 FOLDER has NAME.train.fasta and NAME.test.fasta for each set, with the label in every header (>1
 bound, >0 not), as FastSK distributes those of DeepBind. Peers are lsgkm (gkmtrain and gkmpredict on
 the path, or built from the source folder --lsgkm) and gkmsvm-lite (gkmsvm on the path, or
---gkmsvm=COMMAND), with their own defaults; a row says so where one is absent. They draw nothing, so
-they run once. The members of an ensemble are the seeds of a recipe: the mean of their logits.
+--gkmsvm=COMMAND), with their own defaults; they draw nothing, so they run once. --cnns has Keras
+and PyTorch train a plain CNN of the size of the recipe's motif branch (peers/motif_files.py says
+how), in environments of their own that are made once. A row says so where a peer is absent. The
+members of an ensemble are the seeds of a competitor: the mean of their logits.
 """
 
 import argparse
@@ -16,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +29,55 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import jaxdna
 from jaxdna.data.fasta import read_fasta_blocks
 from jaxdna.data.header_targets import labelled_by_headers
-from jaxdna.data.sequences import decode
+from jaxdna.data.sequences import UNKNOWN, decode, encode
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.tasks.classes import Binary
+from tools.peers.environments import CACHE, PEERS, environment
 
 Scores = NDArray[np.float64]
-Peer = Callable[[Path], Scores]  # takes the folder of `write_parts`
+_FASTER = [
+    "-T",
+    "4",
+]  # threads of lsgkm, and -m the MB of its cache: neither changes what it learns
+CNNS = {"keras": "Keras", "torch": "PyTorch"}
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """A set's files.
+
+    Attributes:
+      train, test: as they were given.
+      folder: what `write_parts` wrote, and a place for the competitors' own files.
+    """
+
+    train: Path
+    test: Path
+    folder: Path
+
+    @property
+    def data(self) -> list[str]:
+        """The changes of a config that train on the one file and test on the other."""
+        files = [f"data.positives={self.train}", f"data.test_positives={self.test}"]
+        return [*files, "data.labels_in_headers=true"]
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """What scores the test sequences of a set.
+
+    Attributes:
+      score: takes the set and a seed, and returns the logits or margins; None: it is absent.
+      runs: how many seeds; 1 where nothing is drawn.
+    """
+
+    score: Callable[[RealSet, int], Scores] | None
+    runs: int
 
 
 def find_sets(folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -53,13 +98,20 @@ def labelled(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def write_parts(train: Path, test: Path, folder: Path) -> list[int]:
-    """Writes bound.fa, unbound.fa and test.fa, as the peers read them; returns the test labels."""
-    rows = list(labelled(train))
+    """Writes what the peers read; returns the test labels.
+
+    Files: bound.fa, unbound.fa and test.fa; the same as codes, padded, in parts.npz: `x`, `y` of
+    the training sequences, `x_test`.
+    """
+    rows, tested = list(labelled(train)), list(labelled(test))
     for name, wanted in (("bound", 1), ("unbound", 0)):
         texts = [text for text, label in rows if label == wanted]
         (folder / f"{name}.fa").write_text(_fasta(texts))
-    tested = list(labelled(test))
     (folder / "test.fa").write_text(_fasta([text for text, _ in tested]))
+    most = max(len(text) for text, _ in [*rows, *tested])
+    x, x_test = (_codes([text for text, _ in part], most) for part in (rows, tested))
+    y = np.array([label for _, label in rows], np.float32)
+    np.savez(folder / "parts.npz", x=x, y=y, x_test=x_test)
     return [label for _, label in tested]
 
 
@@ -67,36 +119,72 @@ def _fasta(texts: list[str]) -> str:
     return "".join(f">s{i}\n{text}\n" for i, text in enumerate(texts))
 
 
-def run_recipe(recipe: str, train: Path, test: Path, seed: int, folder: Path) -> Scores:
-    """Trains a config of jaxdna and returns its logits of the test file, bound as the files say."""
-    data = [f"data.positives={train}", f"data.test_positives={test}", "data.labels_in_headers=true"]
-    jaxdna.train(jaxdna.load_config(recipe, [*data, f"seed={seed}"]), folder, quiet=True)
-    return RunFolder(folder).read_test(Binary())[2][:, 0].astype(np.float64)
+def _codes(texts: list[str], length: int) -> NDArray[np.uint8]:
+    codes = np.full((len(texts), length), UNKNOWN, np.uint8)
+    for row, text in zip(codes, texts, strict=True):
+        row[: len(text)] = encode(text)
+    return codes
 
 
-def find_peers(lsgkm: Path | None, gkmsvm: str) -> dict[str, Peer | None]:
-    """Returns what scores a set, by the peer's name; None where it is absent."""
+def run_recipe(recipe: str, which: RealSet, seed: int) -> Scores:
+    """Trains a config of jaxdna and returns its logits of the test file."""
+    run = which.folder / f"{recipe.replace(':', '-')}-{seed}"
+    config = jaxdna.load_config(recipe, [*which.data, f"seed={seed}"])
+    jaxdna.train(config, run, quiet=True)
+    return RunFolder(run).read_test(Binary())[2][:, 0].astype(np.float64)
+
+
+def run_cnn(framework: str, python: Path, which: RealSet, seed: int) -> Scores:
+    """Trains a network of the size of the recipe's motif branch in another framework."""
+    config = jaxdna.load_config("fasta", which.data)
+    network, answers = config.model, which.folder / f"{framework}-{seed}.npz"
+    request = {
+        "data": str(which.folder / "parts.npz"),
+        "answers": str(answers),
+        "motifs": [
+            (network.filters, network.width),
+            (network.short_filters, network.short_width),
+        ],
+        "hidden": int(network.dense),
+        "dropout": network.dropout,
+        "batch": config.train.batch_size,
+        "seed": seed,
+    }
+    script = str(PEERS / f"{framework}_motifs.py")
+    _call(which.folder, str(python), script, json.dumps(request))
+    return np.load(answers)["logits"].astype(np.float64)
+
+
+def find_svms(lsgkm: Path | None, gkmsvm: str) -> dict[str, Competitor]:
+    """Returns the gapped k-mer SVMs by their names."""
     if lsgkm:
         subprocess.run(["make", "-s", "-C", lsgkm / "src"], check=True, stdout=sys.stderr)
     where = str(lsgkm / "src") if lsgkm else None
     gkmtrain, gkmpredict = (shutil.which(name, path=where) for name in ("gkmtrain", "gkmpredict"))
     light = shutil.which(gkmsvm)
 
-    def lsgkm_scores(folder: Path) -> Scores:
-        _call(folder, str(gkmtrain), "bound.fa", "unbound.fa", "lsgkm")
-        _call(folder, str(gkmpredict), "test.fa", "lsgkm.model.txt", "lsgkm.tsv")
+    def lsgkm_scores(which: RealSet, seed: int) -> Scores:
+        folder = which.folder
+        files = ["bound.fa", "unbound.fa", "lsgkm"]
+        _call(folder, str(gkmtrain), *_FASTER, "-m", "1000", *files)
+        _call(folder, str(gkmpredict), *_FASTER, "test.fa", "lsgkm.model.txt", "lsgkm.tsv")
         return _column(folder / "lsgkm.tsv")
 
-    def light_scores(folder: Path) -> Scores:
+    def light_scores(which: RealSet, seed: int) -> Scores:
+        folder = which.folder
         files = ["-p", "bound.fa", "-n", "unbound.fa", "-o", "light.npz"]
         _call(folder, str(light), "train", *files)
         _call(folder, str(light), "predict", "-m", "light.npz", "-i", "test.fa", "-o", "light.tsv")
         return _column(folder / "light.tsv")
 
     return {
-        "lsgkm": lsgkm_scores if gkmtrain and gkmpredict else None,
-        "gkmsvm-lite": light_scores if light else None,
+        "lsgkm": Competitor(lsgkm_scores if gkmtrain and gkmpredict else None, 1),
+        "gkmsvm-lite": Competitor(light_scores if light else None, 1),
     }
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).resolve()
 
 
 def _call(folder: Path, *command: str) -> None:
@@ -110,10 +198,8 @@ def _column(path: Path) -> Scores:
 
 
 def measure(
-    sets: dict[str, tuple[Path, Path]],
-    recipes: list[str],
-    peers: dict[str, Peer | None],
-    seeds: int,
+    sets: Mapping[str, tuple[Path, Path]],
+    competitors: Mapping[str, Competitor],
     done: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Returns for each set and competitor the AUROC and seconds of every run."""
@@ -121,24 +207,16 @@ def measure(
     for name, (train, test) in sets.items():
         found[name] = {}
         with tempfile.TemporaryDirectory() as made:
-            folder = Path(made)
-            labels = write_parts(train, test, folder)
-            for peer, score in peers.items():
-                if score:
-                    start = time.perf_counter()
-                    auroc = float(roc_auc_score(labels, score(folder)))
-                    found[name][peer] = {
-                        "auroc": [auroc],
-                        "seconds": [time.perf_counter() - start],
-                    }
-                    done(found)
-            for recipe in recipes:
+            which = RealSet(train.resolve(), test.resolve(), Path(made))
+            labels = write_parts(train, test, which.folder)
+            for one, competitor in competitors.items():
+                if not competitor.score:
+                    continue
                 runs: list[Scores] = []
-                row = found[name][recipe] = {"auroc": [], "seconds": []}
-                for seed in range(seeds):
+                row = found[name][one] = {"auroc": [], "seconds": []}
+                for seed in range(competitor.runs):
                     start = time.perf_counter()
-                    run = folder / f"{recipe.replace(':', '-')}-{seed}"
-                    runs.append(run_recipe(recipe, train, test, seed, run))
+                    runs.append(competitor.score(which, seed))
                     row["seconds"].append(time.perf_counter() - start)
                     row["auroc"].append(float(roc_auc_score(labels, runs[-1])))
                     row["ensemble"] = float(roc_auc_score(labels, np.mean(runs, axis=0)))
@@ -220,9 +298,13 @@ def main() -> None:
     )
     parser.add_argument("--sets", default="", help="names, joined by commas; all if empty")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--recipes", default="fasta,fasta:small", help="the first is compared")
-    parser.add_argument("--lsgkm", type=Path, help="source folder of lsgkm, to build it")
+    parser.add_argument(
+        "--recipes", default="fasta,fasta:small", help="the first is compared; none if empty"
+    )
+    parser.add_argument("--lsgkm", type=_absolute, help="source folder of lsgkm, to build it")
     parser.add_argument("--gkmsvm", default="gkmsvm", help="the command of gkmsvm-lite")
+    parser.add_argument("--cnns", default="", help="of keras, torch; each gets an environment")
+    parser.add_argument("--cache", type=_absolute, default=CACHE, help="of those environments")
     parser.add_argument("--output", type=Path, default=Path("runs/bench_real"))
     arguments = parser.parse_args()
     sets = find_sets(arguments.data)
@@ -231,8 +313,18 @@ def main() -> None:
         parser.error(f"--sets={unknown[0]} is not in {arguments.data}; there: {', '.join(sets)}")
     if not wanted:
         parser.error(f"{arguments.data} has no NAME.train.fasta")
-    recipes = arguments.recipes.split(",")
-    peers = find_peers(arguments.lsgkm, arguments.gkmsvm)
+    recipes, cnns = (filter(None, text.split(",")) for text in (arguments.recipes, arguments.cnns))
+    competitors = {
+        recipe: Competitor(partial(run_recipe, recipe), arguments.seeds) for recipe in recipes
+    }
+    competitors |= find_svms(arguments.lsgkm, arguments.gkmsvm)
+    for cnn in cnns:
+        if cnn not in CNNS:
+            parser.error(f"--cnns={cnn} is unknown; choose from {', '.join(CNNS)}")
+        trained = partial(run_cnn, cnn, environment(cnn, arguments.cache))
+        competitors[CNNS[cnn]] = Competitor(trained, arguments.seeds)
+    if not any(one.score for one in competitors.values()):
+        parser.error("no --recipes, and none of the peers is there")
     arguments.output.mkdir(parents=True, exist_ok=True)
 
     def keep(found: dict[str, Any]) -> None:
@@ -241,8 +333,8 @@ def main() -> None:
         (arguments.output / "bench_real.json").write_text(json.dumps(found, indent=2))
 
     chosen = {name: sets[name] for name in wanted}
-    found = measure(chosen, recipes, peers, arguments.seeds, keep)
-    names = [*recipes, *peers]
+    found = measure(chosen, competitors, keep)
+    names = sorted(competitors, key=lambda one: competitors[one].score is None)
     text = table(found, names)
     (arguments.output / "bench_real.md").write_text(text + "\n")
     draw(found, names, arguments.output / "bench_real.png")

@@ -140,6 +140,7 @@ def folds_html(
         versions=summary["versions"],
         examples=len(targets),
         folds=[fold["fold"] for fold in folds],
+        verdict=summary["verdict"],
         sizes=class_sizes(chance).removeprefix(": "),
         scores=(["", "examples", *keys.values()], rows),
         answered=_answers(task, targets, outputs, None),

@@ -65,7 +65,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if "members" in summary and not arguments.json:
             results_console().print(*members_tables(summary), sep="\n")
             make_console().print(calibration_note(summary))
-        if not folds:
+        if folds:
+            make_console().print(summary["verdict"], style="bold")
+            make_console().print(f"see {_where(workdir)}")
+        else:
             _closing_notes(summary, workdir, make_console())
     return summary
 
@@ -93,4 +96,8 @@ def _closing_notes(summary: dict[str, Any], workdir: Place, console: Any) -> Non
     if verdict or hint:
         motif = summary.get("motif", "") if summary["left_plateau"] else ""
         console.print(f"{verdict or LEARNT_NOTHING}{hint} {motif}".rstrip(), style="bold")
-    console.print(f"see {workdir / 'report.html'}; everything else is in {workdir}")
+    console.print(f"see {_where(workdir)}")
+
+
+def _where(workdir: Place) -> str:
+    return f"{workdir / 'report.html'}; everything else is in {workdir}"

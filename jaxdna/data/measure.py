@@ -20,7 +20,10 @@ def measured(config: ConfigDict) -> dict[str, Any]:
     Raises:
       UserError: a file or a setting is wrong, or they do not fit each other.
     """
-    data, labelled = config.data, read_labelled(config)
+    unsized = config.copy_and_resolve_references()
+    if "width" in unsized.model:
+        unsized.model.width = 1  # it follows from what is read here, and no sequence is too short
+    data, labelled = config.data, read_labelled(unsized)
     share = 1.0
     if data.folds:
         share -= 1 / data.folds

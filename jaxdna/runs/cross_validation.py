@@ -19,6 +19,7 @@ from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage.places import Place
 from jaxdna.strategies.prepare import Prepared
 from jaxdna.tasks.kinds import KINDS, task_of
+from jaxdna.tasks.verdict import verdict_of_folds
 from jaxdna.training.checkpoint import Checkpoints
 from jaxdna.training.positions import name_of
 
@@ -103,20 +104,22 @@ def cross_validate(
       train_all: trains at once what is not finished, where `at_once` says that it can.
 
     Returns:
-      `folds` (the scores of each, with its size), `mean` and `sd` over the folds, and `test`, the
-      scores of all examples at once, each predicted by the model that has not seen it.
+      `folds` (the scores of each, with its size), `mean` and `sd` over the folds, `test`, the
+      scores of all examples at once, each predicted by the model that has not seen it, and
+      `verdict`, a sentence on those.
     """
     whole.open(config)
     whole.drop_summary()
     if at_once(config):
         train_all(config, whole)
     rows: list[dict[str, Any]] = []
-    tasks, parts = [], []
+    tasks, parts, left_plateau = [], [], []
     for fold in range(config.data.folds):
         folder = fold_folder(whole.path, fold)
         summary = train_one(fold_config(config, fold), folder)
         tasks.append(task_of(folder.read_data() or {}))
         parts.append(folder.read_test(tasks[-1]))
+        left_plateau.append(bool(summary["left_plateau"]))
         rows.append({"fold": fold, "examples": len(parts[-1][0]), **summary["test"]})
     task, each = tasks[0], zip(tasks, parts, strict=True)
     targets = np.concatenate([part[1] for part in parts])
@@ -129,6 +132,9 @@ def cross_validate(
         "mean": {key: float(values.mean()) for key, values in over.items()},
         "sd": {key: float(values.std(ddof=1)) for key, values in over.items()},
         **task.test_summary(targets, outputs),
+        "verdict": verdict_of_folds(
+            task.verdict(True, targets, targets, outputs), left_plateau, len(targets)
+        ),
         "versions": summary["versions"],
     }
     whole.write_summary(result)

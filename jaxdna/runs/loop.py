@@ -95,7 +95,7 @@ def train(
     best = run.progress.chosen(prepared.program.gather(run.best))
     if folder.writes:
         try:
-            _draw_curves(folder, prepared, run.progress)
+            _draw_curves(folder, prepared, run.progress, summary["validation_ceiling"])
             if motif := draw(folder, prepared, best, summary):
                 summary["motif"] = motif
                 folder.write_summary(summary)
@@ -138,8 +138,12 @@ def _begun(
         raise folder.files.failure("a file of the run", error) from error
 
 
-def _draw_curves(folder: RunFolder, prepared: Prepared, progress: Progress) -> None:
-    ceiling = prepared.dataset.ceiling("validation") if prepared.dataset.ceiling else None
+def _draw_curves(
+    folder: RunFolder,
+    prepared: Prepared,
+    progress: Progress,
+    ceiling: dict[str, float | None] | None,
+) -> None:
     curves = draw_curves(prepared.dataset.task, progress.rows, progress.best_epoch, ceiling)
     folder.write(folder.curves.name, curves)
 
@@ -329,6 +333,7 @@ def _summarise(run: Run, prepared: Prepared, folder: RunFolder, guard: Guard) ->
         **task.test_summary(targets, outputs),
         **more,
         "ceiling": ceiling,
+        "validation_ceiling": dataset.ceiling("validation") if dataset.ceiling else None,
         **NO_SPEED,
         "seconds": run.watch.read(),
         "mesh": dict(prepared.mesh.shape),

@@ -42,6 +42,21 @@ def few_tested(examples: int) -> list[str]:
     return [f"only {examples} test examples were scored, so others may score quite differently"]
 
 
+def verdict_of_folds(pooled: str, left_plateau: list[bool], examples: int) -> str:
+    """Returns one sentence on a cross-validation.
+
+    Args:
+      pooled: how good the predictions of all folds are.
+      left_plateau: whether each fold has left the plateau of chance.
+      examples: how many were predicted, in all folds together.
+    """
+    stuck = left_plateau.count(False)
+    if stuck == len(left_plateau):
+        return "No fold left the plateau of chance: nothing was learnt."
+    never = [f"{stuck} of {len(left_plateau)} folds never left the plateau of chance"]
+    return with_caveats(pooled, [*(never if stuck else []), *few_tested(examples)])
+
+
 def nothing_of_classes(validation: NDArray, ranks: tuple[NDArray, NDArray] | None) -> str:
     """Returns one sentence on a run of classes that never left the plateau of chance.
 

@@ -69,6 +69,7 @@ def test_cross_validation_trains_each_fold_and_pools(run, from_fasta, tmp_path):
     assert summary["test"]["auroc"] == auroc(labels, logits)
     mean = np.mean([row["auroc"] for row in summary["folds"]])
     assert summary["mean"]["auroc"] == pytest.approx(mean)
+    assert "of 1,800 test examples" in summary["verdict"]
 
     alone, own = tmp_path / "alone", command[:-1]
     run(*own, "--config.data.fold=1", f"--workdir={alone}")
@@ -82,6 +83,7 @@ def test_cross_validation_trains_each_fold_and_pools(run, from_fasta, tmp_path):
     }
 
     page = (folder / "report.html").read_text()
+    assert summary["verdict"] in page
     links = re.findall(r'<a href="([^"]+)"', page)
     assert links == [f"fold{fold}/report.html" for fold in range(3)]
     assert all((folder / link).is_file() for link in links)

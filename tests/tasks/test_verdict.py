@@ -6,7 +6,7 @@ import pytest
 from jaxdna.tasks.kinds import of_classes
 from jaxdna.tasks.metrics import auroc
 from jaxdna.tasks.numbers import Regression
-from jaxdna.tasks.verdict import LEARNT_NOTHING, few_tested, with_caveats
+from jaxdna.tasks.verdict import LEARNT_NOTHING, few_tested, verdict_of_folds, with_caveats
 from jaxdna.training.early_stopping import EarlyStopping
 
 
@@ -84,3 +84,12 @@ def test_a_run_that_has_learnt_is_told_beside_chance_the_ceiling_and_what_may_be
     )
     assert task.verdict(False, numbers, numbers, outputs) == LEARNT_NOTHING
     assert "5 validation examples are too few" in task.verdict(False, numbers[:5], numbers, outputs)
+
+
+def test_a_cross_validation_says_what_its_folds_leave_in_doubt():
+    assert verdict_of_folds("Good.", [True, True], 100) == "Good."
+    few = "only 40 test examples were scored, so others may score quite differently"
+    assert verdict_of_folds("Good.", [True, True], 40) == f"Good. But {few}."
+    stuck = "1 of 2 folds never left the plateau of chance"
+    assert verdict_of_folds("Good.", [True, False], 40) == f"Good. But {stuck}; and {few}."
+    assert "nothing was learnt" in verdict_of_folds("Good.", [False, False], 100)
