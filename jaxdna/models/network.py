@@ -96,7 +96,8 @@ class Network(nnx.Module):
         """Maps inputs uint8 [batch, ...] to outputs [batch, outputs].
 
         Each layer draws from its own key, made from `key` and its name, so that a part of a network
-        draws the same numbers as the whole.
+        draws the same numbers as the whole. Neighbours that `Layer.joined` joins are
+        computed as one.
         """
         names = list(self.names)
         while names:
