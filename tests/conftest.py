@@ -29,6 +29,15 @@ LONGEST = (
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
+# XLA's options: how the suite compiles, and how users do.
+COMPILING: dict[str, tuple[int, int] | tuple[bool, bool]] = {
+    "xla_backend_optimization_level": (1, 3),
+    "xla_llvm_disable_expensive_passes": (True, False),
+    "xla_cpu_parallel_codegen_split_count": (1, 32),
+}
+if jax.__version_info__ < (0, 11):  # later ones have the emitters only, and refuse the option
+    COMPILING["xla_cpu_use_fusion_emitters"] = (False, True)
+
 # A shell has what it starts with `&` ignore Ctrl-C, which the processes of the tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -36,15 +45,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_configure(config: pytest.Config) -> None:
     """Lets all tests, and the processes that they start, compile fast and share what is compiled.
 
-    LLVM's first level of optimization nearly halves the time of the suite. XLA's own passes, which
-    fuse, split and order operations, are those of every run. The tests of the wheel do without, and
-    those that take `as_users_compile`.
+    Most of the suite's time is compiling, and LLVM takes most of that: it optimises little here.
+    XLA's own passes, which fuse, split and order operations, are those of every run. The tests that
+    take `as_users_compile` do without.
     """
     if not hasattr(config, "workerinput"):  # the workers get the variables from this process
         folder = tempfile.mkdtemp(prefix="compiled-")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        flags = [f"--{name}={str(fast).lower()}" for name, (fast, _) in COMPILING.items()]
         os.environ |= {
-            "XLA_FLAGS": f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}",
+            "XLA_FLAGS": " ".join([*flags, os.environ.get("XLA_FLAGS", "")]),
             "JAX_COMPILATION_CACHE_DIR": folder,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -72,11 +82,11 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def as_users_compile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiles a program's steps at XLA's usual level of optimization, not at that of the suite."""
+    """Compiles a program's steps with XLA's usual options, not with those of the suite."""
     from jaxdna.training.program import Program
 
     theirs = Program.compiler_options.fget
-    options = {"xla_backend_optimization_level": 3}
+    options = {name: usual for name, (_, usual) in COMPILING.items()}
     monkeypatch.setattr(
         Program, "compiler_options", property(lambda program: theirs(program) | options)
     )

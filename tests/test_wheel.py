@@ -86,6 +86,8 @@ def typed(built, tmp_path_factory) -> Callable[[str, str], int]:
         "PIP_NO_INDEX": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PYTHONPATH": str(links),
+        # How the suite compiles, and what it has compiled.
+        **{name: word for name, word in os.environ.items() if name.startswith(("JAX_", "XLA_"))},
     }
     page = REPOSITORY / "README.md"
     [install] = [text for info, text in blocks(page) if info == 'sh title="needs the wheel"']

@@ -109,8 +109,9 @@ def _panel() -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(4.4, 3.4))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.16, right=0.97, bottom=0.14, top=0.91)
     return figure, figure.subplots()
 
 

@@ -60,8 +60,10 @@ def curves_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = (kind or Figure)(figsize=(9, 3.6), layout="constrained")
+    figure = (kind or Figure)(figsize=(9, 3.6))
     FigureCanvasAgg(figure)
+    # Margins set by hand: matplotlib's own layouts draw everything several times.
+    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.14, top=0.91, wspace=0.2)
     for axes, quantity in zip(figure.subplots(1, 2), quantities(task), strict=True):
         draw_quantity(axes, quantity, task.scored[quantity], rows, best_epoch, ceiling)
     return figure
@@ -93,7 +95,7 @@ def draw_quantity(
         axes.axhline(ceiling[quantity], color="0.4", linestyle=":", label="Bayes ceiling")
     if best_epoch is not None:
         axes.axvline(best_epoch, color="0.8", zorder=0, label="best epoch")
-    axes.set(xlabel="epoch", ylabel=label, title=label[0].upper() + label[1:])
+    axes.set(xlabel="epoch", title=label[0].upper() + label[1:])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
