@@ -10,11 +10,11 @@ a lower expected log loss.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from jaxdna.data.motifs import Motif
 from jaxdna.data.sequences import Codes
 from jaxdna.data.simulator import background
+from jaxdna.tasks.logits import log_sum_exp
 
 _CHUNK_ROWS = 256
 
@@ -41,5 +41,5 @@ def log_likelihood_ratio(codes: Codes, motif: Motif, gc: float) -> NDArray[np.fl
             for j, row in enumerate(matrix):
                 scores[:, strand] += row[chunk[:, j : j + positions]]
         flat = scores.reshape(len(chunk), -1)
-        ratios[first : first + _CHUNK_ROWS] = logsumexp(flat, axis=1) - np.log(flat.shape[1])
+        ratios[first : first + _CHUNK_ROWS] = log_sum_exp(flat) - np.log(flat.shape[1])
     return ratios

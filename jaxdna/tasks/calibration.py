@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from jaxdna.tasks.task import Task
 
@@ -91,6 +90,8 @@ def corrected_error(
 
 def _mean_distance(mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> NDArray[Any]:
     """The mean of the absolute value of normal variables (Leone, Nelson and Nottingham, 1961)."""
+    from scipy.special import ndtr  # here: every start of a command would pay for it
+
     z = mean / deviation
     return deviation * np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2) + mean * (1 - 2 * ndtr(-z))
 

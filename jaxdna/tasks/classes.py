@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 
 from jaxdna.errors import UserError
 from jaxdna.tasks.class_weights import CLASS_WEIGHTS, meaning
+from jaxdna.tasks.logits import sigmoid, softmax
 from jaxdna.tasks.measures import RESAMPLES, Measure, bootstrap
 from jaxdna.tasks.metrics import (
     auprc,
@@ -239,7 +239,7 @@ class Binary(_Classes):
         return bootstrap(statistics, strata, seed, resamples)
 
     def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
-        return expit(np.asarray(outputs, np.float64))
+        return sigmoid(outputs)
 
     def told(
         self, targets: NDArray, outputs: NDArray
@@ -293,7 +293,7 @@ class Multiclass(_Classes):
         return outputs.argmax(axis=1)
 
     def scores(self, targets: NDArray, outputs: NDArray) -> Scores:
-        shares = softmax(np.asarray(outputs, np.float64), axis=1)
+        shares = softmax(outputs)
         one_hot = targets[:, None] == np.arange(self.outputs)
         return {
             "loss": float(self.losses_on_host(targets, outputs).mean()),
@@ -321,7 +321,7 @@ class Multiclass(_Classes):
         return f"logits of {', '.join(self.names)}; P = softmax"
 
     def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
-        return softmax(np.asarray(outputs, np.float64), axis=1)
+        return softmax(outputs)
 
     def answers(self, outputs: NDArray) -> dict[str, NDArray]:
         shares = self.predicted(outputs)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from jaxdna.errors import UserError
 from jaxdna.tasks.classes import SCORED, Binary
+from jaxdna.tasks.logits import sigmoid
 from jaxdna.tasks.measures import Measure, bootstrap
 from jaxdna.tasks.metrics import auprc, auroc, binary_losses, macro
 from jaxdna.tasks.task import Batch, Scores, Soft, Task
@@ -102,7 +102,7 @@ class Multilabel(Task):
         return f"logits of {', '.join(self.names)}; P = 1 / (1 + exp(-logit))"
 
     def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
-        return expit(np.asarray(outputs, np.float64))
+        return sigmoid(outputs)
 
     @property
     def soft(self) -> "Multilabel":

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
+
+from jaxdna.tasks.logits import log_sum_exp
 
 SMALLER_IS_BETTER = frozenset({"loss", "mse"})
 
@@ -95,7 +96,7 @@ def class_losses(labels: NDArray, logits: NDArray) -> NDArray[np.float64]:
       logits: [examples, classes].
     """
     logits = np.asarray(logits, dtype=np.float64)
-    return logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    return log_sum_exp(logits) - logits[np.arange(len(labels)), labels]
 
 
 def entropy(shares: NDArray) -> float:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import xlogy
 
 from jaxdna.errors import UserError
 from jaxdna.tasks.measures import Measure, bootstrap
@@ -250,7 +249,8 @@ class Counts(_Numbers):
     def losses_on_host(self, targets: NDArray, outputs: NDArray) -> NDArray[np.float64]:
         targets = np.asarray(targets, np.float64)
         log_rates = np.asarray(outputs, np.float64) + np.log(self.mean)
-        return np.exp(log_rates) - targets * log_rates - (targets - xlogy(targets, targets))
+        known = np.log(np.where(targets > 0, targets, 1))  # nothing times its logarithm is nothing
+        return np.exp(log_rates) - targets * log_rates - (targets - targets * known)
 
     def predicted(self, outputs: NDArray) -> NDArray[np.float64]:
         return np.array(self.mean) * np.exp(np.asarray(outputs, np.float64))
