@@ -161,7 +161,8 @@ def find_svms(lsgkm: Path | None, gkmsvm: str) -> dict[str, Competitor]:
         subprocess.run(["make", "-s", "-C", lsgkm / "src"], check=True, stdout=sys.stderr)
     where = str(lsgkm / "src") if lsgkm else None
     gkmtrain, gkmpredict = (shutil.which(name, path=where) for name in ("gkmtrain", "gkmpredict"))
-    light = shutil.which(gkmsvm)
+    found = shutil.which(gkmsvm)
+    light = Path(found).absolute() if found else None  # peers run in a folder of their own
 
     def lsgkm_scores(which: RealSet, seed: int) -> Scores:
         folder = which.folder
