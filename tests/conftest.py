@@ -1,5 +1,6 @@
 """Eight simulated devices for every test in this process."""
 
+import gc
 import os
 import shutil
 import signal
@@ -59,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
+    gc.set_threshold(20_000, 20, 100)  # tracing makes many objects and hardly a cycle
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
