@@ -251,11 +251,11 @@ def table(found: dict[str, Any], names: list[str]) -> str:
         if not gaps:
             lines.append(f"- {one} is absent, and its column is empty.")
             continue
-        error = np.std(gaps, ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else float("nan")
-        lines.append(
-            f"- {ours} less {one}, paired over {len(gaps)} sets: {np.mean(gaps):+.4f} "
-            f"(standard error {error:.4f}; {', '.join(f'{gap:+.4f}' for gap in gaps)})"
-        )
+        each = ", ".join(f"{gap:+.4f}" for gap in gaps)
+        if len(gaps) > 1:
+            error = np.std(gaps, ddof=1) / np.sqrt(len(gaps))
+            each = f"{np.mean(gaps):+.4f} (standard error {error:.4f}; {each})"
+        lines.append(f"- {ours} less {one}, paired by set: {each}")
     return "\n".join(lines)
 
 
