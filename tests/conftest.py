@@ -33,7 +33,6 @@ jax.config.update("jax_num_cpu_devices", 8)
 # XLA's options: how the suite compiles, and how users do.
 COMPILING: dict[str, tuple[int, int] | tuple[bool, bool]] = {
     "xla_backend_optimization_level": (1, 3),
-    "xla_llvm_disable_expensive_passes": (True, False),
     "xla_cpu_parallel_codegen_split_count": (1, 32),
 }
 if jax.__version_info__ < (0, 11):  # later ones have the emitters only, and refuse the option

@@ -69,6 +69,7 @@ class Rows:
         return self.values[index]
 
 
+@pytest.mark.usefixtures("as_users_compile")
 @pytest.mark.parametrize("rows", [1, 4, 1000])
 def test_a_split_that_does_not_fit_is_evaluated_in_parts_with_the_same_numbers(
     split, monkeypatch, rows
