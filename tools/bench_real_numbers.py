@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import jaxdna
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.tasks.kinds import task_of
+from tools.bench_real import FASTER, TRAIN_FASTER, mean_and_error
 from tools.peers.environments import CACHE, PEERS, environment
 
 Values = NDArray[np.float64]
@@ -71,10 +72,9 @@ def run_svr(programs: Path, folder: Path, name: str) -> Values:
     span = min(11, len(train[0][0]))
     letters = min(7, span - 2)
     words = ["-l", str(span), "-k", str(letters), "-d", str(min(3, span - letters))]
-    fast = ["-T", "4"]
     calls = [
-        ["gkmtrain-svr", *fast, "-m", "4000", "-R", *words, "svr.tsv", "svr"],
-        ["gkmpredict", *fast, "svr.fa", "svr.model.txt", "svr.out"],
+        ["gkmtrain-svr", *TRAIN_FASTER, "-R", *words, "svr.tsv", "svr"],
+        ["gkmpredict", *FASTER, "svr.fa", "svr.model.txt", "svr.out"],
     ]
     for program, *rest in calls:
         subprocess.run([programs / program, *rest], cwd=folder, check=True, stdout=sys.stderr)
@@ -98,15 +98,10 @@ def table(found: dict[str, Any]) -> str:
     lines = ["| set | who | R² | Pearson's r | seconds |", "| --- | --- | --- | --- | --- |"]
     for name, rows in found.items():
         for who, runs in rows.items():
-            cells = [_mean([run[key] for run in runs]) for key in ("r2", "pearson")]
+            cells = [mean_and_error([run[key] for run in runs]) for key in ("r2", "pearson")]
             trained = f"{np.median([run['seconds'] for run in runs]):.0f}" if who != SHIPPED else ""
             lines.append(f"| {name} | {who} | {' | '.join(cells)} | {trained} |")
     return "\n".join(lines)
-
-
-def _mean(values: list[float]) -> str:
-    error = f" ± {np.std(values, ddof=1) / np.sqrt(len(values)):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{error}"
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 PINS = {
     "mavenn": (["mavenn==1.1.4", "tensorflow==2.21.0", "keras==3.15.1"], []),
     "keras": (["tensorflow-cpu==2.21.0", "keras==3.15.1"], []),
+    # PyTorch's own index: PyPI's wheel for Linux brings gigabytes of CUDA.
     "torch": (
         ["torch==2.13.0+cpu", "numpy==2.4.6"],
         ["--extra-index-url=https://download.pytorch.org/whl/cpu", "--retries=1"],

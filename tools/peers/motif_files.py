@@ -27,9 +27,11 @@ class Request:
       motifs: number and width of each kind of filters.
       hidden: units of the hidden layer.
       dropout: share of their outputs to drop in training.
-      batch, epochs, patience: of training; the epoch of the smallest validation loss is kept.
-      step: of Adam.
-      seed: of the validation split, the parameters and the order.
+      batch: sequences per step.
+      seed: decides the validation split, the initial parameters and the order.
+      epochs: the most to train for; the parameters with the lowest validation loss are kept.
+      patience: epochs without a lower validation loss after which training stops.
+      step: Adam's learning rate.
     """
 
     data: str
