@@ -52,8 +52,8 @@ class Layer(nnx.Module):
           x: this one's input.
 
         Returns:
-          A layer that draws nothing; None: there is none for these layers, this input and the
-          devices of the context's mesh.
+          A layer that draws nothing, or None where these layers, this input and the devices of the
+          context's mesh have no such layer.
         """
         return None
 

@@ -1,7 +1,7 @@
 """Whether every operation computes on each device here what NumPy does in float64.
 
 The numbers are whole and small. Their products and sums are exact in every format that devices
-multiply in, so that what is found is no rounding but something wrong; and scores often tie.
+multiply in, so that what is found is a mistake and not rounding; and scores often tie.
 """
 
 from collections.abc import Callable, Iterator, Sequence
