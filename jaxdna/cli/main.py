@@ -1,6 +1,7 @@
 """Reads the verb and hands over; imports nothing heavy until it is known."""
 
 import errno
+import gc
 import importlib
 import io
 import json
@@ -31,6 +32,7 @@ from jaxdna.parallel.settings import set_aside
 from jaxdna.progress import shown_on
 
 _FILES, _ENOUGH_FILES = 64, 1024  # of one process; one CPU device alone takes up to 40
+_MANY = 20_000  # new objects until Python looks for cycles: imports and tracing leave hardly any
 
 # Verb -> the line that `jaxdna --help` shows. Each verb is a module of this package with
 # `add_arguments(parser)` and `run(arguments)`, which returns a result, None, an exit code, or both
@@ -137,6 +139,7 @@ def main(arguments: list[str]) -> int:
     Returns:
       The exit code.
     """
+    gc.set_threshold(_MANY)
     code = EXIT_OK
     try:
         code = _answer(arguments)
@@ -228,6 +231,7 @@ def entry() -> NoReturn:
     code = main(sys.argv[1:])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # Python takes a while to end, and the code is known
+    gc.freeze()  # what the process still holds goes with it: no last look for cycles
     raise SystemExit(code)
 
 
