@@ -5,13 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import pytest
+
+from tools.jobs import Job
 
 REPOSITORY = Path(__file__).parent.parent
 # Minutes each: a worker that gets one of them last keeps the others waiting.
@@ -94,21 +95,21 @@ def as_users_compile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def jaxdna() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command as a user does: its own process, the repository as working folder.
+def jaxdna(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command in a process of its own, which is forked where its imports are done.
 
-    Options are those of `subprocess.run`.
+    The working folder is the repository, or `cwd`.
     """
 
-    def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "jaxdna", *map(str, arguments)],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            **{"cwd": REPOSITORY} | options,
-        )
+    def run(*arguments: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+        folder = tmp_path_factory.mktemp("streams")
+        streams = folder / "stdout", folder / "stderr"
+        words = [*map(str, arguments)]
+        with Job(words, streams[0], {"JAX_PLATFORMS": "cpu"}, cwd, streams[1]) as job:
+            code = job.end(300)
+        return subprocess.CompletedProcess(words, code, *(path.read_text() for path in streams))
 
     return run
 

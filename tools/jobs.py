@@ -1,4 +1,4 @@
-"""Starts jaxdna in real processes that share one import: for the fault campaign and its tests.
+"""Starts jaxdna in real processes that share one import: for the fault campaigns and the tests.
 
 A process forked from a server that has imported everything, and started no backend, takes the
 command line as the command itself does, in a second less. It has its own pid, files and signals.
@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 _PRELOAD = [
-    "jaxdna.cli.train",
+    "jaxdna.analysis.run_report",
+    "jaxdna.api",
     "jaxdna.cli.evaluate",
-    "jaxdna.runs.loop",
-    "jaxdna.strategies.prepare",
+    "jaxdna.cli.main",
+    "jaxdna.cli.train",
+    "jaxdna.runs.run",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "rich.console",
@@ -42,18 +43,23 @@ class Job:
         log: Path,
         environment: Mapping[str, str],
         folder: Path | None = None,
+        errors: Path | None = None,
     ):
-        """Starts `jaxdna ARGUMENTS`, stdout and stderr going to `log`, in a working folder.
+        """Starts `jaxdna ARGUMENTS` in a working folder, with these variables added to ours.
 
-        `WATCH_SECONDS` in the environment is how long it watches the lock of a bucket's folder;
-        `MODULES` is a file for the names of what it has imported in the end.
+        stdout and stderr go to `log`, or stderr to `errors`. `WATCH_SECONDS` in the environment is
+        how long it watches the lock of a bucket's folder; `MODULES` is a file for the names of what
+        it has imported in the end.
         """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
         self._log = log
-        log.write_text("")
+        logs = [str(log), str(errors or log)]
+        for path in logs:
+            Path(path).write_text("")
+        variables = {**os.environ, **environment}
         self._process = context.Process(
-            target=_run, args=(arguments, str(log), dict(environment), folder or Path.cwd())
+            target=_run, args=(arguments, logs, variables, folder or Path.cwd())
         )
         with _preloaded():
             self._process.start()
@@ -131,19 +137,25 @@ def _preloaded() -> Iterator[None]:
             del os.environ["LD_PRELOAD"]
 
 
-def _run(arguments: list[str], log: str, environment: dict[str, str], folder: Path) -> NoReturn:
-    handle = os.open(log, os.O_WRONLY | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(handle, stream)
-    os.environ.update(environment)
+def _run(arguments: list[str], logs: list[str], variables: dict[str, str], folder: Path) -> None:
+    for stream, path in zip((1, 2), logs, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
+    for name in os.environ.keys() - variables.keys() - {"LD_PRELOAD"}:
+        del os.environ[name]
+    os.environ.update(variables)
     os.chdir(folder)
-    if "WATCH_SECONDS" in environment:
+    import jax
+
+    jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS"))  # as its import does
+    if "WATCH_SECONDS" in variables:
         from jaxdna.storage import bucket_lock
 
-        bucket_lock.WATCH_SECONDS = float(environment["WATCH_SECONDS"])
-    from jaxdna.cli.main import main
+        bucket_lock.WATCH_SECONDS = float(variables["WATCH_SECONDS"])
+    from jaxdna.cli.main import entry
 
-    code = main(arguments)
-    if "MODULES" in environment:
-        Path(environment["MODULES"]).write_text("\n".join(sys.modules))
-    raise SystemExit(code)
+    sys.argv[1:] = arguments
+    try:
+        entry()
+    finally:
+        if "MODULES" in variables:
+            Path(variables["MODULES"]).write_text("\n".join(sys.modules))
