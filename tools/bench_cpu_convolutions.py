@@ -128,6 +128,9 @@ def main() -> None:
     def bias_gradient(add: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         return lambda x, bias, upstream: jax.vjp(lambda b: add(x, b), bias)[1](upstream)[0]
 
+    def relu(x: jax.Array, bias: jax.Array) -> jax.Array:
+        return jax.nn.relu(x + bias)
+
     def input_gradient(x: jax.Array, kernel: jax.Array, upstream: jax.Array) -> jax.Array:
         return jax.vjp(lambda x: convolve(x, kernel), x)[1](upstream)[0]
 
@@ -168,8 +171,8 @@ def main() -> None:
         ("the same, half of the images on each of two devices", on_two, ours, halves),
         ("the same behind ReLU, XLA's", behind_relu(kernel_gradient), ours, (x, kernel, upstream)),
         ("the same behind ReLU, products", behind_relu(products), ours, (x, kernel, upstream)),
-        ("gradient of the bias, XLA's sum", bias_gradient(jnp.add), ours, bias),
-        ("gradient of the bias, product", bias_gradient(convolution.add_bias), ours, bias),
+        ("gradient of bias and ReLU, XLA's sum", bias_gradient(relu), ours, bias),
+        ("gradient of bias and ReLU, product", bias_gradient(convolution.bias_relu), ours, bias),
         ("max pooling and gradient, reduce_window", pooled(windows), ours, (x,)),
         ("max pooling and gradient, slices", pooled(lambda x: max_pool(x, 2)), ours, (x,)),
     ]

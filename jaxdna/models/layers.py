@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxdna.models.network import Layer, Shape
-from jaxdna.ops.convolution import add_bias
+from jaxdna.ops.convolution import bias_relu
 from jaxdna.ops.max_pool import max_pool
 from jaxdna.ops.sharded_convolution import convolve_on_mesh
 
@@ -65,7 +65,7 @@ class Conv2D(Layer):
         sums = convolve_on_mesh(x.astype(kernel.dtype), kernel, self.padding)
         if self.pool > 1:
             sums = max_pool(sums, self.pool)
-        return nnx.relu(add_bias(sums, self.bias[...]))
+        return bias_relu(sums, self.bias[...])
 
     def parts(self, x: Shape, y: Shape) -> list[tuple[str, Shape, bool]]:
         """Shows the two layers that the operation joins where it pools."""

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
-from jaxdna.ops.convolution import add_bias, convolve
+from jaxdna.ops.convolution import bias_relu, convolve
 from jaxdna.ops.max_pool import max_pool
 from jaxdna.ops.motif_dense import motif_dense
 from jaxdna.ops.motif_scan import IMPLEMENTATIONS, motif_scan
@@ -72,7 +72,7 @@ def operations() -> dict[str, Operation]:
             partial(oracles.convolution, same=False),
             (image, kernel, (2, 6, 6, 8)),
         ),
-        "bias of images": Operation(add_bias, oracles.add_bias, (image, (2,), image)),
+        "bias and ReLU of images": Operation(bias_relu, oracles.bias_relu, (image, (2,), image)),
         "max pooling": Operation(
             partial(max_pool, size=2), partial(oracles.max_pool, size=2), (image, (2, 4, 4, 2))
         ),

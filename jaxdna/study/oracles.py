@@ -81,9 +81,11 @@ def convolution(x: Numbers, kernel: Numbers, dy: Numbers, same: bool) -> list[Nu
     return [y, d_padded[:, top : top + x.shape[1], left : left + x.shape[2]], d_kernel]
 
 
-def add_bias(x: Numbers, bias: Numbers, dy: Numbers) -> list[Numbers]:
-    """X [..., filters] + bias [filters], and the gradients of both."""
-    return [x + bias, dy, dy.sum(axis=tuple(range(x.ndim - 1)))]
+def bias_relu(x: Numbers, bias: Numbers, dy: Numbers) -> list[Numbers]:
+    """ReLU of x [batch, height, width, filters] + bias [filters], and the gradients of both."""
+    sums = x + bias
+    dx = np.where(sums > 0, dy, 0)
+    return [np.maximum(sums, 0), dx, dx.sum(axis=(0, 1, 2))]
 
 
 def max_pool(x: Numbers, dy: Numbers, size: int) -> list[Numbers]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdna.ops import convolution
-from jaxdna.ops.convolution import add_bias, convolve, plain
+from jaxdna.ops.convolution import bias_relu, convolve, plain
 
 
 def gradients(function, x, kernel, dy, padding):
@@ -62,15 +62,17 @@ def test_sums_over_images_are_float32_where_activations_are_bfloat16():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_gradient_of_a_bias_is_the_sum_over_all_places(dtype):
+def test_bias_and_relu_have_the_value_and_gradients_of_jax_s(dtype):
     rng = np.random.default_rng(0)
     x, bias = (jnp.asarray(rng.normal(size=n), dtype) for n in ((6, 5, 4, 3), 3))
+    x = x.at[0].set(-bias)  # sums of 0, which pass nothing back
     dy = jnp.asarray(rng.normal(size=(6, 5, 4, 3)), dtype)
-    y, derive = jax.vjp(add_bias, x, bias)
-    np.testing.assert_array_equal(y, x + bias)
+    y, derive = jax.vjp(bias_relu, x, bias)
+    wanted, derive_plainly = jax.vjp(lambda x, bias: jax.nn.relu(x + bias), x, bias)
+    np.testing.assert_array_equal(y, wanted)
     dx, d_bias = derive(dy)
-    np.testing.assert_array_equal(dx, dy)
-    exact = np.asarray(dy, np.float64).sum((0, 1, 2))
+    np.testing.assert_array_equal(dx, derive_plainly(dy)[0])
+    exact = np.asarray(dx, np.float64).sum((0, 1, 2))
     assert d_bias.dtype == dtype
     precision = float(jnp.finfo(dtype).eps)
     np.testing.assert_allclose(np.asarray(d_bias, np.float64), exact, rtol=0, atol=20 * precision)
