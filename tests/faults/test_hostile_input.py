@@ -125,6 +125,14 @@ def test_a_length_that_the_run_cannot_have_is_refused_with_it(finished, tmp_path
         load_trained(folder, folder.read_model_config(), jax.devices()[:1], print)
 
 
+@pytest.fixture
+def few_objects():
+    """Lets a collection look at what the test makes, and at nothing of the tests before it."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def wanted(finished):
     """What `evaluate` asks of a checkpoint."""
@@ -140,6 +148,7 @@ def wanted(finished):
 
 # Orbax leaves coroutines behind where TensorStore fails; Python tells so when it frees them.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("few_objects")
 @given(st.data())
 @settings(REPRODUCIBLE, max_examples=60)
 def test_a_checkpoint_of_any_bytes_is_restored_or_refused(finished, wanted, tmp_path, data):

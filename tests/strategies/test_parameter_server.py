@@ -180,11 +180,18 @@ def test_a_cluster_that_does_not_start_leaves_nothing_behind(tmp_path, monkeypat
     assert not ray.is_initialized()
 
 
-TAL1 = ["train.batch_size=128", "train.epochs=7"]
+TAL1 = [
+    "data.length=120",
+    "data.train_examples=6400",
+    "data.validation_examples=500",
+    "data.test_examples=2000",
+    "train.batch_size=128",
+    "train.epochs=7",
+]
 
 
 def two_and_two():
-    """Two workers and two servers on the whole TAL1 data."""
+    """Two workers and two servers on TAL1's sites in short sequences."""
     options = servers("workers=2", "servers=2", "max_staleness=4", "checkpoint_every=5")
     program, dataset = built(ParameterServerProgram, *TAL1, *options)
     program.feed(dataset.splits["train"])
@@ -289,10 +296,11 @@ def test_tal1_reaches_its_score_with_two_workers_and_leaves_its_metrics(crew, tm
         folder.open(program.config)
         folder.record_data(dataset)
         summary = train(prepared, folder, guard, console, lambda *_: "", EXIT_OK)
-    assert summary["test"]["auroc"] >= 0.97
+    assert summary["ceiling"]["auroc"] > 0.995
+    assert summary["test"]["auroc"] >= 0.98
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     for row in rows:
-        assert sum(row["staleness"]) == 2 * 100
+        assert sum(row["staleness"]) == 2 * 50
         assert len(row["staleness"]) <= 4 + 1
         assert row["staleness_mean"] >= 0
         assert row["updates_per_second"] > 0

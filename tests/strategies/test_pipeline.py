@@ -301,15 +301,22 @@ def test_each_stage_holds_its_own_layers_only():
     assert program_.input_bytes() == [8 * 32 * 32 * 3, 8 * 15 * 15 * 32 * 4, 8 * 256 * 4]
 
 
+SHORT = [
+    "data.length=120",
+    "data.train_examples=6400",
+    "data.validation_examples=500",
+    "data.test_examples=2000",
+]
+
+
 @pytest.fixture(scope="module")
 def tal1():
-    return load_dataset(load_config("configs/tal1.py"))
+    return load_dataset(load_config("configs/tal1.py", SHORT))
 
 
 def trained(dataset, folder, *overrides):
-    config = load_config(
-        "configs/tal1.py", ["strategy=pipeline", "mesh.stage=2", "mesh.data=1", *overrides]
-    )
+    settings = [*SHORT, "strategy=pipeline", "mesh.stage=2", "mesh.data=1", *overrides]
+    config = load_config("configs/tal1.py", settings)
     mesh = make_mesh(config, jax.devices()[:2])
     prepared = Prepared(mesh, dataset, PipelineProgram.of(config, mesh, dataset.spec))
     opened = RunFolder(folder)
@@ -322,10 +329,11 @@ def trained(dataset, folder, *overrides):
 
 def test_tal1_reaches_its_score_under_every_schedule_of_stale_weights(tal1, tmp_path):
     """The synchronous ones have the bits of one device (above)."""
-    quick = ["train.batch_size=128", "train.epochs=7", "pipeline.microbatches=2"]
+    quick = ["train.batch_size=128", "train.epochs=6", "pipeline.microbatches=2"]
     for schedule in ("pipedream", "2bw", "spectrain"):
         summary = trained(tal1, tmp_path / schedule, *quick, f"pipeline.schedule={schedule}")
-        assert summary["test"]["auroc"] >= 0.97, schedule
+        assert summary["ceiling"]["auroc"] > 0.995
+        assert summary["test"]["auroc"] >= 0.98, schedule
 
 
 def test_a_run_that_is_resumed_has_the_bits_of_one_that_is_not(tal1, tmp_path):
