@@ -77,9 +77,12 @@ def draw(groups: Sequence[Sequence[Shown]], answer: str) -> Any:
     from matplotlib.figure import Figure
 
     rows = sum(map(len, groups))
-    figure = Figure(figsize=(11, 1.5 * rows + 0.3), layout="constrained")
+    width, each, foot = 11, 1.5, 0.3
+    height = each * rows + foot
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    places = iter(figure.subplots(rows, 1, squeeze=False)[:, 0])
+    # In inches, set by hand: matplotlib's own layouts draw everything several times.
+    bottoms = iter(foot + 0.2 + each * row for row in reversed(range(rows)))
     for group in groups:
         first = _first_shown(group)
         part = slice(first, first + _SHOWN)
@@ -89,7 +92,10 @@ def draw(groups: Sequence[Sequence[Shown]], answer: str) -> Any:
         room = 0.05 * (high - low) or 1.0
         differ = np.flatnonzero(group[0].codes[part] != group[-1].codes[part])
         for one, own in zip(group, heights, strict=True):
-            axes = next(places)
+            box = (0.75, next(bottoms), width - 0.8, each - 0.42)
+            axes = figure.add_axes(
+                (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+            )
             for place in differ[:1].tolist():  # behind an insertion everything is elsewhere
                 axes.axvspan(place - 0.5, place + 0.5, color="0.92", linewidth=0)
             letters = one.codes[part, None] == np.arange(UNKNOWN)
@@ -102,9 +108,9 @@ def draw(groups: Sequence[Sequence[Shown]], answer: str) -> Any:
             axes.set_xticks(ticks, [str(first + 1 + tick) for tick in ticks], fontsize=7)
             axes.tick_params(axis="y", labelsize=7)
             axes.set_ylabel(visible(answer), fontsize=7, parse_math=False)
+            axes.yaxis.set_label_coords(-0.04, 0.5)  # below one another, whatever the numbers
             axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("position", fontsize=7)
-    figure.align_ylabels()
     return figure
 
 

@@ -33,7 +33,7 @@ def logo_figure(motif: Motif, title: str = "") -> Any:
     heights = motif.probabilities * information(motif.probabilities)[:, None]
     draw_letters(axes, heights)
     axes.set(xlim=(-0.5, motif.width - 0.5), ylim=(0, 2), ylabel="bits", yticks=(0, 1, 2))
-    axes.set_xticks(range(motif.width), [str(i + 1) for i in range(motif.width)], fontsize=7)
+    label_positions(axes, [str(i + 1) for i in range(motif.width)])
     axes.spines[["top", "right"]].set_visible(False)
     if title:
         axes.set_title(title, fontsize=8, parse_math=False)
@@ -66,6 +66,26 @@ def draw_letters(axes: Any, heights: NDArray[np.floating]) -> None:
         if paths:
             path = Path.make_compound_path(*paths)
             axes.add_artist(PathPatch(path, fc=COLOURS[letter], lw=0))
+
+
+def label_positions(axes: Any, labels: Sequence[str]) -> None:
+    """Writes a small label below each of the positions 0, 1 and so on.
+
+    They look like matplotlib's ticks, of which each is six artists and takes milliseconds.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.markers import TICKDOWN
+    from matplotlib.transforms import ScaledTranslation
+
+    mark, line, gap = 3.5, 0.8, 3.5  # points, as matplotlib's
+    at, below = range(len(labels)), axes.get_xaxis_transform()
+    marks = Line2D(at, [0] * len(at), linestyle="none", transform=below, clip_on=False)
+    marks.set(marker=TICKDOWN, markersize=mark, markeredgewidth=line, color="black")
+    axes.add_artist(marks)
+    beneath = below + ScaledTranslation(0, -(mark + gap) / 72, axes.figure.dpi_scale_trans)
+    for place, label in zip(at, labels, strict=True):
+        axes.text(place, 0, label, transform=beneath, ha="center", va="top", fontsize=7)
+    axes.set_xticks([])
 
 
 @cache

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxdna.analysis.logos import label_positions
 from jaxdna.analysis.scorer import Scorer
 from jaxdna.data.sequences import LETTERS, Codes, decode
 from jaxdna.errors import visible
@@ -92,15 +93,21 @@ def draw(sequences: Sequence[Mutated]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    count = len(sequences)
-    figure = Figure(figsize=(11, 2.6 * count), layout="constrained")
+    width, each = 11, 2.6
+    height = each * len(sequences)
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2 * count, 1, height_ratios=[1, 2] * count, squeeze=False)[:, 0]
+
+    def panel(left: float, bottom: float, wide: float, high: float) -> Any:
+        """Adds axes; in inches, since matplotlib's own layouts draw everything several times."""
+        return figure.add_axes((left / width, bottom / height, wide / width, high / height))
+
     limit = max(float(np.abs(one.changes).max()) for one in sequences) or 1.0
     several = len({one.answer for one in sequences}) > 1
     for i, one in enumerate(sequences):
         strongest = np.abs(one.changes).max(axis=1)
-        whole, zoomed = grid[2 * i], grid[2 * i + 1]
+        foot = height - each * (i + 1)
+        whole, zoomed = panel(0.8, foot + 1.83, 8.9, 0.55), panel(0.8, foot + 0.41, 8.9, 1.1)
         bases = len(one.codes)
         whole.plot(np.arange(bases) + one.first, strongest, linewidth=0.8, color="0.2")
         whole.set(
@@ -118,12 +125,12 @@ def draw(sequences: Sequence[Mutated]) -> bytes:
             one.changes[part].T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit
         )
         letters = list(decode(one.codes[part]))
-        zoomed.set_xticks(range(len(letters)), letters, fontsize=7)
+        label_positions(zoomed, letters)
         zoomed.set_yticks(range(4), list(LETTERS), fontsize=7)
         zoomed.set_ylabel("changed to", fontsize=8)
         shown = first + one.first
-        zoomed.set_xlabel(f"bases {shown} to {shown + len(letters) - 1}", fontsize=8)
-        figure.colorbar(
-            image, ax=[whole, zoomed], label=f"change of the {one.answer}", fraction=0.03
-        )
+        below = f"bases {shown} to {shown + len(letters) - 1}"
+        zoomed.set_xlabel(below, fontsize=8, labelpad=18)
+        beside = panel(10.1, foot + 0.41, 0.11, 1.97)
+        figure.colorbar(image, cax=beside, label=f"change of the {one.answer}")
     return picture(figure, "png", dpi=110)
