@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -84,7 +85,6 @@ def own_settings() -> Iterator[None]:
     call, and for all, since checkpoints are written in others.
     """
     import jax
-    from jax._src.config import config_states
 
     global _calls
     with _lock:
@@ -96,8 +96,8 @@ def own_settings() -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(jax.set_mesh(None))
             for name, value in _known().items():
-                if name in config_states:
-                    stack.enter_context(config_states[name](value))
+                if hasattr(jax, own := name.removeprefix("jax_")):
+                    stack.enter_context(getattr(jax, own)(value))
             yield
     finally:
         with _lock:
@@ -113,14 +113,12 @@ def _known() -> dict[str, Any]:
 
 
 def _globals() -> dict[str, Any]:
-    """The values for all threads; jax's public view shows those of this one."""
+    """The values for all threads, as one sees them that has none of its own."""
     import jax
-    from jax._src.config import config_states
 
-    return {
-        name: config_states[name].get_global() if name in config_states else jax.config.values[name]
-        for name in _known()
-    }
+    with ThreadPoolExecutor(1) as another:
+        values = another.submit(lambda: jax.config.values).result()
+    return {name: values[name] for name in _known()}
 
 
 def _restore() -> None:

@@ -100,7 +100,7 @@ def _one_machine() -> Iterator[None]:
     """Lets Ray take 127.0.0.1 for its address, and so listen there only.
 
     It does so by itself on Windows and macOS; elsewhere it puts the address of an interface in its
-    place, and listens on all of them.
+    place, and listens on all of them, as it does where it is given 127.0.0.2.
     """
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
