@@ -38,11 +38,12 @@ def test_plans_a_tpu_slice_that_is_not_there(jaxdna):
 def test_gradients_of_cifar_s_network_travel_beside_back_propagation(jaxdna, topology):
     """At least half of their bytes while a convolution or matrix product is computed.
 
-    A quarter of the batch has the same gradients, and compiles in half of the time.
+    A batch of 8 has the same gradients and less to compute beside them, and compiles three times
+    as fast as one of 64.
     """
     plan = planned(
         jaxdna("plan", "--config=configs/cifar10.py", "--config.data.synthetic=true", "--json",
-               f"--topology={topology}", "--config.train.batch_size=64")
+               f"--topology={topology}", "--config.train.batch_size=8")
     )  # fmt: skip
     assert sum(row["bytes"] for row in plan["collectives"]) >= 276_138 * 4
     assert plan["overlapped"] >= 0.5
