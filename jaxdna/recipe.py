@@ -7,7 +7,7 @@ imports jax.
 import math
 
 
-def recipe(sequences: int, length: int, gc: float) -> dict[str, str | int | float]:
+def recipe(sequences: int, length: int, gc: float) -> dict[str, str | int | float | bool]:
     """Returns the network and its training as dotted keys of a configuration.
 
     Args:
@@ -28,6 +28,8 @@ def recipe(sequences: int, length: int, gc: float) -> dict[str, str | int | floa
         "model.short_width": (width + 1) // 2,
         "model.span": min(11, length),
         "model.letters": min(7, length),
+        "model.kmer_share": 0.67,
+        "model.both_strands": sequences < 4000,
         "optimizer.learning_rate": round(min(0.01, max(0.002, 20 / sequences)), 6),
         "optimizer.schedule": "cosine",
         "optimizer.warmup_epochs": min(2.0, epochs / 10),

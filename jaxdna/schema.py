@@ -238,6 +238,10 @@ MODELS["gapped"] = MODELS["multiscale"] | {
     "span": integer(10, "bases that a gapped word spans at most", low=2, high=10**6),
     "letters": integer(6, "letters of it that count, its first among them", 2, 10),
     "patterns": integer(24, "choices of these letters at most", high=10**4),
+    "kmer_share": share("weight of the k-mers' answer in the mean of both branches", 0.5),
+    "both_strands": flag(
+        False, "take a filter's best place on either strand; not with strands=forward"
+    ),
 }
 
 IMAGE_SETS = ("mnist", "cifar10")

@@ -22,6 +22,7 @@ from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.multiscale import two_widths
 from jaxdna.models.network import Layer, Network, Shape, WordTable, by_rows
 from jaxdna.ops.gapped_kmers import gap_patterns, kmer_scores
+from jaxdna.ops.strands import complement_strand
 from jaxdna.parallel.mesh import BATCH_AXES
 
 Branches = dict[str, jax.Array]
@@ -51,28 +52,34 @@ class Beside(Layer):
     Attributes:
       scan: of motifs.
       kmers: the words.
+      both_strands: whether a filter's best place may lie on either strand, or on the given one.
     """
 
     splits = ("model", "seq")
 
-    def __init__(self, scan: MotifScan, kmers: GappedKmers):
-        """Takes both."""
-        self.scan, self.kmers = scan, kmers
+    def __init__(self, scan: MotifScan, kmers: GappedKmers, both_strands: bool):
+        """Takes them."""
+        self.scan, self.kmers, self.both_strands = scan, kmers, both_strands
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Branches:
         """Maps codes uint8 [batch, length], or their one-hot form, to the input of each branch.
 
-        In training the rows that `BranchSum` will not look at are zeros, and not computed where
+        In training the rows that `BranchMean` will not look at are zeros, and not computed where
         each device has as many of the one kind as of the other.
         """
         if rngs is None or len(x) % (2 * _row_shards()):
-            return {"kmers": by_rows(self.kmers, x, None), "motifs": self.scan(x)}
+            return {"kmers": by_rows(self.kmers, x, None), "motifs": self._best(x)}
         pairs = x.reshape(-1, 2, *x.shape[1:])
-        motifs, kmers = self.scan(pairs[:, 0]), by_rows(self.kmers, pairs[:, 1], None)
+        motifs, kmers = self._best(pairs[:, 0]), by_rows(self.kmers, pairs[:, 1], None)
         return {
             "kmers": _alternating(jnp.zeros_like(kmers), kmers),
             "motifs": _alternating(motifs, jnp.zeros_like(motifs)),
         }
+
+    def _best(self, x: jax.Array) -> jax.Array:
+        """Each filter's best score, float [batch, filters]."""
+        best = self.scan(x)
+        return jnp.maximum(best, self.scan(complement_strand(x))) if self.both_strands else best
 
     @property
     def least_stretch(self) -> int:
@@ -109,25 +116,31 @@ class OnMotifs(Layer):
         return self.layer.parts(x, y)
 
 
-class BranchSum(Dense):
-    """The motifs' linear score and that of the k-mers, added up.
+class BranchMean(Dense):
+    """The weighted mean of what both branches answer, each of them twice its score.
 
     Attributes:
-      kernel, bias: of the motifs.
+      kernel, bias: of the motifs' linear score.
+      kmer_share: weight of the k-mers' answer, 0 to 1; where it is 0.5, the scores are added up.
     """
+
+    def __init__(self, inputs: int, outputs: int, kmer_share: float, *, rngs: nnx.Rngs):
+        """Draws the kernel; the bias starts at zero."""
+        super().__init__(inputs, outputs, rngs=rngs)
+        self.kmer_share = kmer_share
 
     def __call__(self, x: Branches | jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps both branches, or an array of the motifs' alone, to float32 [batch, outputs].
 
-        In training an example reaches one branch, whose score counts twice: those with an even
-        number the motifs, the others the k-mers. Each epoch shuffles the examples, so that on
-        average the sum is what it is without `rngs`.
+        In training an example reaches one branch, which answers alone: those with an even number
+        the motifs, the others the k-mers. Each epoch shuffles the examples.
         """
+        weight = 1 - self.kmer_share
         if not isinstance(x, Mapping):
-            return super().__call__(x)
+            return 2 * weight * super().__call__(x)
         motifs, kmers = super().__call__(x["motifs"]), x["kmers"]
         if rngs is None:
-            return motifs + kmers
+            return 2 * (weight * motifs + self.kmer_share * kmers)
         return 2 * jnp.where(even_rows(kmers)[:, None], motifs, kmers)
 
 
@@ -146,7 +159,8 @@ def gapped(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rng
     """Builds the network.
 
     Args:
-      config: `config.model`: those of `multiscale`, span, letters, patterns.
+      config: `config.model`: those of `multiscale`, span, letters, patterns, kmer_share,
+        both_strands, strands.
       outputs: numbers for each example.
       example_shape: (length,).
       rngs: source of the initial parameters.
@@ -167,13 +181,14 @@ def gapped(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rng
             f"--config.model.span={config.span} bases; legal: 2 to {config.span}"
         )
     kmers = GappedKmers(config.span, config.letters, config.patterns, outputs)
+    both = config.both_strands and config.strands != "forward"
     *hidden, (head, _) = dense_layers(
         config, config.filters + config.short_filters, outputs, rngs, nnx.gelu
     ).items()
     return Network(
         {
-            "conv": Beside(two_widths(config, rngs), kmers),
+            "conv": Beside(two_widths(config, rngs), kmers, both),
             **{name: OnMotifs(layer) for name, layer in hidden},
-            head: BranchSum(sizes_of(config.dense)[-1], outputs, rngs=rngs),
+            head: BranchMean(sizes_of(config.dense)[-1], outputs, config.kmer_share, rngs=rngs),
         }
     )

@@ -96,24 +96,33 @@ def gelu(x):
     return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-def plain_multiscale(x, own):
-    long, short = own["conv"]["kernel"][..., :3], own["conv"]["kernel"][1:5, :, 3:]
+def plain_scan(x, own):
+    long, short = own["kernel"][..., :3], own["kernel"][1:5, :, 3:]
     best = []
     for kernel, bias, first in (
-        (long, own["conv"]["bias"][:3], 0),
-        (short, own["conv"]["bias"][3:], 1),
+        (long, own["bias"][:3], 0),
+        (short, own["bias"][3:], 1),
     ):
         places = range(first, first + x.shape[1] - 6)  # where the long filters have room as well
         scores = [np.einsum("bwc,wcf->bf", x[:, at : at + len(kernel)], kernel) for at in places]
         best.append(np.maximum(np.max(scores, axis=0) + bias, 0))
-    x = gelu(np.concatenate(best, axis=1) @ own["dense1"]["kernel"] + own["dense1"]["bias"])
-    return x @ own["dense2"]["kernel"] + own["dense2"]["bias"]
+    return np.concatenate(best, axis=1)
 
 
-def plain_gapped(x, own):
+def plain_multiscale(x, own):
+    return plain_head(plain_scan(x, own["conv"]), own["dense1"], own["dense2"])
+
+
+def plain_head(x, first, last):
+    return gelu(x @ first["kernel"] + first["bias"]) @ last["kernel"] + last["bias"]
+
+
+def plain_gapped(x, own, kmer_share=0.5, both_strands=False):
     """Words of 3 letters in 4 bases over their counts' norm; an unknown letter makes none."""
-    parts = {"conv": own["conv"]["scan"], "dense1": own["dense1"]["layer"]}
-    motifs = plain_multiscale(x, own | parts)
+    best = plain_scan(x, own["conv"]["scan"])
+    if both_strands:
+        best = np.maximum(best, plain_scan(x[:, ::-1, ::-1], own["conv"]["scan"]))
+    motifs = plain_head(best, own["dense1"]["layer"], own["dense2"])
     letters = np.where(x.max(axis=2) == 1, x.argmax(axis=2), -1)
     table = own["conv"]["kmers"]["table"]
     counts = np.zeros((len(x), 3, 64))
@@ -123,7 +132,8 @@ def plain_gapped(x, own):
             known = np.flatnonzero((word >= 0).all(axis=1))
             counts[known, number, word[known] @ [16, 4, 1]] += 1
     norm = np.sqrt((counts**2).sum(axis=(1, 2), keepdims=True))
-    return motifs + SCALE * np.einsum("bpw,pwo->bo", counts / norm, table)
+    kmers = SCALE * np.einsum("bpw,pwo->bo", counts / norm, table)
+    return 2 * ((1 - kmer_share) * motifs + kmer_share * kmers)
 
 
 NETWORKS = {
@@ -206,6 +216,20 @@ def test_short_filters_begin_as_a_layer_of_their_own_would_and_get_no_gradient_o
     assert (slope[1:5, :, 3:] != 0).mean() > 0.3
     # Glorot's bound for 4 bases and 400 filters of 4: sqrt(6 / (4 * 4 + 4 * 400)).
     assert 0.058 < np.abs(kernel[1:5, :, 3:]).max() <= np.sqrt(6 / 1616)
+
+
+@pytest.mark.parametrize("strands", ["average", "forward"])
+def test_filters_read_both_strands_unless_only_one_is_asked_and_words_weigh_what_they_shall(
+    strands,
+):
+    plain, model, _ = NETWORKS["gapped"]
+    options = {"kmer_share": 0.7, "both_strands": True}
+    network, own = built("gapped", **model, **options, strands=strands)
+    codes = RNG.integers(0, 6, (4, 40), dtype=np.uint8)
+    x = np.float64(one_hot(codes))
+    wanted = plain(x, own, 0.7, both_strands=strands == "average")
+    np.testing.assert_allclose(np.asarray(network(codes)), wanted, rtol=2e-5, atol=2e-5)
+    assert np.abs(wanted - plain(x, own, 0.7, both_strands=strands == "forward")).max() > 0.1
 
 
 def test_in_training_every_other_example_reaches_the_motifs_and_the_others_the_words():

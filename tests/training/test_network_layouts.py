@@ -40,6 +40,7 @@ NETWORKS = {
     "gapped": [
         *["model.name=gapped", *SEQUENCES, "model.filters=8", "model.width=5", "model.dense=8"],
         *["model.short_filters=8", "model.short_width=3", "model.span=5", "model.letters=3"],
+        *["model.kmer_share=0.7", "model.both_strands=true"],
     ],
     "deep_cnn": [*SEQUENCES, "model.filters=8,8", "model.width=5", "model.dense=8"],
     "dilated": [*SEQUENCES, "model.filters=8", "model.width=5"],
