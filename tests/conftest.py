@@ -18,14 +18,17 @@ REPOSITORY = Path(__file__).parent.parent
 # Minutes each: a worker that gets one of them last keeps the others waiting.
 LONGEST = (
     "test_wheel.py",
-    "training/test_network_layouts.py",
-    "study/test_layouts.py",
     "faults/test_stopping.py",
-    "strategies/test_pipeline.py",
+    "faults/test_processes.py",
+    "training/test_network_layouts.py",
     "strategies/test_parameter_server.py",
     "faults/test_buckets.py",
+    "study/test_layouts.py",
+    "analysis/test_attribution.py",
     "faults/test_checkpoints.py",
-    "faults/test_processes.py",
+    "strategies/test_pipeline.py",
+    "integration/test_sequence_verbs.py",
+    "study/test_plan.py",
 )
 
 jax.config.update("jax_platforms", "cpu")

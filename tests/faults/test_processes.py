@@ -56,14 +56,15 @@ def test_fault_01_two_processes_on_a_bucket_are_killed_and_the_rerun_has_the_sam
     workdir = "gs://bkt/runs/pair"
     with GoogleStore() as store:
 
-        def saved():
+        def saved(_):
+            time.sleep(0.05)  # each look is a request, for which the store needs the processor too
             found = store.names("runs/pair/checkpoints/")
             return [name for name in found if name.endswith("/manifest.json")]
 
         environment = store.environment | {"WATCH_SECONDS": "4"}  # of the dead job's lock
         rarely = [*TWELVE, "--config.checkpoint.every_epochs=3"]  # a save makes many requests
         jobs = pair(runner, workdir, *rarely, environment=environment)
-        assert jobs[0].until(lambda job: saved())
+        assert jobs[0].until(saved)
         for job in jobs:
             job.send(signal.SIGKILL)
         codes, _ = seconds_until_all_end(jobs)
