@@ -41,6 +41,11 @@ def test_more_sequences_make_a_larger_network_and_fewer_epochs_but_more_steps():
     assert steps == sorted(steps)
 
 
+def test_filters_read_both_strands_where_that_was_measured_to_help():
+    found = [recipe(n, 100, 0.5)["model.both_strands"] for n in (1031, 1500, 2000, 6318)]
+    assert found == [False, True, True, False]
+
+
 def test_validation_costs_few_sequences():
     shares = [recipe(n, 100, 0.5)["data.validation_fraction"] for n in (100, 2000, 10**6)]
     assert shares == [0.1, 0.05, 0.02]
