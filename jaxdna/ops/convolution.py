@@ -14,8 +14,8 @@ from jax import Array, lax
 # Of the larger operand of one product, so that it stays in a core's cache. A device that is alone
 # has all cores, which each want a part of it.
 _CHUNK_BYTES, _CHUNK_BYTES_ALONE = 3 << 16, 1 << 19
-# With fewer channels a product would have too few rows.
-_FEW_CHANNELS = 8
+# Up to so many, all of what the kernel meets is small enough to be written down at once.
+_FEW_CHANNELS = 4
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -62,7 +62,10 @@ def _backward(padding: str, residuals: tuple[Array, Array], dy: Array) -> tuple[
     alone = mesh.empty or mesh.size == 1
 
     def by_products(x: Array, dy: Array) -> Array:
-        return _kernel_gradient(pad(x, kernel, padding), dy, kernel.shape[:2], alone)
+        padded, size = pad(x, kernel, padding), kernel.shape[:2]
+        if x.shape[3] <= _FEW_CHANNELS:
+            return _kernel_gradient_at_once(padded, dy, size)
+        return _kernel_gradient(padded, dy, size, alone)
 
     (dx,) = jax.vjp(lambda x: plain(x, kernel, padding), x)[1](dy)
     return dx, lax.platform_dependent(x, dy, cpu=by_products, default=derived)
@@ -108,6 +111,27 @@ def _bias_relu_gradient(y: Array, dy: Array) -> tuple[Array, Array]:
 bias_relu.defvjp(_bias_relu, _bias_relu_gradient)
 
 
+def _kernel_gradient_at_once(x: Array, dy: Array, size: tuple[int, ...]) -> Array:
+    """The gradient of a kernel as one product, for images of few channels.
+
+    Args:
+      x: [batch, height + rows - 1, width + columns - 1, channels], padded.
+      dy: [batch, height, width, filters].
+      size: rows and columns of the kernel.
+
+    Returns:
+      [rows, columns, channels, filters], in the type of `x`.
+    """
+    (_, height, width, filters), channels, (rows, columns) = dy.shape, x.shape[3], size
+    planes = jnp.moveaxis(x, 3, 0)  # a few long rows, where shifting pixels copies a few bytes each
+    shifted = [
+        planes[:, :, i : i + height, j : j + width] for i in range(rows) for j in range(columns)
+    ]
+    left, right = jnp.stack(shifted).reshape(rows * columns * channels, -1), dy.reshape(-1, filters)
+    product = jnp.dot(left, right, preferred_element_type=jnp.float32)
+    return product.reshape(rows, columns, channels, filters).astype(x.dtype)
+
+
 def _kernel_gradient(x: Array, dy: Array, size: tuple[int, ...], alone: bool) -> Array:
     """The gradient of a kernel, summed over some rows of an image, or some images, at a time.
 
@@ -127,7 +151,7 @@ def _kernel_gradient(x: Array, dy: Array, size: tuple[int, ...], alone: bool) ->
       [rows, columns, channels, filters], in the type of `x`.
     """
     (batch, height, width, filters), channels, (rows, columns) = dy.shape, x.shape[3], size
-    dy_shifts = rows if alone and channels >= _FEW_CHANNELS else 1
+    dy_shifts = rows if alone else 1
     x_shifts = rows // dy_shifts
     widest = max(x_shifts * columns * channels, dy_shifts * filters)
     wanted = _CHUNK_BYTES_ALONE if alone else _CHUNK_BYTES
