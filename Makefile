@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One more than cores, since some tests wait for watchdogs and other processes.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
 # One set of pins serves 3.11; newer interpreters resolve newer releases of jax and flax.
 PINS := constraints/$(shell $(PYTHON) -c 'import sys; print("py311" if sys.version_info < (3, 12) else "py312")').txt
 
@@ -14,7 +16,7 @@ train: $(VENV)/.run-ready ## set up .venv and train the TAL1 model (configs/tal1
 	$(BIN)/jaxdna train --config=configs/tal1.py
 
 test: $(VENV)/.dev-ready lint ## set up .venv, then lint, types and the whole suite
-	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev-ready ## ruff (lint and format), mypy, codespell
 	$(BIN)/ruff check .
