@@ -17,8 +17,7 @@ def prepared(tmp_path_factory):
 def test_handwritten_digits_reach_97_percent(jaxdna, prepared, tmp_path):
     arguments = [
         "--config=configs/mnist.py", f"--config.data.data_dir={prepared}",
-        "--config.train.epochs=2", "--config.train.batch_size=32",
-        "--config.optimizer.learning_rate=2e-3",
+        "--config.train.epochs=5", "--config.optimizer.learning_rate=2e-3",
         f"--workdir={tmp_path}/run", "--json",
     ]  # fmt: skip
     done = jaxdna("train", *arguments)
