@@ -379,12 +379,17 @@ def test_a_run_has_its_own_settings_and_the_notebook_keeps_its_own(run, strange_
     assert found["jax_transfer_guard_host_to_device"] == "disallow"
 
 
-def test_a_command_has_its_own_settings_whatever_the_environment_says(
-    run, command, monkeypatch, tmp_path
-):
-    for name, value in SURROUNDINGS.items():
-        monkeypatch.setenv(name.upper(), str(value))
-    monkeypatch.setenv("JAX_ENABLE_CHECKS", "perhaps")  # of which jax itself would make a traceback
+def test_a_command_has_its_own_settings_whatever_the_environment_says(run, tmp_path):
+    environment = os.environ | {name.upper(): str(value) for name, value in SURROUNDINGS.items()}
+    environment["JAX_ENABLE_CHECKS"] = "perhaps"  # of which jax itself would make a traceback
+    environment["JAX_PLATFORMS"] = "cpu"
+
+    def command(*arguments):  # not forked: this one imports jax in that environment
+        words = [sys.executable, "-m", "jaxdna", *arguments]
+        return subprocess.run(
+            words, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+
     flags = [f"--config.{flag}" for flag in (*SMALL, "runtime.cpu_devices=8")]
     trained = command("train", "--config=tal1", *flags, f"--workdir={tmp_path}/run", "--json")
     assert trained.returncode == 0, trained.stderr

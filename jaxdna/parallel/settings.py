@@ -96,6 +96,7 @@ def own_settings() -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(jax.set_mesh(None))
             for name, value in _known().items():
+                # What can have a value of its own in a thread is a context manager of jax.
                 if hasattr(jax, own := name.removeprefix("jax_")):
                     stack.enter_context(getattr(jax, own)(value))
             yield

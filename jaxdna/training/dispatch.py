@@ -19,8 +19,8 @@ CALLS_AHEAD = 1
 
 _Job = TypeVar("_Job")
 
-# XLA's CPU backend hands convolutions to YNNPACK by default, which takes ten times as long as
-# Eigen for the forward pass of a 3 x 3 layer and five times for the gradient of its kernel
+# XLA's CPU backend hands convolutions to YNNPACK by default, which takes eight times as long as
+# Eigen for the forward pass of a 3 x 3 layer and four times for the gradient of its kernel
 # (docs/benchmarks.md); an empty list hands nothing over.
 _CPU_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 # oneDNN is faster still, on one thread: for devices that have one each (docs/performance.md).

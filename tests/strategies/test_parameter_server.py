@@ -29,6 +29,7 @@ from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage.permissions import umask
 from jaxdna.strategies.prepare import Prepared
 from jaxdna.training.program import Program
+from tests.strategies.short_sequences import SHORT
 
 ray = pytest.importorskip("ray")
 
@@ -180,14 +181,7 @@ def test_a_cluster_that_does_not_start_leaves_nothing_behind(tmp_path, monkeypat
     assert not ray.is_initialized()
 
 
-TAL1 = [
-    "data.length=120",
-    "data.train_examples=6400",
-    "data.validation_examples=500",
-    "data.test_examples=2000",
-    "train.batch_size=128",
-    "train.epochs=7",
-]
+TAL1 = [*SHORT, "train.batch_size=128", "train.epochs=7"]
 
 
 def two_and_two():

@@ -29,6 +29,7 @@ from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.checkpoint import params_sha256
 from jaxdna.training.program import Program
 from jaxdna.training.step import piece_keys, step_keys
+from tests.strategies.short_sequences import SHORT
 
 SYNCHRONOUS = ("sequential", "gpipe", "1f1b")
 
@@ -299,14 +300,6 @@ def test_each_stage_holds_its_own_layers_only():
                 assert all(leaf.devices() == {home} for leaf in jax.tree.leaves(tree[name]))
     # Micro-batches of 8: pixels of one byte; 15 x 15 of 32 filters; 2 x 2 of 64 filters.
     assert program_.input_bytes() == [8 * 32 * 32 * 3, 8 * 15 * 15 * 32 * 4, 8 * 256 * 4]
-
-
-SHORT = [
-    "data.length=120",
-    "data.train_examples=6400",
-    "data.validation_examples=500",
-    "data.test_examples=2000",
-]
 
 
 @pytest.fixture(scope="module")
