@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from jaxdna.data.streams import reason
 from jaxdna.errors import UserError
 from jaxdna.storage.fetched import local_path
+from jaxdna.storage.parts import whole_file
 
 # A file is remembered once nobody has touched it for so long: a write within the resolution of its
 # times, or through a page that is mapped and not yet written back, could leave them as they are.
@@ -89,7 +89,5 @@ def _recall(place: Path, state: list[int]) -> str:
 def _remember(place: Path, state: list[int], digest: str) -> None:
     with suppress(OSError):  # a memory that cannot be written costs time, nothing else
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
-            partial = Path(folder) / place.name
-            partial.write_text(json.dumps({"state": state, "sha256": digest}))
-            partial.replace(place)
+        with whole_file(place) as part:
+            part.write_text(json.dumps({"state": state, "sha256": digest}))

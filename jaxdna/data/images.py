@@ -4,7 +4,6 @@ import hashlib
 import importlib
 import io
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxdna.data.dataset import Dataset, Spec, Split
 from jaxdna.data.image_downloads import SOURCES, DownloadError, Examples, download
 from jaxdna.errors import UserError
 from jaxdna.storage.home import user_cache
+from jaxdna.storage.parts import whole_file
 from jaxdna.tasks.kinds import of_classes
 
 # Shape of an image, images to train on, images to test on; every set has ten classes.
@@ -176,10 +176,8 @@ def _store(path: Path, splits: dict[str, Split]) -> None:
     arrays |= {f"{name}_y": split.y for name, split in splits.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as stream:
+        with whole_file(path) as part, part.open("wb") as stream:
             np.savez(stream, **arrays)
-        os.replace(temporary, path)
     except OSError:
         pass
 

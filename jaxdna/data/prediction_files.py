@@ -1,14 +1,10 @@
 """Scored rows in files: TSV, VCF, BED or bedGraph by the suffix, bgzipped or not; bigWig."""
 
-import glob
 import io
 import math
-import os
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -18,13 +14,10 @@ from numpy.typing import NDArray
 
 from jaxdna.data.bgzf import BgzfWriter
 from jaxdna.errors import Unread, UserError
-from jaxdna.storage.handles import kernel_lock
-from jaxdna.storage.permissions import umask
+from jaxdna.storage.parts import whole_file
 from jaxdna.storage.places import disk_path
 from jaxdna.tasks.task import Task
 
-_PART = ".part"  # ends the names of files that are being written
-_LOCKED_SECONDS = 10.0  # after which whoever writes one has locked it
 _GZIP_LEVEL = 4  # half the time of the default, five in a hundred more bytes
 _LEGAL = ".tsv, .vcf, .bed or .bedGraph, each with or without .gz, .bw, or - for stdout"
 _FORMATS = {
@@ -102,37 +95,15 @@ def appears_whole(path: str) -> Iterator[Path]:
     Raises:
       UserError: it cannot be written.
     """
-    target = Path(path)
+    advice = "; give a file in a folder that exists"
     try:
-        _remove_left(target)
-        handle, name = tempfile.mkstemp(_PART, f".{target.name}.", target.parent)
-        kernel_lock(handle)
+        with whole_file(Path(path)) as part:
+            advice = ""
+            yield part
     except OSError as error:
         raise UserError(
-            f"--output={path} cannot be written ({(error.strerror or str(error)).lower()}); give "
-            "a file in a folder that exists"
+            f"--output={path} cannot be written ({(error.strerror or str(error)).lower()}){advice}"
         ) from error
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~umask())
-        os.replace(name, target)
-    except OSError as error:
-        raise UserError(
-            f"--output={path} cannot be written ({(error.strerror or str(error)).lower()})"
-        ) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _remove_left(target: Path) -> None:
-    """Removes what commands that were killed have left of a file; one at work has its lock."""
-    for part in target.parent.glob(f".{glob.escape(target.name)}.????????{_PART}"):
-        with suppress(OSError), part.open("rb") as stream:
-            # Another command may not have locked what it has just made.
-            old = time.time() - os.fstat(stream.fileno()).st_mtime > _LOCKED_SECONDS
-            if old and kernel_lock(stream.fileno()):
-                part.unlink()
 
 
 def header(task: Task, members: Sequence[int] = ()) -> str:

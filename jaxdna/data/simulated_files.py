@@ -12,6 +12,8 @@ from jaxdna.data.motifs import Motif
 from jaxdna.data.sequences import decode
 from jaxdna.data.simulator import Simulation
 from jaxdna.errors import UserError
+from jaxdna.storage.handles import kernel_lock
+from jaxdna.storage.parts import PART, remove_left
 
 
 class LabelRow(NamedTuple):
@@ -54,26 +56,30 @@ def write_simulation(
     Raises:
       UserError: the folder cannot be written.
     """
-    temporary = None
+    part = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        with (
-            (temporary / "negatives.fa").open("w", encoding="utf-8") as negatives,
-            (temporary / "positives.fa").open("w", encoding="utf-8") as positives,
-            (temporary / "labels.tsv").open("w", encoding="utf-8") as labels,
-        ):
-            print(*LabelRow._fields, sep="\t", file=labels)
-            for row, codes in zip(rows, everything.codes, strict=True):
-                print(*row, sep="\t", file=labels)
-                record = f">{row.id}\n{decode(codes)}\n"
-                (positives if row.label else negatives).write(record)
-        (temporary / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
-        temporary.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
+        remove_left(folder)
+        part = Path(tempfile.mkdtemp(PART, f".{folder.name}.", folder.parent))
+        with (part / "labels.tsv").open("w", encoding="utf-8") as labels:
+            kernel_lock(labels.fileno())
+            with (
+                (part / "negatives.fa").open("w", encoding="utf-8") as negatives,
+                (part / "positives.fa").open("w", encoding="utf-8") as positives,
+            ):
+                print(*LabelRow._fields, sep="\t", file=labels)
+                for row, codes in zip(rows, everything.codes, strict=True):
+                    print(*row, sep="\t", file=labels)
+                    record = f">{row.id}\n{decode(codes)}\n"
+                    (positives if row.label else negatives).write(record)
+            labels.flush()
+            (part / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+            part.chmod(0o755)
+            if folder.exists():
+                folder.rmdir()
+            os.replace(part, folder)
     except OSError as error:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"--output={folder} cannot be written ({error.strerror})") from error
+    finally:
+        if part:  # where nothing failed it has its name, and nothing is here
+            shutil.rmtree(part, ignore_errors=True)

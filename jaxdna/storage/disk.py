@@ -15,13 +15,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jaxdna.errors import UserError
 from jaxdna.storage.files import UNFINISHED, Folder, FolderLost
-from jaxdna.storage.handles import is_at
+from jaxdna.storage.handles import is_at, kernel_lock
 from jaxdna.storage.manifest import NAME as MANIFEST
 from jaxdna.storage.manifest import manifest
+from jaxdna.storage.parts import remove_left
 from jaxdna.storage.run_lock import RunLock
 
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # of a folder: some cannot, or may not
@@ -84,10 +85,13 @@ class DiskFolder(Folder):
 
     def write(self, name: str, content: str | bytes) -> None:
         path = self.place(name)
+        remove_left(path, UNFINISHED)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
         try:
-            _write(temporary, content, os.O_EXCL)
-            temporary.replace(path)
+            with _opened(temporary, os.O_EXCL) as stream:
+                kernel_lock(stream.fileno())
+                _write(stream, content)
+                temporary.replace(path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -95,7 +99,8 @@ class DiskFolder(Folder):
         flush_names(path.parent)
 
     def append(self, name: str, content: str | bytes) -> None:
-        _write(self.place(name), content, os.O_APPEND)
+        with _opened(self.place(name), os.O_APPEND) as stream:
+            _write(stream, content)
 
     def rename(self, name: str, new: str) -> None:
         """Gives another name to a file or a folder."""
@@ -223,13 +228,16 @@ class DiskFolder(Folder):
         flush(self.place(name))
 
 
-def _write(path: Path, content: str | bytes, flag: int) -> None:
+def _opened(path: Path, flag: int) -> IO[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flag
-    with open(os.open(path, flags, 0o666), "wb", buffering=0) as stream:
-        left = memoryview(content.encode() if isinstance(content, str) else content)
-        while left:
-            left = left[stream.write(left) :]
-        os.fsync(stream.fileno())
+    return open(os.open(path, flags, 0o666), "wb", buffering=0)
+
+
+def _write(stream: IO[bytes], content: str | bytes) -> None:
+    left = memoryview(content.encode() if isinstance(content, str) else content)
+    while left:
+        left = left[stream.write(left) :]
+    os.fsync(stream.fileno())
 
 
 def flush(folder: Path) -> None:
