@@ -197,16 +197,19 @@ class _Derivatives:
                 yield ids[part], codes[part], _filled(each[part], least, mesh.size)
 
     def _check(self, ids: Sequence[str], codes: Codes, references: NDArray[np.float32]) -> None:
-        own = (codes[..., None] == np.arange(UNKNOWN))[:, None]
-        known = (codes < UNKNOWN)[:, None, :, None]
-        differ = (known & (references != own)).any(axis=(2, 3)).any(axis=1)
+        differ = _differ(codes, references)
         if not differ.all():
-            name = ids[int(np.argmin(differ))]
-            others = [kind for kind in ("zeros", "background") if kind != self.kind]
+            name, together = ids[int(np.argmin(differ))], self.settings.together
+            rng = np.random.default_rng()  # nothing is drawn
+            others = [
+                kind
+                for kind in ("zeros", "background")
+                if _differ(codes, make_references(kind, codes, 1, rng, together)).all()
+            ]
+            advice = f"references={' or '.join(others)}" if others else "method=ism"
             raise UserError(
                 f"--references={self.kind}: every reference of sequence '{name}' equals the "
-                "sequence, which leaves no difference to attribute; try "
-                f"--references={' or '.join(others)}"
+                f"sequence, which leaves no difference to attribute; try --{advice}"
             )
 
     def _submit(self, call: tuple[list[str], Codes, NDArray[np.float32]]) -> Any:
@@ -290,6 +293,13 @@ class _Derivatives:
         on_cpu = self.trained.mesh.devices.flat[0].platform == "cpu"
         options = {"xla_backend_optimization_level": 3} if on_cpu else None
         return jax.jit(on_mesh, compiler_options=options)
+
+
+def _differ(codes: Codes, references: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which sequences have a reference that is not as they are."""
+    own = (codes[..., None] == np.arange(UNKNOWN))[:, None]
+    known = (codes < UNKNOWN)[:, None, :, None]
+    return (known & (references != own)).any(axis=(1, 2, 3))
 
 
 def _filled(rows: NDArray, least: int, multiple: int) -> NDArray:

@@ -388,24 +388,41 @@ class Rooted(Layer):
     ("model", "settings", "codes", "said"),
     [
         (trained, Settings(answer="x"), None, "--answer=x is unknown; legal: plus, minus, both"),
-        (
-            trained, Settings(), np.zeros((1, LENGTH), np.uint8),
-            "--references=dinucleotide_shuffle: every reference of sequence 's0' equals the",
-        ),
-        (
-            trained, Settings(references="background"), np.full((3, LENGTH), 2, np.uint8),
-            "try --references=zeros$",
-        ),
         (lambda: own_network(Embedded()), Settings(), None, "does not take bases in one-hot form"),
         (lambda: own_network(Counted()), Settings("saliency"), None, "answers otherwise to bases"),
         (lambda: own_network(Sorted()), Settings(), None, "uses sort of jax.lax"),
         (lambda: own_network(Rooted()), Settings("saliency"), None, "'s0' are not finite numbers"),
     ],
-    ids=["answer", "shuffles", "background", "table", "codes", "sort", "root"],
-)  # fmt: skip
+    ids=["answer", "table", "codes", "sort", "root"],
+)
 def test_what_cannot_be_scored_is_refused_in_a_sentence(model, settings, codes, said):
     with pytest.raises(UserError, match=said):
         joined(model(), settings, codes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "letters", "advice"),
+    [
+        (Settings(), ["AC"], ["references=zeros", "references=background"]),
+        (Settings(), ["A"], ["references=zeros"]),
+        (Settings(), ["AC", "A"], ["references=zeros"]),
+        (Settings(), ["N", "A"], ["method=ism"]),
+        (Settings("integrated_gradients"), ["AC", "AN"], ["references=zeros"]),
+        (Settings("integrated_gradients", "zeros"), ["A", "N"], ["method=ism"]),
+        (Settings(together=2), ["A", "AC"], ["references=zeros"]),
+    ],
+)
+def test_where_all_references_are_as_a_sequence_is_what_is_advised_works(settings, letters, advice):
+    model = trained()
+    codes = np.stack([encode((word * LENGTH)[:LENGTH]) for word in letters])
+    with pytest.raises(UserError, match=r"every reference of sequence 's\d' equals the") as refused:
+        joined(model, settings, codes)
+    key, _, values = str(refused.value).partition("try --")[2].partition("=")
+    assert [f"{key}={value}" for value in values.split(" or ")] == advice
+    for value in values.split(" or "):
+        asked = {"references": "", "steps": 4} | {key: value}
+        found = joined(model, replace(settings, **asked), codes)
+        assert np.isfinite(found["hypothetical"]).all()
 
 
 def test_a_call_of_few_sequences_is_filled_up_only_after_others():
