@@ -15,6 +15,7 @@ from jaxdna.config_files import run_name
 from jaxdna.errors import UserError
 from jaxdna.storage.files import Folder, folder_at
 from jaxdna.storage.places import Place, beside, place_of
+from jaxdna.storage.trial import check_store
 
 # Once jax has compiled a small network a process has 370 MB to itself (Linux, a CPU).
 _PROCESS_BYTES = 256 * 2**20
@@ -69,10 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"--max-restarts={arguments.max_restarts} is not legal: it must be 0 to {10**6}"
         )
     gpus = _gpus(arguments.processes) if arguments.one_gpu_each else []
+    workdir, command = _with_workdir(arguments.command)
+    if command[0] == "train":
+        check_store(workdir)  # else each process would, after it has imported jax and joined
+
     from jaxdna.parallel.cluster import free_port
     from jaxdna.parallel.launcher import launch, supervise
 
-    workdir, command = _with_workdir(arguments.command)
     return supervise(
         lambda: launch(
             command,

@@ -19,7 +19,7 @@ from jaxdna.runs.records import data_record, is_data, is_summary
 from jaxdna.storage.files import UNFINISHED, folder_at
 from jaxdna.storage.locks import Lock
 from jaxdna.storage.manifest import read_small_json
-from jaxdna.storage.places import Place
+from jaxdna.storage.places import Place, Url
 from jaxdna.storage.trial import cannot_be_written
 from jaxdna.tasks.task import Task
 from jaxdna.training.progress import is_row
@@ -190,9 +190,11 @@ class RunFolder:
         try:
             begun = configs.flat(read_small_json(self.files, _CONFIG, _MOST_CONFIG_BYTES))
             since = configs.keys_since(begun)
-        except TimeoutError as error:  # `check` would wait as long
-            raise cannot_be_written(self.path, error) from error
-        except (OSError, ValueError, AttributeError, UserError):  # `check` says it
+        except OSError as error:
+            if isinstance(self.path, Url) and not isinstance(error, FileNotFoundError):
+                raise cannot_be_written(self.path, error) from error  # `check` would wait as long
+            return config
+        except (ValueError, AttributeError, UserError):  # `check` says it
             return config
         leaves = configs.flat(config)
         for key, field in since.items():

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from jaxdna.config import load_config
 from jaxdna.errors import UserError
 from jaxdna.runs.run_folder import RunFolder
 from jaxdna.storage import bucket, bucket_lock
@@ -142,18 +143,28 @@ def test_a_store_that_gives_no_answer_is_not_asked_for_ever(folder, store, monke
     assert time.monotonic() - begun < 3
 
 
-def test_a_store_that_cannot_hold_a_run_is_refused_before_jax_is_imported(store):
+@pytest.mark.parametrize("before", [[], ["launch", "--processes=2", "--"]])
+def test_a_store_that_cannot_hold_a_run_is_refused_before_jax_is_imported(store, before):
     """Whatever load the machine has, it is known within seconds of the processor."""
     store.faults[:] = [Fault("", status=403)]
     script = (
         "import sys, jaxdna.cli.main as cli; "
         "print(cli.main(sys.argv[1:]), 'jax' in sys.modules, 'gcsfs' in sys.modules)"
     )
-    command = ["train", "--config=tal1", f"--workdir={store.scheme}://bkt/runs/a"]
+    command = [*before, "train", "--config=tal1", f"--workdir={store.scheme}://bkt/runs/a"]
     done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True)
     store.faults.clear()
     assert done.stdout == f"2 False {store.scheme == 'gs'}\n"
     assert "bkt/runs/a cannot be written (permission denied" in done.stderr
+
+
+def test_one_of_several_processes_asks_a_store_that_refuses_once(store):
+    run = RunFolder(Url(f"{store.scheme}://bkt/runs/b"))
+    assert run.settle(load_config("tal1")) == load_config("tal1")  # it is not there yet
+    store.faults[:] = [Fault("", status=403)]
+    with pytest.raises(UserError, match=r"bkt/runs/b cannot be written \(permission denied"):
+        run.settle(load_config("tal1"))
+    store.faults.clear()
 
 
 def test_a_run_that_is_to_be_read_from_no_bucket_is_told_from_one_that_is_not_there(store):
