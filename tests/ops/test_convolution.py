@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from jaxdna.ops import convolution
 from jaxdna.ops.convolution import bias_relu, convolve, plain
@@ -50,6 +51,51 @@ def test_a_kernel_s_gradient_does_not_depend_on_its_chunks(
     _, exact = gradients(plain, x, kernel, dy, "VALID")
     made = convolution._kernel_gradient(x, dy, (rows, columns), alone)
     np.testing.assert_array_equal(made, exact)
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])  # an image, all images
+@pytest.mark.parametrize(("height", "width"), [(8, 5), (5, 8), (3, 1)])
+@pytest.mark.parametrize("columns", [3, 1])
+def test_minimal_filtering_rounds_little_more_than_products(
+    monkeypatch, chunk, height, width, columns
+):
+    monkeypatch.setattr(convolution, "_CHUNK_BYTES_FILTERED", chunk)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, height + 2, width + columns - 1, 7)).astype(np.float32)
+    dy = rng.normal(size=(6, height, width, 5)).astype(np.float32)
+    with jax.enable_x64(True):
+        double = [jnp.asarray(leaf, jnp.float64) for leaf in (x, dy)]
+        _, exact = gradients(plain, double[0], jnp.zeros((3, columns, 7, 5)), double[1], "VALID")
+    made = jax.jit(convolution._kernel_gradient_filtered, static_argnums=2)(x, dy, columns)
+    assert made.dtype == jnp.float32
+    np.testing.assert_allclose(made, exact, rtol=0, atol=2e-6 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("dtype", "filtered"), [("float32", True), ("bfloat16", False)])
+def test_devices_with_a_core_each_filter_where_it_is_exact_enough(
+    monkeypatch, padding, dtype, filtered
+):
+    other = "_kernel_gradient" if filtered else "_kernel_gradient_filtered"
+    monkeypatch.setattr(convolution, other, None)  # called, it would raise an error
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 9, 8, 16)), dtype)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 16, 16)), dtype)
+    dy = jnp.asarray(rng.normal(size=plain(x, kernel, padding).shape), dtype)
+    with jax.enable_x64(True):
+        double = [jnp.asarray(leaf, jnp.float64) for leaf in (x, kernel, dy)]
+        exact = gradients(plain, *double, padding)
+    mesh = jax.sharding.Mesh(jax.devices()[:2], "data")
+    own = jax.shard_map(
+        lambda *leaves: jax.lax.psum(gradients(convolve, *leaves, padding)[1], "data"),
+        mesh=mesh,
+        in_specs=(P("data"), P(), P("data")),
+        out_specs=P(),
+        check_vma=False,
+    )
+    dk = jax.jit(own)(x, kernel, dy)
+    atol = {"float32": 2e-6, "bfloat16": 1e-2}[dtype] * np.abs(exact[1]).max()
+    np.testing.assert_allclose(np.asarray(dk, np.float64), exact[1], rtol=0, atol=atol)
 
 
 def test_sums_over_images_are_float32_where_activations_are_bfloat16():
