@@ -96,13 +96,13 @@ def bias_relu(x: Array, bias: Array) -> Array:
 
 
 def _bias_relu(x: Array, bias: Array) -> tuple[Array, Array]:
-    y = bias_relu(x, bias)
+    y = _computed_once(bias_relu(x, bias))
     return y, y
 
 
 def _bias_relu_gradient(y: Array, dy: Array) -> tuple[Array, Array]:
     # XLA takes `y > 0` back to the sums.
-    dx = jnp.where(y != 0, dy, 0)
+    dx = _computed_once(jnp.where(y != 0, dy, 0))
 
     def by_product(dx: Array) -> Array:
         # XLA's CPU backend sums over leading axes six times as slowly. The columns stay: the wider
@@ -120,6 +120,14 @@ def _bias_relu_gradient(y: Array, dy: Array) -> tuple[Array, Array]:
 
 
 bias_relu.defvjp(_bias_relu, _bias_relu_gradient)
+
+
+def _computed_once(x: Array) -> Array:
+    """The same. XLA's CPU backend computes sums and choices anew for every use of them.
+
+    jaxlib 0.12 does not look beyond a barrier for that; 0.10 ignores it.
+    """
+    return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
 
 
 def _kernel_gradient_at_once(x: Array, dy: Array, size: tuple[int, ...]) -> Array:
