@@ -264,39 +264,40 @@ def _kernel_gradient_filtered(x: Array, dy: Array, columns: int) -> Array:
     """
     (batch, height, width, filters), channels = dy.shape, x.shape[3]
     images = _divisor(batch, _CHUNK_BYTES_FILTERED / _filtered_bytes(x, dy, columns))
-    starts = range(0, height, _TILE_ROWS)
-    rest = len(starts) * _TILE_ROWS - height
+    tiles = -(-height // _TILE_ROWS)
+    below = tiles * _TILE_ROWS - height + 1
     of_x, of_dy, after = _minimal_filtering()
+
+    def rows_of(leaf: Array, chunk: Array) -> Array:
+        """Rows of some images, and zeros: [images, rows, ...]."""
+        some = lax.dynamic_slice_in_dim(leaf, chunk * images, images)
+        # One more than tiles need: XLA does not vectorise sums that it fuses with this slice, but
+        # it never fuses them past padding.
+        return jnp.pad(some.reshape(images, leaf.shape[1], -1), ((0, 0), (0, below), (0, 0)))
 
     def weighted(rows: Array, weights: np.ndarray) -> list[Array]:
         """Sums over rows of each tile, by each row of the weights: [images, tiles, ...]."""
-        end = len(starts) * _TILE_ROWS - _TILE_ROWS + 1
+        end = (tiles - 1) * _TILE_ROWS + 1
         of_tiles = [rows[:, i : i + end : _TILE_ROWS] for i in range(weights.shape[1])]
         return [
             reduce(jnp.add, [w * row for w, row in zip(line.tolist(), of_tiles, strict=True) if w])
             for line in weights
         ]
 
-    def add(totals: list[Array], chunk: tuple[Array, ...]) -> tuple[list[Array], None]:
-        # XLA does not vectorise sums that the slice of a chunk is fused into.
-        part, upstream = lax.optimization_barrier(chunk)
-        below = ((0, 0), (0, rest), (0, 0))
-        part = jnp.pad(part.reshape(images, height + _KERNEL_ROWS - 1, -1), below)
-        upstream = jnp.pad(upstream.reshape(images, height, -1), below)
+    def add(totals: list[Array], chunk: Array) -> tuple[list[Array], None]:
         # Written down once, by stack, lest all shifts of it are summed anew.
-        lines = jnp.stack(weighted(part, of_x)).reshape(len(of_x), -1, *x.shape[2:])
+        lines = jnp.stack(weighted(rows_of(x, chunk), of_x)).reshape(len(of_x), -1, *x.shape[2:])
         right = [
             jnp.concatenate([line[:, j : j + width] for j in range(columns)], 2) for line in lines
         ]
-        left = [leaf.reshape(-1, filters) for leaf in weighted(upstream, of_dy)]
+        left = [leaf.reshape(-1, filters) for leaf in weighted(rows_of(dy, chunk), of_dy)]
         return [
             total + jnp.einsum("pl,pr->lr", leaf, other.reshape(-1, columns * channels))
             for total, leaf, other in zip(totals, left, right, strict=True)
         ], None
 
     nothing = [jnp.zeros((filters, columns * channels), jnp.float32)] * len(of_x)
-    chunks = tuple(leaf.reshape(batch // images, -1) for leaf in (x, dy))
-    totals, _ = lax.scan(add, nothing, chunks)
+    totals, _ = lax.scan(add, nothing, jnp.arange(batch // images))
     total = jnp.einsum("ia,alr->irl", after, jnp.stack(totals), precision="highest")
     return total.reshape(_KERNEL_ROWS, columns, channels, filters).astype(x.dtype)
 
