@@ -242,6 +242,11 @@ MODELS["gapped"] = MODELS["multiscale"] | {
     "both_strands": flag(
         False, "take a filter's best place on either strand; not with strands=forward"
     ),
+    "inner_filters": integer(
+        0, "filters of a second convolution, which sees how sites lie; 0: none", 0, 10**6
+    ),
+    "inner_width": _odd(7, "windows that a filter of it spans, an odd number"),
+    "pool": integer(4, "bases of a window, in which a filter's best place counts", high=10**6),
 }
 
 IMAGE_SETS = ("mnist", "cifar10")

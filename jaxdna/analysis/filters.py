@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
+from flax import nnx
 from numpy.typing import NDArray
 
 from jaxdna.analysis.motif_match import Hit, match_motif
@@ -18,12 +19,15 @@ from jaxdna.analysis.windows import Windows
 from jaxdna.data.motifs import Motif
 from jaxdna.data.sequences import UNKNOWN, Codes, reverse_complement
 from jaxdna.models.layers import Dense
+from jaxdna.models.motif_cnn import scan_of
+from jaxdna.models.network import Network
 from jaxdna.progress import counted
 from jaxdna.runs.trained import Trained
 
 _LEAST_SITES = 10  # fewer windows make no frequency matrix
 _THRESHOLD = 0.5  # of the largest activation
 _MOST_SLOPES = 2000  # sequences over which derivatives are averaged
+_AT_ONCE = 64  # of these, which keeps a chip's memory free
 _EDGE_BITS = 0.25  # columns at the ends that tell less are no part of a motif
 
 
@@ -74,7 +78,7 @@ def filter_motifs(
       library: known motifs to compare with.
       most: how many filters to compare, the most influential with a motif; all if None.
     """
-    weights, outputs = _weights(trained, windows.activation)
+    weights, outputs = _weights(trained, codes)
     spread = windows.activation.std(axis=0)
     made = []
     for number, weight in enumerate(weights.tolist()):
@@ -120,10 +124,10 @@ def informative_part(motif: Motif) -> Motif | None:
 
 def found_share(
     trained: Trained,
+    codes: Codes,
     windows: Windows,
     starts: NDArray[np.int32],
     width: int,
-    length: int,
 ) -> tuple[float, float]:
     """Returns how often the network looks at the embedded instance, and how often chance would.
 
@@ -132,43 +136,58 @@ def found_share(
 
     Args:
       trained: the network.
-      windows: of `find_windows`.
+      codes: uint8 [sequences, length].
+      windows: of `find_windows`, in these sequences.
       starts: int32 [sequences], first base of each instance; -1 where there is none.
       width: bases of an instance.
-      length: bases of a sequence.
     """
-    weights, _ = _weights(trained, windows.activation)
+    weights, _ = _weights(trained, codes)
     top = (windows.activation * weights).argmax(axis=1)
     place = np.take_along_axis(windows.start, top[:, None], axis=1)[:, 0]
     bound = starts >= 0
     middle, spanned = starts[bound] + width // 2, windows.width
     inside = (place[bound] <= middle) & (middle < place[bound] + spanned)
-    return float(inside.mean()), spanned / (length - spanned + 1)
+    return float(inside.mean()), spanned / (codes.shape[1] - spanned + 1)
 
 
-def _weights(
-    trained: Trained, activation: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+def _weights(trained: Trained, codes: Codes) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Returns each filter's weight for the output that it matters most to, and which that is.
 
     Where one linear layer follows the scan its kernel holds the weights. Where more follows, a
-    filter has no weight of its own, and what counts is the mean over the sequences of the outputs'
-    derivative by its activation, which for one linear layer is the same.
+    filter has no weight of its own, and what counts is the outputs' derivative by its bias, which
+    for one linear layer is the same wherever the filter fires: the mean over those sequences.
 
     Args:
       trained: the network.
-      activation: [sequences, filters].
+      codes: uint8 [sequences, length].
     """
     network = trained.network(trained.params)
     rest = network.names[1:]
     if len(rest) == 1 and isinstance(getattr(network, rest[0]), Dense):
         kernel = np.asarray(trained.params[rest[0]]["kernel"])
     else:
-        head = network.part(rest)
-        slopes = jax.jit(jax.vmap(jax.jacrev(lambda one: head(one[None])[0])))
-        kernel = np.asarray(slopes(activation[:_MOST_SLOPES].astype(np.float32))).mean(axis=0).T
+        kernel = _slopes(network, codes[:_MOST_SLOPES]).T
     most = np.abs(kernel).argmax(axis=1)
     return kernel[np.arange(len(kernel)), most], most
+
+
+def _slopes(network: Network, codes: Codes) -> NDArray[np.float32]:
+    """Returns the mean derivative of each output by each filter's bias, [outputs, filters]."""
+    graph, state = nnx.split(network)
+
+    def outputs(bias: jax.Array, one: jax.Array) -> jax.Array:
+        copy = nnx.merge(graph, state)
+        scan = scan_of(copy)
+        assert scan
+        scan.bias = nnx.Param(bias)
+        return copy(one[None])[0]
+
+    by_bias = jax.jit(jax.vmap(jax.jacrev(outputs), in_axes=(None, 0)))
+    scan = scan_of(network)
+    assert scan
+    chunks = [codes[start : start + _AT_ONCE] for start in range(0, len(codes), _AT_ONCE)]
+    slopes = np.concatenate([np.asarray(by_bias(scan.bias[...], chunk)) for chunk in chunks])
+    return slopes.sum(axis=0) / np.maximum((slopes != 0).sum(axis=0), 1)
 
 
 def _frequencies(sites: Codes, name: str) -> Motif | None:

@@ -150,8 +150,7 @@ def interpret(
             _mutate(trained, sample, mutants, output)
     embedded = None
     if sample.starts is not None:
-        length = sample.codes.shape[1]
-        share, chance = found_share(trained, windows, sample.starts, sample.instance, length)
+        share, chance = found_share(trained, sample.codes, windows, sample.starts, sample.instance)
         embedded = {"found": share, "chance": chance}
     return {"filters": rows, "embedded": embedded, "sequences": len(sample.codes)}
 

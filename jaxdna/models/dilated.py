@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from jaxdna.models.layers import Dense
 from jaxdna.models.network import Network, Shape
-from jaxdna.models.sequence_layers import GlobalMean, Residual, Stem
+from jaxdna.models.sequence_layers import Convolution, GlobalMean, Residual
 
 
 def dilated(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rngs) -> Network:
@@ -22,7 +22,9 @@ def dilated(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rn
       rngs: source of the initial parameters.
     """
     del example_shape
-    layers: dict[str, nnx.Module] = {"stem": Stem(config.width, config.filters, rngs=rngs)}
+    layers: dict[str, nnx.Module] = {
+        "stem": Convolution(config.width, 4, config.filters, rngs=rngs)
+    }
     for i in range(1, config.layers + 1):
         layers[f"residual{i}"] = Residual(3, config.filters, 2**i, rngs=rngs)
     layers["mean"] = GlobalMean()

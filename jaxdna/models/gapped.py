@@ -21,7 +21,11 @@ from jaxdna.models.layers import Dense, even_rows
 from jaxdna.models.motif_cnn import MotifScan
 from jaxdna.models.multiscale import two_widths
 from jaxdna.models.network import Layer, Network, Shape, WordTable, by_rows
+from jaxdna.models.sequence_layers import Convolution
 from jaxdna.ops.gapped_kmers import gap_patterns, kmer_scores
+from jaxdna.ops.largest import largest
+from jaxdna.ops.one_hot import one_hot
+from jaxdna.ops.sequence_convolution import convolve_along
 from jaxdna.ops.strands import complement_strand
 from jaxdna.parallel.mesh import BATCH_AXES
 
@@ -77,9 +81,15 @@ class Beside(Layer):
         }
 
     def _best(self, x: jax.Array) -> jax.Array:
-        """Each filter's best score, float [batch, filters]."""
-        best = self.scan(x)
-        return jnp.maximum(best, self.scan(complement_strand(x))) if self.both_strands else best
+        """What the motifs' branch sees, float [batch, features]."""
+        best = self.on_strand(x)
+        if not self.both_strands:
+            return best
+        return jnp.maximum(best, self.on_strand(complement_strand(x)))
+
+    def on_strand(self, x: jax.Array) -> jax.Array:
+        """Each filter's best score on the given strand, float [batch, filters]."""
+        return self.scan(x)
 
     @property
     def least_stretch(self) -> int:
@@ -90,6 +100,53 @@ class Beside(Layer):
         """Shows the parameters of both beside the shapes of the scan."""
         (_, scanned, _), pooled = self.scan.parts(x, y)
         return [("Conv1D, GappedKmers", scanned, True), pooled]
+
+
+class Arranged(Beside):
+    """The same, and inner filters that see which sites lie how far apart.
+
+    They look at the best scores in windows of a few bases; of each filter and inner filter the best
+    place counts. Filters may hang over the ends of a sequence: a motif scan's may not, but what
+    decides how sites lie should see them all.
+
+    Attributes:
+      inner: the second convolution, over windows.
+      pool: bases of a window.
+    """
+
+    splits = None
+
+    def __init__(
+        self, scan: MotifScan, kmers: GappedKmers, both_strands: bool, inner: Convolution, pool: int
+    ):
+        """Takes them."""
+        super().__init__(scan, kmers, both_strands)
+        self.inner, self.pool = inner, pool
+
+    def on_strand(self, x: jax.Array) -> jax.Array:
+        """Each filter's and inner filter's best score, float [batch, filters + inner filters]."""
+        kernel = self.scan.filters()
+        sites = nnx.relu(convolve_along(one_hot(x, kernel.dtype), kernel) + self.scan.bias[...])
+        batch, length, filters = sites.shape
+        count = -(-length // self.pool)
+        # What ReLU leaves is not negative, so zeros win nowhere.
+        filled = jnp.pad(sites, ((0, 0), (0, count * self.pool - length), (0, 0)))
+        windows = largest(filled.reshape(batch, count, self.pool, filters), 2)
+        return jnp.concatenate([largest(windows, 1), largest(self.inner(windows), 1)], axis=1)
+
+    @property
+    def least_stretch(self) -> int:
+        """Any: positions are gathered."""
+        return 1
+
+    def parts(self, x: Shape, y: Shape) -> list[tuple[str, Shape, bool]]:
+        """Shows the parameters of all beside the shapes of both convolutions."""
+        filters, inner = self.scan.kernel.shape[2], self.inner.kernel.shape[2]
+        return [
+            ("Conv1D, GappedKmers", (x[0], filters), True),
+            ("Conv1D", (-(-x[0] // self.pool), inner), False),
+            ("GlobalMaxPooling1D", y, False),
+        ]
 
 
 class OnMotifs(Layer):
@@ -160,7 +217,7 @@ def gapped(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rng
 
     Args:
       config: `config.model`: those of `multiscale`, span, letters, patterns, kmer_share,
-        both_strands, strands.
+        both_strands, inner_filters, inner_width, pool, strands.
       outputs: numbers for each example.
       example_shape: (length,).
       rngs: source of the initial parameters.
@@ -182,12 +239,17 @@ def gapped(config: ConfigDict, outputs: int, example_shape: Shape, rngs: nnx.Rng
         )
     kmers = GappedKmers(config.span, config.letters, config.patterns, outputs)
     both = config.both_strands and config.strands != "forward"
+    filters, inner_filters = config.filters + config.short_filters, config.inner_filters
+    first = Beside(two_widths(config, rngs), kmers, both)
+    if inner_filters:
+        inner = Convolution(config.inner_width, filters, inner_filters, rngs=rngs)
+        first = Arranged(first.scan, kmers, both, inner, config.pool)
     *hidden, (head, _) = dense_layers(
-        config, config.filters + config.short_filters, outputs, rngs, nnx.gelu
+        config, filters + inner_filters, outputs, rngs, nnx.gelu
     ).items()
     return Network(
         {
-            "conv": Beside(two_widths(config, rngs), kmers, both),
+            "conv": first,
             **{name: OnMotifs(layer) for name, layer in hidden},
             head: BranchMean(sizes_of(config.dense)[-1], outputs, config.kmer_share, rngs=rngs),
         }

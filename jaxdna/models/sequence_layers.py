@@ -35,23 +35,23 @@ def normalised(
     return (centred * spread).astype(x.dtype) * scale + bias
 
 
-class Stem(Layer):
-    """A convolution over bases that keeps the length, and ReLU.
+class Convolution(Layer):
+    """A convolution that keeps the length, and ReLU.
 
     Attributes:
-      kernel: float32 [width, 4, filters].
+      kernel: float32 [width, channels, filters].
       bias: float32 [filters].
     """
 
     splits = ("seq",)
 
-    def __init__(self, width: int, filters: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, channels: int, filters: int, *, rngs: nnx.Rngs):
         """Draws the kernel; the bias starts at zero."""
-        self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (width, 4, filters)))
+        self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), (width, channels, filters)))
         self.bias = nnx.Param(BIAS_INIT(rngs.params(), (filters,)))
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Maps codes uint8 [batch, length], or their one-hot form, to [batch, length, filters]."""
+        """Maps codes [batch, length] or [batch, length, channels] to [batch, length, filters]."""
         kernel = self.kernel[...]
         return nnx.relu(convolve_along(one_hot(x, kernel.dtype), kernel) + self.bias[...])
 

@@ -31,6 +31,7 @@ NETWORKS = {
     "gapped": {
         **{"filters": 4, "width": 7, "short_filters": 4, "short_width": 4},
         **{"dense": "6", "span": 5, "letters": 3, "kmer_share": 0.7, "both_strands": True},
+        **{"inner_filters": 5, "inner_width": 3, "pool": 3},
     },
     "deep_cnn": {"filters": "8,6", "width": 5, "inner_width": 3, "pool": 3, "dense": "5"},
     "dilated": {"filters": 6, "width": 5, "layers": 2},

@@ -102,3 +102,47 @@ def test_windows_and_matrices_equal_a_float64_scan(name, offset, both):
             counts = np.stack([(sites == base).sum(axis=0) for base in range(4)], axis=1)
             shares = counts / counts.sum(axis=1, keepdims=True)
             np.testing.assert_allclose(one.motif.probabilities, shares, rtol=0, atol=1e-12)
+
+
+SMALL = {"filters": 3, "width": 5, "short_filters": 2, "short_width": 3, "dense": "4"}
+WORDS = {"span": 4, "letters": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("multiscale", SMALL),
+        ("gapped", SMALL | WORDS),
+        ("gapped", SMALL | WORDS | {"inner_filters": 3, "both_strands": True}),
+    ],
+    ids=["multiscale", "gapped", "arranged"],
+)
+def test_a_filters_weight_is_what_a_little_more_of_it_changes_where_it_fires(name, model):
+    """Against finite differences of the whole network in float64 arithmetic on its outputs."""
+    leaves = {f"model.{key}": value for key, value in model.items()}
+    config = validate(flat(default_config("fasta", name)) | leaves)
+    graph, state = nnx.split(build_network(config, 1, (40,)))
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(state)
+    )
+    scan = params["conv"] if name == "multiscale" else params["conv"]["scan"]
+    model = Trained(config, flat_mesh(jax.devices()[:1]), graph, params, 40, of_classes(2))
+    codes = rng.integers(0, 4, (70, 40)).astype(np.uint8)
+    scan["bias"] = np.float32([20, 1, 1, 1, 1])
+    best = find_windows(model, codes, both_strands=False).activation[:, 0]
+    scan["bias"][0] -= np.median(best)  # so that it fires in some only
+    bias, step = scan["bias"].copy(), np.float32(2**-6)
+
+    def outputs(change, number):
+        scan["bias"] = bias.copy()
+        scan["bias"][number] += change
+        return np.float64(model.network(params)(codes))[:, 0]
+
+    found = filter_motifs(model, codes, find_windows(model, codes), [])
+    assert len(found) == 5
+    for one in found:
+        slopes = (outputs(step, one.number) - outputs(-step, one.number)) / (2 * step)
+        fires = np.abs(slopes) > 1e-6
+        assert one.number or 5 < fires.sum() < 65
+        np.testing.assert_allclose(one.weight, slopes[fires].mean(), rtol=0.05, atol=0.01)

@@ -117,11 +117,27 @@ def plain_head(x, first, last):
     return gelu(x @ first["kernel"] + first["bias"]) @ last["kernel"] + last["bias"]
 
 
+def plain_arranged(x, own):
+    """Filters may hang over the ends; inner filters see the best of each 3 places."""
+    kernel = own["scan"]["kernel"].copy()
+    kernel[[0, 5, 6], :, 3:] = 0  # the last filters span four places of seven
+    sites = np.maximum(along(x, kernel) + own["scan"]["bias"], 0)
+    windows = [sites[:, at : at + 3].max(axis=1) for at in range(0, x.shape[1], 3)]
+    inner = along(np.stack(windows, axis=1), own["inner"]["kernel"]) + own["inner"]["bias"]
+    return np.concatenate([sites.max(axis=1), np.maximum(inner.max(axis=1), 0)], axis=1)
+
+
 def plain_gapped(x, own, kmer_share=0.5, both_strands=False):
     """Words of 3 letters in 4 bases over their counts' norm; an unknown letter makes none."""
-    best = plain_scan(x, own["conv"]["scan"])
-    if both_strands:
-        best = np.maximum(best, plain_scan(x[:, ::-1, ::-1], own["conv"]["scan"]))
+    arranged = "inner" in own["conv"]
+    strands = [x, x[:, ::-1, ::-1]] if both_strands else [x]
+    best = np.max(
+        [
+            plain_arranged(one, own["conv"]) if arranged else plain_scan(one, own["conv"]["scan"])
+            for one in strands
+        ],
+        axis=0,
+    )
     motifs = plain_head(best, own["dense1"]["layer"], own["dense2"])
     letters = np.where(x.max(axis=2) == 1, x.argmax(axis=2), -1)
     table = own["conv"]["kmers"]["table"]
@@ -218,12 +234,13 @@ def test_short_filters_begin_as_a_layer_of_their_own_would_and_get_no_gradient_o
     assert 0.058 < np.abs(kernel[1:5, :, 3:]).max() <= np.sqrt(6 / 1616)
 
 
+@pytest.mark.parametrize("inner", [{}, {"inner_filters": 6, "inner_width": 5, "pool": 3}])
 @pytest.mark.parametrize("strands", ["average", "forward"])
 def test_filters_read_both_strands_unless_only_one_is_asked_and_words_weigh_what_they_shall(
-    strands,
+    strands, inner
 ):
     plain, model, _ = NETWORKS["gapped"]
-    options = {"kmer_share": 0.7, "both_strands": True}
+    options = {"kmer_share": 0.7, "both_strands": True, **inner}
     network, own = built("gapped", **model, **options, strands=strands)
     codes = RNG.integers(0, 6, (4, 40), dtype=np.uint8)
     x = np.float64(one_hot(codes))

@@ -42,6 +42,11 @@ NETWORKS = {
         *["model.short_filters=8", "model.short_width=3", "model.span=5", "model.letters=3"],
         *["model.kmer_share=0.7", "model.both_strands=true"],
     ],
+    "arranged": [
+        *["model.name=gapped", *SEQUENCES, "model.filters=8", "model.width=5", "model.dense=8"],
+        *["model.short_filters=8", "model.short_width=3", "model.span=5", "model.letters=3"],
+        *["model.inner_filters=8", "model.inner_width=3", "model.both_strands=true"],
+    ],
     "deep_cnn": [*SEQUENCES, "model.filters=8,8", "model.width=5", "model.dense=8"],
     "dilated": [*SEQUENCES, "model.filters=8", "model.width=5"],
     "attention": [*SEQUENCES, "model.filters=8", "model.width=5", "model.pool=4"],
@@ -62,6 +67,7 @@ MESHES = {
     "tal1": ALL_AXES,
     "multiscale": ALL_AXES,
     "gapped": MIXES,
+    "arranged": ALL_AXES,
     "deep_cnn": ALL_AXES,
     "dilated": [*ALL_AXES, {"seq": 8}, {"seq": 2, "model": 4}],
     "attention": ALL_AXES,
@@ -96,8 +102,8 @@ def train(config, flags, devices):
 
 
 def configured(name):
-    """Of a config of that name; two have none, and are tal1's with another network."""
-    config = "tal1" if name in ("multiscale", "gapped") else name
+    """Of a config of that name; three have none, and are tal1's with another network."""
+    config = "tal1" if name in ("multiscale", "gapped", "arranged") else name
     return load_config(f"configs/{config}.py", [*SMALL, *NETWORKS[name]])
 
 
