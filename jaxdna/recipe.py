@@ -19,7 +19,7 @@ def recipe(sequences: int, length: int, gc: float) -> dict[str, str | int | floa
     epochs = _between(25 * (2000 / sequences) ** (0.5 if sequences < 2000 else 0.25), 4, 60)
     width = filter_width(length, gc)
     filters = _power_of_two(sequences / 160, 64, 256)
-    arranged = 1500 <= sequences < 4000  # where it was measured to help
+    arranged = 1000 <= sequences < 4000  # where it was measured to help
     return {
         "data.validation_fraction": round(min(0.1, max(0.02, 100 / sequences)), 4),
         "model.name": "gapped",

@@ -310,7 +310,9 @@ class Program:
 
         rule = optimizer or self.optimizer
         step = make_train_step(self.apply, task or self.task, rule, self.augment, around)
-        return make_train_call(skip_empty(step) if skips else step, self.loops_well)
+        if skips:
+            step = skip_empty(step, self.loops_well)
+        return make_train_call(step, self.loops_well)
 
     @cached_property
     def predict_call(self) -> Callable[[Params, jax.Array], jax.Array]:

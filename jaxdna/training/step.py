@@ -6,6 +6,7 @@ which device computes which rows is decided by the shardings of the arguments al
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -146,15 +147,23 @@ def make_train_step(
     return step
 
 
-def skip_empty(step: Step) -> Step:
-    """Returns a step that leaves everything as it is where no row of the batch has any weight."""
+def skip_empty(step: Step, loops_well: bool = True) -> Step:
+    """Returns a step that leaves everything as it is where no row of the batch has any weight.
+
+    Args:
+      step: see `make_train_step`.
+      loops_well: False where the backend should see no branch, but a step whose result is dropped.
+    """
 
     def stay(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         _, metrics = jax.eval_shape(step, state, batch)
         return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
 
     def skipping(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return jax.lax.cond(jnp.any(batch["weight"] > 0), step, stay, state, batch)
+        some = jnp.any(batch["weight"] > 0)
+        if loops_well:
+            return jax.lax.cond(some, step, stay, state, batch)
+        return jax.tree.map(partial(jnp.where, some), step(state, batch), stay(state, batch))
 
     return skipping
 

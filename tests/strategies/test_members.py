@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,6 +21,8 @@ from jaxdna.strategies.prepare import program_of
 from jaxdna.tasks.kinds import of_classes
 from jaxdna.training.early_stopping import EarlyStopping
 from jaxdna.training.member_progress import MemberProgress
+from jaxdna.training.state import TrainState
+from jaxdna.training.step import skip_empty
 
 SMALL = [
     "data.length=240",
@@ -102,16 +105,39 @@ def test_on_one_cpu_each_member_has_the_bits_of_its_lone_run(dataset):
         np.testing.assert_array_equal(losses[i], own_losses)
 
 
-def test_a_member_that_does_not_go_on_keeps_every_bit_and_the_others_go_on(dataset):
-    program = program_on(config_of("members.seeds=3", "mesh.data=1"), dataset, 1)
+CONVOLVES = ["model.name=deep_cnn", "model.filters=4", "model.width=5", "model.dense=4"]
+
+
+@pytest.mark.parametrize(("steps", "network"), [(5, []), (1, CONVOLVES)], ids=["tal1", "deep_cnn"])
+def test_a_member_that_does_not_go_on_keeps_every_bit_and_the_others_go_on(dataset, steps, network):
+    program = program_on(config_of("members.seeds=3", "mesh.data=1", *network), dataset, 1)
     state, feed = program.init(), program.feed(dataset.splits["train"])
     before = jax.tree.map(np.asarray, state)
-    batches = feed(0, 5) | {"active": np.array([True, False, True])}
-    after, metrics = program.compiled(5)(state, batches)
+    batches = feed(0, steps) | {"active": np.array([True, False, True])}
+    call = program.compiled(steps)
+    # A CPU convolves ten times as slowly in a branch.
+    assert (" conditional(" in call.as_text()) == (not network)
+    after, metrics = call(state, batches)
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         np.testing.assert_array_equal(old[1], new[1])
-    assert np.asarray(after.step).tolist() == [5, 0, 5]
-    assert np.asarray(metrics["weight"]).sum(axis=1).tolist() == [160, 0, 160]
+    assert np.asarray(after.step).tolist() == [steps, 0, steps]
+    weights = np.asarray(metrics["weight"]).sum(axis=1)
+    assert weights.tolist() == [32 * steps, 0, 32 * steps]
+
+
+def test_what_a_step_without_weight_does_is_dropped_where_there_is_no_branch():
+    def step(state, batch):
+        change = (batch["weight"] * batch["x"]).sum() / batch["weight"].sum()
+        return replace(state, params=state.params + change), {"loss": change}
+
+    state = TrainState(jnp.int32(3), jax.random.key(0), jnp.float32(2), ())
+    for loops_well in (True, False):
+        skipping = jax.jit(skip_empty(step, loops_well))
+        batch = {"x": jnp.ones(4), "weight": jnp.zeros(4)}
+        same, metrics = skipping(state, batch)
+        assert (float(same.params), float(metrics["loss"])) == (2, 0)
+        moved, metrics = skipping(state, batch | {"weight": jnp.ones(4)})
+        assert (float(moved.params), float(metrics["loss"])) == (3, 1)
 
 
 def test_an_axis_that_does_not_divide_the_members_is_a_sentence(dataset):
