@@ -8,7 +8,7 @@ every example reaches one of the two branches only.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ class Beside(Layer):
       both_strands: whether a filter's best place may lie on either strand, or on the given one.
     """
 
-    splits = ("model", "seq")
+    splits: ClassVar[tuple[str, ...] | None] = ("model", "seq")
 
     def __init__(self, scan: MotifScan, kmers: GappedKmers, both_strands: bool):
         """Takes them."""
