@@ -66,7 +66,7 @@ def supervise(start: Callable[[], Ended], restarts: int, progress: Callable[[], 
       The exit code of the last start; 78 where a signal comes between two of them.
     """
     idle, saved, pause = 0, progress(), _FIRST_PAUSE
-    with _hearing() as heard:  # while no start does
+    with _hearing(to_the_end=True) as heard:  # while no start does
         for restart in range(1, restarts + 1):
             ended = start()
             if ended.told or ended.code not in _WORTH_A_RESTART:
@@ -238,8 +238,12 @@ def _relay(
 
 
 @contextmanager
-def _hearing() -> Iterator[list[signal.Signals]]:
-    """Gives a list to which the signals that are meant for all are added as they come."""
+def _hearing(to_the_end: bool = False) -> Iterator[list[signal.Signals]]:
+    """Gives a list to which the signals that are meant for all are added as they come.
+
+    Args:
+      to_the_end: whether signals change nothing afterwards either, since the process ends.
+    """
     heard: list[signal.Signals] = []
     # What is ignored (nohup) stays ignored, here and in the processes, which inherit that.
     numbers = [n for n in _FOR_ALL if signal.getsignal(n) != signal.SIG_IGN]
@@ -250,7 +254,7 @@ def _hearing() -> Iterator[list[signal.Signals]]:
         yield heard
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if to_the_end else handler)
 
 
 def _wait(

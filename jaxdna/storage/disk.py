@@ -71,7 +71,7 @@ class DiskFolder(Folder):
         place = self.place(name)
         missing = [part for part in (place, *place.parents) if not part.exists()]
         if self._handle is not None:  # what has gone meanwhile is not made anew
-            missing = [part for part in missing if part.is_relative_to(self.path)]
+            missing = [part for part in missing if self.path in part.parents]
         for part in reversed(missing):
             part.mkdir(exist_ok=True)
             flush_names(part.parent)
@@ -84,8 +84,8 @@ class DiskFolder(Folder):
         return place
 
     def write(self, name: str, content: str | bytes) -> None:
+        remove_left(self.place(name), UNFINISHED)
         path = self.place(name)
-        remove_left(path, UNFINISHED)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
         try:
             with _opened(temporary, os.O_EXCL) as stream:

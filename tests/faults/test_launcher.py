@@ -124,7 +124,24 @@ def test_fault_28_a_signal_between_two_starts_ends_the_launch_with_78(runner, tm
         assert launcher.wait() == 78, errors
 
 
-def test_the_launcher_gives_up_where_there_is_no_progress():
+@pytest.fixture
+def own_signals():
+    """The handlers of this process are after a test as they were before."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_once_it_is_known_how_a_launch_ended_no_signal_changes_that(own_signals):
+    assert supervise(lambda: Ended(78, told=True), 9, list) == 78
+    for number in own_signals:
+        os.kill(os.getpid(), number)
+        assert signal.getsignal(number) == signal.SIG_IGN
+
+
+def test_the_launcher_gives_up_where_there_is_no_progress(own_signals):
     starts = []
 
     def start():

@@ -143,6 +143,15 @@ def test_a_folder_that_was_moved_or_replaced_gets_nothing(tmp_path, lose, replac
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_folder_that_is_moved_just_after_a_look_is_not_made_anew(tmp_path):
+    folder = DiskFolder(tmp_path / "run")
+    folder.make()
+    folder.guard = lambda: folder.path.rename(tmp_path / "away")  # asked once the folder was seen
+    with pytest.raises(FileNotFoundError):
+        folder.make("checkpoints")
+    assert os.listdir(tmp_path) == ["away"]
+
+
 def test_what_a_late_writer_makes_where_the_folder_was_goes_at_once(tmp_path):
     """Not only when all is quiet: the process may be ended by another one's failure before."""
     folder = DiskFolder(tmp_path / "run")
