@@ -103,7 +103,7 @@ class Beside(Layer):
 
 
 class Arranged(Beside):
-    """The same, and inner filters that see which sites lie how far apart.
+    """The same, with inner filters that see how far apart sites lie.
 
     They look at the best scores in windows of a few bases; of each filter and inner filter the best
     place counts. Filters may hang over the ends of a sequence: a motif scan's may not, but what

@@ -285,7 +285,7 @@ def _kernel_gradient_filtered(x: Array, dy: Array, columns: int) -> Array:
         ]
 
     def add(totals: list[Array], chunk: Array) -> tuple[list[Array], None]:
-        # Written down once, by stack, lest all shifts of it are summed anew.
+        # stack writes the sums down once; without it each shift would compute them again.
         lines = jnp.stack(weighted(rows_of(x, chunk), of_x)).reshape(len(of_x), -1, *x.shape[2:])
         right = [
             jnp.concatenate([line[:, j : j + width] for j in range(columns)], 2) for line in lines
