@@ -7,7 +7,6 @@ every example reaches one of the two branches only.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -162,10 +161,8 @@ class OnMotifs(Layer):
         """Takes the layer."""
         self.layer = layer
 
-    def __call__(self, x: Branches | jax.Array, rngs: nnx.Rngs | None = None) -> Any:
-        """Maps both branches, or an array of the motifs' alone, to the same."""
-        if not isinstance(x, Mapping):
-            return self.layer(x, rngs)
+    def __call__(self, x: Branches, rngs: nnx.Rngs | None = None) -> Branches:
+        """Maps both branches to the same."""
         return {**x, "motifs": self.layer(x["motifs"], rngs)}
 
     def parts(self, x: Shape, y: Shape) -> list[tuple[str, Shape, bool]]:
@@ -186,18 +183,15 @@ class BranchMean(Dense):
         super().__init__(inputs, outputs, rngs=rngs)
         self.kmer_share = kmer_share
 
-    def __call__(self, x: Branches | jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Maps both branches, or an array of the motifs' alone, to float32 [batch, outputs].
+    def __call__(self, x: Any, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps `Branches` to float32 [batch, outputs].
 
         In training an example reaches one branch, which answers alone: those with an even number
         the motifs, the others the k-mers. Each epoch shuffles the examples.
         """
-        weight = 1 - self.kmer_share
-        if not isinstance(x, Mapping):
-            return 2 * weight * super().__call__(x)
         motifs, kmers = super().__call__(x["motifs"]), x["kmers"]
         if rngs is None:
-            return 2 * (weight * motifs + self.kmer_share * kmers)
+            return 2 * ((1 - self.kmer_share) * motifs + self.kmer_share * kmers)
         return 2 * jnp.where(even_rows(kmers)[:, None], motifs, kmers)
 
 
